@@ -1,0 +1,328 @@
+"""What a training run is: frozen dataclasses, one per subject, read strictly.
+
+    recipe(facts) -> Run -> override(Run, {"lr": 1e-3, "optim.weight_decay": 0.05}) -> Run -> to_dict -> convmix.json
+
+A setting's name is unique over all sections, so `lr` and `optim.lr` mean the same; the command line is generated from these fields.
+"""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from convmix.errors import ConfigError, did_you_mean
+
+Size = tuple[int, int]  # height, width, in pixels
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Net:
+    """How the model is built and where its weights start."""
+
+    drop_path: float | None = _setting(None, "stochastic depth rate of the last block (None: the model's own default)")
+    dropout: float = _setting(0.0, "dropout before the classifier")
+    pretrained: bool = _setting(False, "start from the published weights")
+    weights: str | None = _setting(None, "start from this weight file or model directory")
+    grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
+    freeze: Literal["none", "backbone"] = _setting("none", "backbone: train the classifier alone (linear probe)")
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an image becomes before the model sees it, and how the data set is split."""
+
+    size: Size | None = _setting(None, "model input in pixels, N or HxW (None: chosen from the images)")
+    in_chans: int = _setting(3, "channels per image: 3 RGB, 1 grey, 4 RGBA, else multi-band TIFF or .npy")
+    fit: Literal["crop", "letterbox", "stretch"] = _setting("crop", "how an image is brought to the input size")
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = _setting("bicubic", "resampling filter")
+    crop_pct: float | None = _setting(None, "centre crop as a share of the resized short side (None: by size)")
+    mean: tuple[float, ...] | None = _setting(None, "per channel, of pixels in 0..1 (None: from the data or the weights)")
+    std: tuple[float, ...] | None = _setting(None, "per channel, of pixels in 0..1 (None: from the data or the weights)")
+    val_fraction: float = _setting(0.1, "share of the training images held out where no validation split is given")
+    test_fraction: float = _setting(0.1, "share of the training images held out where no test split is given")
+    split_seed: int = _setting(0, "seed of the splits made here, apart from the seed of the training")
+    image_column: str | None = _setting(None, "table column with the image or its path (None: found by name)")
+    label_column: str | None = _setting(None, "table column with the class (None: found by name)")
+    max_pixels: int = _setting(100_000_000, "an image with more pixels counts as broken")
+    balanced: bool = _setting(False, "draw every class equally often")
+    workers: int | None = _setting(None, "processes that decode and augment (None: by the number of cores)")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of the training images; all off by default."""
+
+    scale: tuple[float, float] = _setting((1.0, 1.0), "random resized crop: range of area shares; 1,1 is off")
+    ratio: tuple[float, float] = _setting((1.0, 1.0), "random resized crop: range of aspect ratios")
+    pad: int = _setting(0, "pad by so many pixels, then crop at random")
+    hflip: float = _setting(0.0, "probability of a horizontal flip")
+    vflip: float = _setting(0.0, "probability of a vertical flip")
+    color_jitter: float = _setting(0.0, "strength of brightness, contrast and saturation jitter")
+    randaugment: str = _setting("", "RandAugment: timm's such as rand-m9-mstd0.5-inc1, or torchvision-n2-m9; empty is off")
+    random_interpolation: bool = _setting(False, "draw the resampling filter at random while training")
+    mixup: float = _setting(0.0, "mixup alpha; 0 is off")
+    cutmix: float = _setting(0.0, "CutMix alpha; 0 is off")
+    mix_prob: float = _setting(1.0, "probability that a batch is mixed")
+    mix_switch_prob: float = _setting(0.5, "probability of CutMix where both are on")
+    erasing: float = _setting(0.0, "probability of random erasing")
+    erasing_mode: Literal["const", "rand", "pixel"] = _setting("pixel", "what erased rectangles are filled with")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimiser, the loss and what stands between gradient and step."""
+
+    optimizer: str = _setting("adamw", "any of timm's optimisers")
+    lr: float = _setting(1e-3, "peak learning rate")
+    weight_decay: float = _setting(0.05, "weight decay")
+    decay_norm_bias: bool = _setting(True, "apply weight decay to norms and biases too")
+    eps: float = _setting(1e-8, "the optimiser's epsilon")
+    momentum: float = _setting(0.9, "momentum of SGD-like optimisers")
+    batch_size: int = _setting(128, "images per optimiser step, over all processes")
+    accumulate: int = _setting(1, "parts a batch is split into to save memory")
+    clip_grad: float = _setting(0.0, "gradient norm limit; 0 is off")
+    label_smoothing: float = _setting(0.0, "label smoothing")
+    class_weights: Literal["none", "balanced"] = _setting("none", "balanced: weight the loss by inverse class frequency")
+    ema_decay: float = _setting(0.0, "decay of the moving average of the weights; 0 is off")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, and the learning rate as a pure function of the step."""
+
+    schedule: Literal["triangular", "cosine", "step", "constant"] = _setting("cosine", "shape of the learning rate")
+    epochs: int = _setting(30, "passes over the training images")
+    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up (cosine, step, constant)")
+    warmup_lr: float = _setting(1e-6, "learning rate at the start of the warm-up")
+    min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
+    cooldown_epochs: int = _setting(0, "epochs at min_lr after the cosine, on top of epochs")
+    step_size: int = _setting(20_000, "step schedule: optimiser steps between two drops")
+    step_gamma: float = _setting(0.1, "step schedule: factor of a drop")
+    patience: int = _setting(0, "stop after so many epochs without better validation accuracy; 0 is off")
+    budget: str | None = _setting(None, "wall-clock limit such as 10m or 1h30m; the schedule is fitted to it")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, complete."""
+
+    model: str = _setting("convmixer_256_8", "a convmix or timm model name")
+    recipe: str = ""
+    source: str = ""  # where the recipe's numbers come from
+    expect: str = ""  # what the source reports for it; never a result of this project
+    net: Net = Net()
+    data: Data = Data()
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    seed: int = _setting(0, "seed of initialisation, order and augmentation")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "auto: bf16 where the hardware is fast at it")
+    tracker: str | None = _setting(None, "tensorboard or another of accelerate's trackers")
+    save_every: float = _setting(60.0, "seconds between two saves inside an epoch")
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+SECTIONS = ("net", "data", "augment", "optim", "schedule")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of `Run` or of a section: what the command line and the error messages need to know of it."""
+
+    name: str
+    section: str  # "" for the fields of Run itself
+    type: Any
+    help: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.section}.{self.name}" if self.section else self.name
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting a user can override."""
+    for section, cls in (("", Run), *((s, type(getattr(Run, s))) for s in SECTIONS)):
+        hints = typing.get_type_hints(cls)
+        for f in dataclasses.fields(cls):
+            if "help" in f.metadata:
+                yield Setting(f.name, section, hints[f.name], f.metadata["help"])
+
+
+def override(run: Run, values: Mapping[str, object]) -> Run:
+    """`run` with settings replaced; keys are names (`lr`) or paths (`optim.lr`), values are checked and converted.
+
+    Raises ConfigError for an unknown setting (naming the nearest one) and for a value of the wrong kind.
+    """
+    known = {s.name: s for s in settings()} | {s.path: s for s in settings()}
+    changed: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        key = key.replace("-", "_")
+        if key not in known:
+            raise ConfigError(f"unknown setting {key}{did_you_mean(key, known)}")
+        s = known[key]
+        changed.setdefault(s.section, {})[s.name] = _convert(s, value)
+    top = changed.pop("", {})
+    sections = {name: dataclasses.replace(getattr(run, name), **values) for name, values in changed.items()}
+    return dataclasses.replace(run, **top, **sections)
+
+
+def to_dict(run: Run) -> dict[str, Any]:
+    """Plain JSON values; `from_dict` reads them back."""
+    return dataclasses.asdict(run)
+
+
+def from_dict(values: Mapping[str, Any]) -> Run:
+    """The inverse of `to_dict`; an unknown key is an error."""
+    flat: dict[str, object] = {}
+    labels = {k: values[k] for k in ("recipe", "source", "expect") if k in values}
+    for key, value in values.items():
+        if key in labels:
+            continue
+        if key in SECTIONS:
+            flat |= {f"{key}.{name}": v for name, v in value.items()}
+        else:
+            flat[key] = value
+    return override(Run(**labels), flat)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in '90', '90s', '10m', '1h30m'; raises ConfigError for anything else or for nothing at all."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip())
+    parts = match.groups() if match else (None, None, None)
+    seconds = sum(float(p) * units[u] for p, u in zip(parts, "hms", strict=True) if p)
+    if seconds <= 0:
+        raise ConfigError(f"budget: {text!r} is no duration; expected a form like 90s, 10m or 1h30m")
+    return seconds
+
+
+def _convert(setting: Setting, value: object) -> Any:
+    """`value`, perhaps text from a command line or a list from JSON, as the setting's type."""
+    try:
+        return _as_type(setting.type, value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{setting.path}: {value!r} is not {_expected(setting.type)}{_near_choice(setting.type, value)}") from None
+
+
+def _as_type(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return _as_type(next(a for a in args if a is not type(None)), value)
+    if origin is Literal:
+        if value not in args:
+            raise ValueError
+        return value
+    if origin is tuple:
+        return _as_tuple(args, value)
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        return (
+            {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[str(value).lower()]
+            if str(value).lower() in ("true", "false", "yes", "no", "1", "0")
+            else _refuse()
+        )
+    if isinstance(value, bool):
+        raise TypeError
+    if hint is int:
+        number = float(value)
+        return int(number) if number.is_integer() else _refuse()
+    if hint is float:
+        return float(value)
+    return value if isinstance(value, str) else _refuse()
+
+
+def _as_tuple(args: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    parts = re.split(r"[x,\s]+", value.strip(" ()[]")) if isinstance(value, str) else value
+    parts = [parts] if isinstance(parts, (int, float)) else list(parts)
+    if args[-1] is Ellipsis:
+        return tuple(_as_type(args[0], p) for p in parts)
+    if len(parts) == 1:  # size=224 is 224x224; scale=0.75 stays an error below unless both ends agree
+        parts = parts * len(args)
+    if len(parts) != len(args):
+        raise ValueError
+    return tuple(_as_type(a, p) for a, p in zip(args, parts, strict=True))
+
+
+def _refuse() -> Any:
+    raise ValueError
+
+
+def _expected(hint: Any) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return _expected(next(a for a in args if a is not type(None))) + " or none"
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin is tuple:
+        return "a list of numbers" if args[-1] is Ellipsis else f"{len(args)} numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+
+
+def _near_choice(hint: Any, value: object) -> str:
+    choices = [c for a in (hint, *typing.get_args(hint)) if typing.get_origin(a) is Literal for c in typing.get_args(a)]
+    return did_you_mean(str(value), choices)
+
+
+def validate(run: Run) -> None:
+    """Raises ConfigError where a value is outside its range, naming the setting and the range."""
+    at_least: dict[str, float] = {
+        "optim.batch_size": 1, "optim.accumulate": 1, "schedule.epochs": 1, "data.in_chans": 1, "schedule.step_size": 1,
+        "optim.lr": 0, "optim.weight_decay": 0, "optim.clip_grad": 0, "augment.mixup": 0, "augment.cutmix": 0,
+        "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0, "schedule.min_lr": 0,
+        "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0, "data.workers": 0,
+    }  # fmt: skip
+    shares = (
+        "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",
+        "optim.label_smoothing", "net.drop_path", "optim.ema_decay", "data.val_fraction", "data.test_fraction",
+    )  # fmt: skip
+    for path, low in at_least.items():
+        value = _value(run, path)
+        if value is not None and not value >= low:
+            raise ConfigError(f"{path}: {value} is too small, expected at least {low:g}")
+    for path in shares:
+        value = _value(run, path)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{path}: {value} is outside 0..1")
+    below_one = {
+        "data.val_fraction",
+        "data.test_fraction",
+        "net.dropout",
+        "net.drop_path",
+        "optim.ema_decay",
+        "optim.label_smoothing",
+    }
+    for path in sorted(below_one):
+        if _value(run, path) == 1:
+            raise ConfigError(f"{path}: 1 is too large, expected less than 1")
+    if run.data.val_fraction + run.data.test_fraction >= 1:
+        raise ConfigError("data.val_fraction + data.test_fraction leave nothing to train on; their sum must be below 1")
+    if run.data.crop_pct is not None and not 0 < run.data.crop_pct <= 1:
+        raise ConfigError(f"data.crop_pct: {run.data.crop_pct} is outside 0..1")
+    low, high = run.augment.scale
+    if not 0 < low <= high <= 1:
+        raise ConfigError(f"augment.scale: {low},{high} is no range inside 0..1, smaller first")
+    if run.data.size is not None and min(run.data.size) < 1:
+        raise ConfigError(f"data.size: {run.data.size} must be positive")
+    if run.optim.batch_size % run.optim.accumulate:
+        raise ConfigError(f"optim.accumulate: {run.optim.accumulate} does not divide the batch of {run.optim.batch_size}")
+    if run.schedule.budget is not None:
+        parse_duration(run.schedule.budget)
+
+
+def _value(run: Run, path: str) -> Any:
+    value: Any = run
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value

@@ -1,0 +1,41 @@
+"""The errors a user can mend, and the nearest valid name for a mistyped one.
+
+Every message names the value, what was expected and what to do. The command line prints it on one line and exits with code 2.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConvmixError(Exception):
+    """A mistake the user can mend."""
+
+
+class ConfigError(ConvmixError):
+    """A setting that does not exist or has an impossible value."""
+
+
+class DataError(ConvmixError):
+    """A data set that cannot be read or cannot be learned from."""
+
+
+class ModelError(ConvmixError):
+    """A model name or model argument that does not exist."""
+
+
+class WeightsError(ConvmixError):
+    """A weight file that does not fit the model."""
+
+
+class RunError(ConvmixError):
+    """A model directory that is missing, incomplete or of another kind."""
+
+
+class TrainingError(ConvmixError):
+    """A training that cannot go on: a loss that is not finite, a full disk."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """', did you mean X?' for the nearest of `choices`, or '' where none is near."""
+    near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f", did you mean {near[0]}?" if near else ""

@@ -1,0 +1,168 @@
+"""Named recipes: where each comes from and what it should reach.
+
+A recipe is a function from facts about the data to a complete `Run`; the published ones ignore the facts.
+`expect` is what the source reports for it, never a result of this project.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from convmix.config import Augment, Data, Net, Optim, Run, Schedule
+from convmix.data.facts import DataFacts
+from convmix.errors import ConfigError, did_you_mean
+
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FULL_RATIO = (3 / 4, 4 / 3)
+
+
+def convmixer_imagenet(_: DataFacts) -> Run:
+    return Run(
+        model="convmixer_1536_20",
+        source="locuslab/convmixer README and the defaults of its timm fork (batch 10 x 64, weight decay 2e-5)",
+        expect="1536/20: 81.4 % ImageNet top-1 (paper, 150 epochs); 768/32: 80.2 % with --epochs 300",
+        data=Data(size=(224, 224), crop_pct=0.96, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        augment=Augment(
+            scale=(0.08, 1.0), ratio=FULL_RATIO, hflip=0.5, randaugment="rand-m9-mstd0.5-inc1", random_interpolation=True,
+            mixup=0.5, cutmix=0.5, erasing=0.25,
+        ),
+        optim=Optim(lr=0.01, weight_decay=2e-5, eps=1e-3, batch_size=640, clip_grad=1.0, label_smoothing=0.1, decay_norm_bias=False),
+        schedule=Schedule(schedule="triangular", epochs=150),
+    )  # fmt: skip
+
+
+def _convmixer_cifar10(epochs: int, expect: str, augment: Augment, optim: Optim, model: str = "convmixer_256_8") -> Run:
+    return Run(
+        model=model,
+        source="locuslab/convmixer-cifar10, train.py and README",
+        expect=expect,
+        data=Data(size=(32, 32), crop_pct=1.0, mean=CIFAR_MEAN, std=CIFAR_STD),
+        augment=augment,
+        optim=optim,
+        schedule=Schedule(schedule="triangular", epochs=epochs),
+    )
+
+
+def convmixer_cifar10(_: DataFacts) -> Run:
+    return _convmixer_cifar10(
+        25,
+        "92.6 % CIFAR-10 test accuracy after 25 epochs, without random crops",
+        Augment(hflip=0.5, randaugment="torchvision-n2-m12"),
+        Optim(lr=0.05, weight_decay=0.005, batch_size=512),
+    )
+
+
+def convmixer_cifar10_100(_: DataFacts) -> Run:
+    return _convmixer_cifar10(
+        100,
+        "more than 94 % CIFAR-10 test accuracy after 100 epochs",
+        Augment(hflip=0.5, randaugment="torchvision-n2-m12", color_jitter=0.2, erasing=0.2, erasing_mode="const"),
+        Optim(lr=0.05, weight_decay=0.005, batch_size=512),
+    )
+
+
+def convmixer_cifar10_200(_: DataFacts) -> Run:
+    return _convmixer_cifar10(
+        200,
+        "95.89 % CIFAR-10 test accuracy with kernel 9, patch 1 (locuslab/convmixer#15; the paper says 96.03 %)",
+        Augment(
+            scale=(0.75, 1.0), ratio=FULL_RATIO, hflip=0.5, randaugment="rand-m9-mstd0.5-inc1", mixup=0.5, cutmix=0.5,
+            erasing=0.25, random_interpolation=True,
+        ),
+        Optim(lr=0.01, weight_decay=0.01, eps=1e-3, batch_size=64, clip_grad=1.0, label_smoothing=0.1, decay_norm_bias=False),
+        model="convmixer_256_8_k9_p1",
+    )  # fmt: skip
+
+
+def convmlp_imagenet(_: DataFacts) -> Run:
+    return Run(
+        model="convmlp_s",
+        source="SHI-Labs/Convolutional-MLPs, configs/classification (8 x 128 images a step, seed 42)",
+        expect="ImageNet top-1: S 76.8 %, M 79.0 %, L 80.2 %",
+        net=Net(drop_path=0.1),
+        data=Data(size=(224, 224), crop_pct=0.9, mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        augment=Augment(
+            scale=(0.08, 1.0), ratio=FULL_RATIO, hflip=0.5, randaugment="rand-m9-mstd0.5-inc1", mixup=0.8, cutmix=1.0, erasing=0.25,
+        ),
+        optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=1024, label_smoothing=0.1, ema_decay=0.99996, decay_norm_bias=False),
+        schedule=Schedule(epochs=300, cooldown_epochs=10, warmup_epochs=5, min_lr=1e-5),
+        seed=42,
+    )  # fmt: skip
+
+
+def convmlp_finetune(_: DataFacts) -> Run:
+    return Run(
+        model="convmlp_s",
+        source="SHI-Labs/Convolutional-MLPs, configs/classification/finetuned (CIFAR settings, 8 processes)",
+        expect="from ImageNet weights, CIFAR-10: S 98.0 %, M and L 98.6 %; CIFAR-100: 87.4, 89.1, 88.6 %; Flowers-102: 99.5 %",
+        net=Net(drop_path=0.1, pretrained=True),
+        data=Data(size=(224, 224), crop_pct=1.0),
+        augment=Augment(
+            scale=(0.8, 1.0), ratio=FULL_RATIO, hflip=0.5, randaugment="rand-m9-mstd0.5-inc1", mixup=0.8, cutmix=1.0, erasing=0.25,
+        ),
+        optim=Optim(lr=3e-4, weight_decay=0.05, batch_size=1024, label_smoothing=0.1, decay_norm_bias=False),
+        schedule=Schedule(epochs=50, cooldown_epochs=10, warmup_epochs=10, min_lr=1e-5),
+    )  # fmt: skip
+
+
+def classic(facts: DataFacts) -> Run:
+    base = default(facts)
+    return Run(
+        model="multiscale_convmixer_t" if max(facts.height, facts.width) <= 64 else "multiscale_convmixer_s",
+        source="the multi-scale ConvMixer article (FACTS section 8): Adam, steps of 20,000, early stopping",
+        expect="",
+        data=base.data,
+        augment=Augment(scale=(0.5, 1.0), ratio=FULL_RATIO, hflip=0.5, color_jitter=0.4),
+        optim=Optim(optimizer="adam", lr=1e-3, weight_decay=0.0, batch_size=128),
+        schedule=Schedule(schedule="step", epochs=1000, step_size=20_000, step_gamma=0.1, patience=10),
+    )
+
+
+def default(facts: DataFacts) -> Run:
+    """Adapts to the size of the images and of the data set; the paper's two decisive knobs, scaling and clipping, are on."""
+    side = max(facts.height, facts.width)
+    tiny, small = side <= 16, side <= 64
+    size = round(side) if small else 128
+    epochs = max(10, min(100, round(200_000 / max(1, facts.num_train))))
+    return Run(
+        model="convmixer_64_6_k5_p1" if tiny else "convmixer_256_8" if small else "convmixer_256_8_k7_p8",
+        source="convmix: AdamW, one triangular cycle, clipping and mild scaling, by the paper's CIFAR-10 ablation",
+        expect="",
+        data=Data(size=(size, size), crop_pct=1.0 if small else 0.9),
+        augment=Augment(scale=(0.6, 1.0) if small else (0.35, 1.0), ratio=FULL_RATIO, hflip=0.0 if tiny else 0.5),
+        optim=Optim(lr=0.01, weight_decay=0.01, eps=1e-3, batch_size=64, clip_grad=1.0, decay_norm_bias=False),
+        schedule=Schedule(schedule="triangular", epochs=epochs),
+    )
+
+
+def digits(facts: DataFacts) -> Run:
+    base = default(facts)
+    return replace(
+        base,
+        model="convmixer_64_6_k5_p1",
+        source="convmix: scikit-learn's 8x8 digits, on a laptop in about a minute",
+        expect="",
+        data=replace(base.data, size=(8, 8), crop_pct=1.0, in_chans=1, test_fraction=0.2),
+        augment=Augment(pad=1),
+        schedule=Schedule(schedule="triangular", epochs=30),
+    )
+
+
+RECIPES: dict[str, Callable[[DataFacts], Run]] = {
+    "default": default,
+    "digits": digits,
+    "classic": classic,
+    "convmixer_cifar10": convmixer_cifar10,
+    "convmixer_cifar10_100": convmixer_cifar10_100,
+    "convmixer_cifar10_200": convmixer_cifar10_200,
+    "convmixer_imagenet": convmixer_imagenet,
+    "convmlp_imagenet": convmlp_imagenet,
+    "convmlp_finetune": convmlp_finetune,
+}
+
+
+def recipe(name: str, facts: DataFacts) -> Run:
+    """The named recipe for data with these facts; ConfigError names the nearest one."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name}{did_you_mean(name, RECIPES)} (recipes: {', '.join(RECIPES)})")
+    return replace(RECIPES[name](facts), recipe=name)
