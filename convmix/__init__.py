@@ -1,0 +1,52 @@
+"""convmix: the home of the convolutional mixers.
+
+The public names are imported on first use, so `import convmix` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from convmix.models import timm_registry
+
+if TYPE_CHECKING:
+    from convmix.api import Model, TrainedRun, load, train
+    from convmix.errors import ConvmixError
+    from convmix.evaluation import evaluate
+    from convmix.models.catalog import create_model, list_models
+    from convmix.models.describe import describe
+    from convmix.prediction import predict
+
+_HOME = {
+    "ConvmixError": "convmix.errors",
+    "Model": "convmix.api",
+    "TrainedRun": "convmix.api",
+    "create_model": "convmix.models.catalog",
+    "describe": "convmix.models.describe",
+    "evaluate": "convmix.evaluation",
+    "list_models": "convmix.models.catalog",
+    "load": "convmix.api",
+    "predict": "convmix.prediction",
+    "train": "convmix.api",
+}
+
+__all__ = [
+    "ConvmixError",
+    "Model",
+    "TrainedRun",
+    "create_model",
+    "describe",
+    "evaluate",
+    "list_models",
+    "load",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'convmix' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+timm_registry.install()

@@ -1,0 +1,1 @@
+"""Pixels in: where examples come from, how they are decoded, augmented and batched."""

@@ -1,0 +1,293 @@
+"""Bytes or a file -> an upright image in the model's number of channels; whatever cannot be read says why.
+
+    in_chans 3, 1, 4   -> PIL image RGB, L, RGBA (8 bits)
+    other in_chans, .npy, multi-band TIFF -> array H,W,C float32
+
+8-bit values of arrays are divided by 255, 16-bit ones by 65535, floats stay as they are. 16-bit pictures are scaled to 8 bits, not clipped.
+"""
+
+import io
+import logging
+import stat
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+_MODES = {3: "RGB", 1: "L", 4: "RGBA"}
+Image = PIL.Image.Image | np.ndarray  # an ndarray is H,W,C float32
+
+# Formats that hold pictures and are decoded in process; EPS, say, would start Ghostscript. HEIF only where pillow-heif is registered.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "HEIF", "QOI", "SGI", "PCX", "DDS", "TGA")
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_NPY_MAGIC = b"\x93NUMPY"
+_UPRIGHT = {  # EXIF orientation -> what undoes it
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT, 3: PIL.Image.Transpose.ROTATE_180, 4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE, 6: PIL.Image.Transpose.ROTATE_270, 7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}  # fmt: skip
+_ORIENTATION_TAG = 0x0112
+_SAMPLES_TAG = 0x0115  # SamplesPerPixel of a TIFF
+
+
+class BadImage(Exception):  # noqa: N818 - caught, counted and listed by the callers; a user never sees it raised
+    """An image that cannot be used; `reason` is short, for people, and holds no path."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Image:
+    """The image in encoded bytes or in a file, EXIF orientation applied, first frame of several.
+
+    Transparency is composited on white unless `in_chans` is 4; CMYK, palette, grey and bilevel pictures become RGB (or L).
+    Raises BadImage for whatever is missing, empty, truncated, no image, larger than `max_pixels` (seen in the header, before
+    decoding) or of another number of bands.
+    """
+    data = source if isinstance(source, bytes) else _read(source)
+    if not data:
+        raise BadImage("empty file")
+    with _quiet(max_pixels):
+        try:
+            return _decode(data, in_chans, max_pixels)
+        except BadImage:
+            raise
+        except PIL.Image.DecompressionBombError:
+            raise BadImage(f"more than {max_pixels:,} pixels (data.max_pixels)") from None
+        except PIL.UnidentifiedImageError:
+            raise BadImage("not an image of a known format") from None
+        except MemoryError:
+            raise BadImage("too large for the memory") from None
+        except Exception as e:  # codecs raise anything on broken bytes
+            raise BadImage(_reason(e)) from None
+
+
+def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
+    if data.startswith(_NPY_MAGIC):
+        return _array_in_range(_bands_last(_read_npy(data, max_pixels), in_chans))
+    is_tiff = data.startswith(_TIFF_MAGIC)
+    if is_tiff and in_chans not in _MODES:
+        return _array_in_range(_read_tiff(data, in_chans, max_pixels))
+    try:
+        im: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=_formats(data))
+    except PIL.UnidentifiedImageError:
+        if is_tiff:  # more bands than Pillow knows a mode for
+            return _array_in_range(_read_tiff(data, in_chans, max_pixels))
+        raise
+    if is_tiff and in_chans == 4 and im.mode in ("RGB", "RGBX") and _tiff_bands(im) == 4:  # the fourth is not opacity
+        return _array_in_range(_read_tiff(data, in_chans, max_pixels))
+    _check_size(im.height, im.width, max_pixels)
+    im.load()
+    im = _upright(im)
+    if in_chans not in _MODES:
+        return _array_in_range(_bands_last(np.asarray(im), in_chans))
+    return _in_mode(im, _MODES[in_chans])
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        kind = Path(path).stat().st_mode
+        if not stat.S_ISREG(kind):  # reading a pipe would wait for ever
+            raise BadImage("a folder" if stat.S_ISDIR(kind) else "not a regular file")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise BadImage("no such file") from None
+    except PermissionError:
+        raise BadImage("no permission to read it") from None
+    except (OSError, ValueError) as e:
+        raise BadImage(f"cannot be read: {getattr(e, 'strerror', None) or 'impossible name'}") from None
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """The common formats by their first bytes; asking all of Pillow's plugins costs more than decoding a small picture."""
+    if data.startswith(b"\x89PNG"):
+        return ("PNG",)
+    if data.startswith(b"\xff\xd8"):
+        return ("JPEG",)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return ("WEBP",)
+    PIL.Image.init()
+    return tuple(f for f in _FORMATS if f in PIL.Image.OPEN)
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height < 1 or width < 1:
+        raise BadImage(f"no pixels: {width}x{height}")
+    if height * width > max_pixels:
+        raise BadImage(f"{width}x{height} is more than {max_pixels:,} pixels (data.max_pixels)")
+
+
+def _upright(im: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        orientation = im.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # corrupt EXIF: the pixels are still good
+        return im
+    return im.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else im
+
+
+def _in_mode(im: PIL.Image.Image, mode: str) -> PIL.Image.Image:
+    if im.mode == mode and (mode == "RGBA" or "transparency" not in im.info):
+        return im
+    if im.mode == "F" or im.mode.startswith("I"):
+        im = PIL.Image.fromarray(_eight_bits(np.asarray(im)))
+    if mode != "RGBA" and im.has_transparency_data:
+        rgba = im.convert("RGBA")
+        im = PIL.Image.alpha_composite(PIL.Image.new("RGBA", im.size, "white"), rgba)
+    return im.convert(mode)
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Integers on the 16-bit scale, floats in 0..1 or on the 8-bit scale -> H,W uint8."""
+    if not np.isfinite(pixels).all():
+        raise BadImage("values that are not finite")
+    low, high = float(pixels.min()), float(pixels.max())
+    is_float = pixels.dtype.kind == "f"
+    limit = 255 if is_float else 65535
+    if low < 0 or high > limit:
+        raise BadImage(f"values {low:g}..{high:g} outside 0..{limit}, their scale is unknown")
+    if is_float:
+        return np.rint(pixels * 255 if high <= 1 else pixels).astype(np.uint8)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255
+
+
+def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise BadImage("the array holds Python objects")
+    if len(shape) not in (2, 3):
+        raise BadImage(f"an array of {len(shape)} dimensions, expected H,W or H,W,C")
+    if min(shape) < 1:
+        raise BadImage("an array without values")
+    if len(data) - stream.tell() < dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise BadImage("truncated")
+    # Which dimension holds the bands is known only later; the product of the two longest is the number of pixels of any real image.
+    height, width = sorted(shape)[-2:]
+    _check_size(height, width, max_pixels)
+    stream.seek(0)
+    array: np.ndarray = np.load(stream, allow_pickle=False)
+    return array
+
+
+def _read_tiff(data: bytes, in_chans: int, max_pixels: int) -> np.ndarray:
+    """All bands H,W,C, whether stored side by side or one per page."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        series = tiff.series[0]
+        axes, shape = series.axes, series.shape
+        if "Y" not in axes or "X" not in axes or len(axes) > 3:
+            raise BadImage(f"a TIFF with axes {axes}, expected one image with bands")
+        _check_size(shape[axes.index("Y")], shape[axes.index("X")], max_pixels)
+        other = [a for a in axes if a not in "YX"]
+        found = shape[axes.index(other[0])] if other else 1
+        if found != in_chans:
+            raise BadImage(_wrong_bands(found, in_chans))
+        order = (axes.index("Y"), axes.index("X"), *(axes.index(a) for a in other))
+        pixels = series.asarray().transpose(order)  # H,W or H,W,C
+        tag = tiff.pages[0].tags.get(_ORIENTATION_TAG)  # type: ignore[union-attr]
+        orientation = int(tag.value) if tag else 1
+    return _upright_array(pixels.reshape(*pixels.shape[:2], found), orientation)
+
+
+def _tiff_bands(im: PIL.Image.Image) -> int:
+    return int(getattr(im, "tag_v2", {}).get(_SAMPLES_TAG, 1))
+
+
+def _upright_array(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation >= 5 and orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _bands_last(pixels: np.ndarray, in_chans: int) -> np.ndarray:
+    """H,W or H,W,C or (where only that fits) C,H,W -> H,W,C."""
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    elif pixels.shape[2] != in_chans and pixels.shape[0] == in_chans:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.shape[2] != in_chans:
+        raise BadImage(_wrong_bands(pixels.shape[2], in_chans))
+    return pixels
+
+
+def _wrong_bands(found: int, expected: int) -> str:
+    return f"{found} channel{'s' if found != 1 else ''}, expected {expected}"
+
+
+def _array_in_range(pixels: np.ndarray) -> np.ndarray:
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels, np.float32) / np.float32(255)
+    if pixels.dtype == np.uint16:
+        return np.ascontiguousarray(pixels, np.float32) / np.float32(65535)
+    if pixels.dtype == np.bool_:
+        return np.ascontiguousarray(pixels, np.float32)
+    if pixels.dtype.kind != "f":
+        raise BadImage(f"values of type {pixels.dtype}, expected uint8, uint16 or float")
+    with np.errstate(over="ignore"):
+        pixels = np.ascontiguousarray(pixels, np.float32)
+    if not np.isfinite(pixels).all():
+        raise BadImage("values that are not finite")
+    return pixels
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    low = text.lower()
+    if isinstance(error, (EOFError, struct.error)) or any(word in low for word in ("truncated", "unexpected end", "not enough", "eof")):
+        return "truncated"
+    if "object at 0x" in text:
+        return "cannot be decoded"
+    return f"cannot be decoded: {text[:100]}"
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_while_decoding = ExitStack()
+
+
+@contextmanager
+def _quiet(max_pixels: int) -> Iterator[None]:
+    """`_pillow_quiet` for as long as any thread is inside: what it changes is global, so the last one out restores it."""
+    global _quiet_depth
+    with _quiet_lock:
+        _quiet_depth += 1
+        if _quiet_depth == 1:
+            _quiet_while_decoding.enter_context(_pillow_quiet(max_pixels))
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                _quiet_while_decoding.close()
+
+
+@contextmanager
+def _pillow_quiet(max_pixels: int) -> Iterator[None]:
+    """Our pixel limit instead of Pillow's, and no warnings about corrupt EXIF, ICC or TIFF tags."""
+    limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, max_pixels
+    loggers = {logger: logger.disabled for logger in map(logging.getLogger, ("PIL.TiffImagePlugin", "tifffile"))}
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        PIL.Image.MAX_IMAGE_PIXELS = limit
+        for logger, disabled in loggers.items():
+            logger.disabled = disabled

@@ -1,0 +1,117 @@
+"""Sizes and moves shared by evaluation and augmentation, for PIL images and for H,W,C arrays alike.
+
+Sizes are (height, width) in pixels everywhere; a box is (top, left, height, width).
+"""
+
+import math
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+
+from convmix.config import Size
+from convmix.data.decode import Image
+
+Box = tuple[int, int, int, int]
+
+_RESAMPLING = {
+    "nearest": PIL.Image.Resampling.NEAREST,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+}
+INTERPOLATIONS = tuple(_RESAMPLING)
+
+
+def size_of(image: Image) -> Size:
+    """Height and width."""
+    return (image.shape[0], image.shape[1]) if isinstance(image, np.ndarray) else (image.height, image.width)
+
+
+def resize(image: Image, size: Size, interpolation: str) -> Image:
+    """The image at exactly `size`, antialiased when it shrinks."""
+    if size_of(image) == size:
+        return image
+    if not isinstance(image, np.ndarray):
+        return image.resize((size[1], size[0]), _RESAMPLING[interpolation])
+    import torch
+    from torch.nn.functional import interpolate
+
+    x_bchw = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    if interpolation == "nearest":
+        x_bchw = interpolate(x_bchw, size, mode="nearest-exact")
+    else:
+        x_bchw = interpolate(x_bchw, size, mode=interpolation, antialias=True, align_corners=False)
+    return x_bchw[0].numpy().transpose(1, 2, 0)
+
+
+def crop(image: Image, box: Box) -> Image:
+    """The part of the image inside `box`, which must lie within it."""
+    top, left, height, width = box
+    if (height, width) == size_of(image):
+        return image
+    if isinstance(image, np.ndarray):
+        return image[top : top + height, left : left + width]
+    return image.crop((left, top, left + width, top + height))
+
+
+def paste(image: Image, size: Size, *, top: int, left: int, fill: Sequence[float]) -> Image:
+    """The image on a canvas of `size` filled with `fill` (per channel, of pixels in 0..1)."""
+    if size == size_of(image):
+        return image
+    if isinstance(image, np.ndarray):
+        canvas_hwc = np.empty((*size, image.shape[2]), np.float32)
+        canvas_hwc[:] = np.asarray(fill, np.float32)
+        canvas_hwc[top : top + image.shape[0], left : left + image.shape[1]] = image
+        return canvas_hwc
+    levels = tuple(min(max(round(255 * v), 0), 255) for v in fill)
+    canvas = PIL.Image.new(image.mode, (size[1], size[0]), levels if len(levels) > 1 else levels[0])
+    canvas.paste(image, (left, top))
+    return canvas
+
+
+def flip(image: Image, *, vertical: bool) -> Image:
+    """Upside down, or left to right."""
+    if isinstance(image, np.ndarray):
+        return image[::-1] if vertical else image[:, ::-1]
+    return image.transpose(PIL.Image.Transpose.FLIP_TOP_BOTTOM if vertical else PIL.Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def covering_size(image: Size, size: Size, crop_pct: float) -> Size:
+    """The size, aspect kept, at which the image just covers `size` / `crop_pct`; rounded as timm's evaluation does."""
+    target_h, target_w = math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
+    height, width = image
+    if target_h == target_w:
+        short = target_h
+        return (short, int(short * width / height)) if height <= width else (int(short * height / width), short)
+    shrink = min(height / target_h, width / target_w)
+    return max(round(height / shrink), target_h), max(round(width / shrink), target_w)
+
+
+def fitting_size(image: Size, size: Size) -> Size:
+    """The size, aspect kept, at which the image just fits inside `size`."""
+    scale = min(size[0] / image[0], size[1] / image[1])
+    return min(max(round(image[0] * scale), 1), size[0]), min(max(round(image[1] * scale), 1), size[1])
+
+
+def centre_box(image: Size, size: Size) -> Box:
+    """The middle `size` of an image at least as large."""
+    return round((image[0] - size[0]) / 2), round((image[1] - size[1]) / 2), *size
+
+
+def random_box(image: Size, *, aspect: float, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """A random part of the image: `scale` of its area, `aspect` (width / height) times a random `ratio`.
+
+    Ten tries as in timm and torchvision, then the largest central box of the nearest aspect. Draws from Python's `random`.
+    """
+    height, width = image
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = random.uniform(*scale) * height * width
+        drawn = aspect * math.exp(random.uniform(low, high))
+        w, h = round(math.sqrt(area * drawn)), round(math.sqrt(area / drawn))
+        if 0 < w <= width and 0 < h <= height:
+            return random.randint(0, height - h), random.randint(0, width - w), h, w
+    nearest = min(max(width / height, aspect * ratio[0]), aspect * ratio[1])
+    h, w = min(height, max(round(width / nearest), 1)), min(width, max(round(height * nearest), 1))
+    return centre_box(image, (h, w))

@@ -1,0 +1,216 @@
+"""Examples -> batches, the same ones whatever the number of worker processes, from any step of any epoch.
+
+    order of the epoch = f(seed, epoch) -> global batches -> this rank's slice -> load + augment, seeded per example -> Batch
+
+An example's augmentation is a pure function of (seed, epoch, index, how often the epoch has shown it before).
+"""
+
+import hashlib
+import os
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from convmix.data.decode import BadImage
+from convmix.data.transforms import Loads
+from convmix.errors import DataError
+
+Key = tuple[int, int]  # example index, how often it came before in this epoch
+
+
+class Labelled(Protocol):
+    """What the loaders ask of a split (`sources.Examples`)."""
+
+    @property
+    def labels(self) -> np.ndarray: ...  # n int64
+
+    def __len__(self) -> int: ...
+
+    def source(self, i: int, /) -> bytes | str | Path: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One rank's part of a global batch; without images where all of them were broken."""
+
+    images: Tensor  # n,C,H,W float32, normalised
+    targets: Tensor  # n int64
+    indices: Tensor  # n int64, positions in the split
+    bad: tuple[tuple[int, str], ...]  # (index, reason) of the examples left out
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on `device`; the copy overlaps with computation where the memory is pinned."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "targets", "indices")}
+        return replace(self, **moved)
+
+    def pin_memory(self) -> "Batch":
+        """For torch's loader on machines with a GPU."""
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Full batches in `n` examples; one of them all where they do not fill a batch."""
+    return max(n // batch_size, 1)
+
+
+def default_workers(world: int = 1) -> int:
+    """Processes that decode: the rank's cores less the one that trains, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(cores // world - 1, 8), 0)
+
+
+def train_batches(
+    examples: Labelled,
+    transform: Loads,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int | None = None,
+    balanced: bool = False,
+) -> Iterator[Batch]:
+    """One epoch of shuffled batches, from `start_step` on; earlier steps cost nothing.
+
+    `batch_size` counts the images of all ranks. The last incomplete batch is left out unless it is the only one.
+    `balanced` draws every class equally often, repeating the images of rare classes; the number of steps stays.
+    Raises DataError for an empty split.
+    """
+    if not len(examples):
+        raise DataError("no training images")
+    order = epoch_order(examples.labels, seed=seed, epoch=epoch, balanced=balanced)
+    keys = list(zip(order.tolist(), _times_seen_before(order).tolist(), strict=True))
+    steps = range(start_step, steps_per_epoch(len(keys), batch_size))
+    batches = [_slice(keys[s * batch_size : (s + 1) * batch_size], rank, world) for s in steps]
+    return _iterate(_Task(examples, transform, seed, epoch), batches, default_workers(world) if workers is None else workers)
+
+
+def eval_batches(
+    examples: Labelled, preprocess: Loads, *, batch_size: int, rank: int = 0, world: int = 1, workers: int | None = None
+) -> Iterator[Batch]:
+    """Every example once, in order: rank r takes examples r, r + world, ... in batches of `batch_size` of its own."""
+    keys = [(i, 0) for i in range(rank, len(examples), world)]
+    batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    return _iterate(_Task(examples, preprocess, 0, 0), batches, default_workers(world) if workers is None else workers)
+
+
+def epoch_order(labels: np.ndarray, *, seed: int, epoch: int, balanced: bool) -> np.ndarray:
+    """The epoch's examples in the order they are shown: a permutation, or as many draws with every class equally often."""
+    rng = np.random.default_rng([seed, epoch])
+    if not balanced:
+        return rng.permutation(len(labels))
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    share, rest = divmod(len(labels), len(members))
+    extra = set(rng.permutation(len(members))[:rest].tolist())
+    drawn = []
+    for c, of_class in enumerate(members):
+        count = share + (c in extra)
+        rounds = [rng.permutation(of_class) for _ in range(-(-count // len(of_class)))]  # an image repeats once all were shown
+        drawn += [i for r in rounds for i in r.tolist()][:count]
+    return rng.permutation(np.asarray(drawn, np.int64))
+
+
+def _times_seen_before(order: np.ndarray) -> np.ndarray:
+    by_index = np.argsort(order, kind="stable")
+    position = np.arange(len(order))
+    is_first = np.r_[True, np.diff(order[by_index]) != 0]
+    seen = np.empty(len(order), np.int64)
+    seen[by_index] = position - np.maximum.accumulate(np.where(is_first, position, 0))
+    return seen
+
+
+def _slice(batch: list[Key], rank: int, world: int) -> list[Key]:
+    return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
+
+
+class _Task(Dataset[Batch]):
+    """Keys of one batch -> Batch; travels to the worker processes."""
+
+    def __init__(self, examples: Labelled, transform: Loads, seed: int, epoch: int) -> None:
+        self.examples, self.transform, self.seed, self.epoch = examples, transform, seed, epoch
+
+    def __getitems__(self, keys: list[Key]) -> Batch:
+        images, good, bad = [], [], []
+        with _own_randomness():
+            for index, repeat in keys:
+                _seed_everything(self.seed, self.epoch, index, repeat)
+                try:
+                    images.append(self.transform.load(self.examples.source(index)))
+                    good.append(index)
+                except BadImage as e:
+                    bad.append((index, e.reason))
+        stacked = torch.stack(images) if images else torch.empty(0, *self.transform.shape)  # n,C,H,W
+        targets = torch.from_numpy(np.asarray(self.examples.labels, np.int64)[good])
+        return Batch(stacked, targets, torch.tensor(good, dtype=torch.int64), tuple(bad))
+
+
+def _seed_everything(seed: int, epoch: int, index: int, repeat: int) -> None:
+    digest = hashlib.blake2b(f"{seed},{epoch},{index},{repeat}".encode(), digest_size=20).digest()
+    random.seed(int.from_bytes(digest[:8]))
+    np.random.seed(int.from_bytes(digest[8:12]))
+    torch.default_generator.manual_seed(int.from_bytes(digest[12:20]) >> 1)  # torch.manual_seed would touch GPUs too
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Gives the caller's generators back as they were: without workers this runs in the training process."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+def _iterate(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+    with warnings.catch_warnings():
+        # Python 3.12 warns of fork beside threads; torch's idle ones are never used by a worker, which runs on one thread
+        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # more workers than cores, as asked
+        return iter(
+            DataLoader(
+                task,
+                batch_sampler=batches,
+                num_workers=min(workers, len(batches)),
+                collate_fn=_as_it_is,
+                worker_init_fn=_be_a_quiet_worker,
+                pin_memory=torch.cuda.is_available(),
+                generator=torch.Generator(),  # else torch draws the workers' base seed from the caller's generator
+            )
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _be_a_quiet_worker(worker: int) -> None:
+    """Ctrl-C and a termination of the process group are the training process's business: it saves, then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    if hasattr(signal, "sigwaitinfo"):  # a handler would not learn who sent the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+
+
+def _end_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

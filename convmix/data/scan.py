@@ -1,0 +1,334 @@
+"""One pass over every example before training: what is broken, how large the images are, what their mean colour is, who is a copy of whom.
+
+Source -> scan (worker processes decode every image) -> Scan -> clean(source, scan): the source without broken images and without copies
+of training images in the splits made here.
+"""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image as PilImage
+
+from convmix.config import Data
+from convmix.data.decode import BadImage, Image, decode
+from convmix.data.facts import DataFacts
+from convmix.data.sources import Examples, Source
+from convmix.data.splits import was_made
+from convmix.errors import DataError
+
+Progress = Callable[[int, int], None]  # images done, images in all
+SMALL = 500  # below this, starting processes costs more than it saves
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class SplitScan:
+    """What the scan saw of one split; every array has one entry per example, in its order."""
+
+    ok: np.ndarray  # n bool
+    reason: tuple[str, ...]  # "" where ok
+    digest: np.ndarray  # n text: 16 hex digits of the blake2b of the encoded bytes, "" where nothing could be read
+    height: np.ndarray  # n int64, pixels after EXIF rotation, 0 where not ok
+    width: np.ndarray  # n int64
+    label: np.ndarray  # n int64
+    copy: np.ndarray  # n bool: an image of a split made here that is also a training image, or of test and also in val
+
+
+@dataclass(frozen=True)
+class Scan:
+    splits: dict[str, SplitScan]
+    mean: tuple[float, ...]  # per channel over the training images, of pixels in 0..1, every image weighing the same
+    std: tuple[float, ...]
+    fingerprint: str  # 16 hex digits over the content and the labels of every readable image, whatever the order, names and splits
+    facts: DataFacts
+    bad: tuple[tuple[str, str, str], ...]  # name, split, reason; split "" for what was never an example
+    notes: tuple[str, ...]  # one line each, for the user
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One example as a worker reports it."""
+
+    digest: str
+    reason: str
+    height: int = 0
+    width: int = 0
+    mean: tuple[float, ...] = ()
+    square: tuple[float, ...] = ()  # mean of the squares
+
+
+def scan(source: Source, data: Data, *, workers: int | None = None, progress: Progress | None = None) -> Scan:
+    """Decodes every example of every split once.
+
+    workers: processes (None: data.workers, else one per core; 0: this process). The result does not depend on it. A broken image
+    never raises; an image that kills its worker (a crash inside a codec) is found and listed too.
+    Raises DataError where no image is readable or a class loses all its training images.
+    """
+    wanted = workers if workers is not None else data.workers
+    workers = _cores() if wanted is None else wanted
+    splits = list(source.splits)
+    train = next((s for s in ("train", "all") if s in source.splits), splits[0])
+    seen = _look_at_all([source.splits[s] for s in splits], data, workers, progress)
+    parts = dict(zip(splits, seen, strict=True))
+    copies = _copies(source, parts)
+    scans = {s: _split_scan(source.splits[s], parts[s], copies.get(s)) for s in splits}
+    bad = [(name, "", reason) for name, reason in source.dropped]
+    bad += [(source.splits[s].name(i), s, scans[s].reason[i]) for s in splits for i in np.flatnonzero(~scans[s].ok).tolist()]
+    _check_classes(source.splits[train], scans[train], train)
+    good = [x for x in parts[train] if not x.reason]
+    mean, std = _moments(good)
+    height, width = (int(np.median(getattr(scans[train], side)[scans[train].ok])) for side in ("height", "width"))
+    return Scan(
+        splits=scans,
+        mean=mean,
+        std=std,
+        fingerprint=_fingerprint(source.classes, scans),
+        facts=DataFacts(len(good), len(source.classes), height, width, data.in_chans),
+        bad=tuple(bad),
+        notes=tuple(_notes(source, scans)),
+    )
+
+
+def clean(source: Source, scan: Scan) -> Source:
+    """`source` without broken images, and its made val and test without copies of images that training (or val) has.
+
+    A split that nothing is left of disappears.
+    """
+    kept = {s: np.flatnonzero(scan.splits[s].ok & ~scan.splits[s].copy) for s in source.splits}
+    splits = {s: e if len(kept[s]) == len(e) else e.select(kept[s]) for s, e in source.splits.items() if len(kept[s])}
+    return replace(source, splits=splits)
+
+
+def split_rows(source: Source, scan: Scan) -> list[tuple[str, str, str, str]]:
+    """(split, name, digest, class name) of every readable example of the scanned `source`, for splits.csv.
+
+    Copies left out by `clean` have the split "left out"; broken images are in `scan.bad`.
+    """
+    rows = []
+    for split, examples in source.splits.items():
+        seen = scan.splits[split]
+        for i in np.flatnonzero(seen.ok):
+            where = "left out" if seen.copy[i] else split
+            rows.append((where, examples.names[i], str(seen.digest[i]), source.classes[seen.label[i]]))
+    return rows
+
+
+# Looking at one image
+
+
+def _look(examples: Examples, index: int, data: Data) -> _Seen:
+    encoded = examples.source(index)
+    digest = ""
+    try:
+        if not isinstance(encoded, bytes):
+            path, encoded = encoded, _bytes_of(encoded)
+            if not encoded:
+                decode(path, in_chans=data.in_chans, max_pixels=data.max_pixels)  # says why: missing, a folder, no permission, empty
+        digest = digest_of(encoded)
+        image = decode(encoded, in_chans=data.in_chans, max_pixels=data.max_pixels)
+        height, width, mean, square = _measure(image)
+    except BadImage as bad:
+        return _Seen(digest, bad.reason)
+    return _Seen(digest, "", height, width, mean, square)
+
+
+def digest_of(source: bytes | str) -> str:
+    """16 hex digits of the blake2b of an encoded image, given as bytes or as its path; "" where nothing can be read."""
+    encoded = source if isinstance(source, bytes) else _bytes_of(source)
+    return hashlib.blake2b(encoded, digest_size=8).hexdigest() if encoded else ""
+
+
+def _bytes_of(path: str) -> bytes:
+    file = Path(path)
+    try:
+        return file.read_bytes() if file.is_file() else b""
+    except (OSError, ValueError):
+        return b""
+
+
+def _measure(image: Image) -> tuple[int, int, tuple[float, ...], tuple[float, ...]]:
+    """Height, width, and per channel the mean and the mean square of pixels in 0..1."""
+    if isinstance(image, PilImage):
+        counts = np.asarray(image.histogram(), np.float64).reshape(-1, 256)  # c,256: exact, and faster than looking at the pixels
+        levels = np.arange(256) / 255
+        total = counts.sum(1)
+        return image.height, image.width, tuple((counts @ levels / total).tolist()), tuple((counts @ levels**2 / total).tolist())
+    flat = image.reshape(-1, image.shape[2]).astype(np.float64)  # hw,c
+    return image.shape[0], image.shape[1], tuple(flat.mean(0).tolist()), tuple((flat**2).mean(0).tolist())
+
+
+# Looking at all of them
+
+_work: tuple[list[Examples], Data] | None = None  # set in each worker
+
+
+def _start_worker(parts: list[Examples], data: Data) -> None:
+    global _work
+    _work = (parts, data)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+
+
+def _look_at_chunk(part: int, start: int, stop: int) -> list[_Seen]:
+    assert _work is not None
+    parts, data = _work
+    return [_look(parts[part], i, data) for i in range(start, stop)]
+
+
+def _look_at_all(parts: list[Examples], data: Data, workers: int, progress: Progress | None) -> list[list[_Seen]]:
+    total = sum(map(len, parts))
+    chunks = [(p, i, min(i + CHUNK, len(e))) for p, e in enumerate(parts) for i in range(0, len(e), CHUNK)]
+    here = workers < 1 or total < SMALL
+    results = _here(parts, data, chunks) if here else _in_processes(parts, data, chunks, workers)
+    found: dict[tuple[int, int, int], list[_Seen]] = {}
+    done = 0
+    for chunk, seen in results:
+        found[chunk] = seen
+        done += len(seen)
+        if progress:
+            progress(done, total)
+    return [[x for chunk in chunks if chunk[0] == p for x in found[chunk]] for p in range(len(parts))]
+
+
+Chunk = tuple[int, int, int]  # part, start, stop
+
+
+def _here(parts: list[Examples], data: Data, chunks: list[Chunk]) -> Iterator[tuple[Chunk, list[_Seen]]]:
+    for chunk in chunks:
+        part, start, stop = chunk
+        yield chunk, [_look(parts[part], i, data) for i in range(start, stop)]
+
+
+def _in_processes(parts: list[Examples], data: Data, chunks: list[Chunk], workers: int) -> Iterator[tuple[Chunk, list[_Seen]]]:
+    left = dict.fromkeys(chunks)
+    pool = _pool(parts, data, workers)
+    try:
+        for future, chunk in _submit(pool, chunks):
+            try:
+                seen = future.result()
+            except BrokenProcessPool:
+                break  # a codec crashed, or the system killed a worker for its memory: the rest goes one worker at a time
+            del left[chunk]
+            yield chunk, seen
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    for chunk in left:
+        yield chunk, _look_carefully(parts, data, chunk)
+
+
+def _look_carefully(parts: list[Examples], data: Data, chunk: Chunk) -> list[_Seen]:
+    """Halves the chunk until the image that kills its process stands alone."""
+    part, start, stop = chunk
+    pool = _pool(parts, data, 1)
+    try:
+        (future, _), *_ = _submit(pool, [chunk])
+        return future.result()
+    except BrokenProcessPool:
+        if stop - start == 1:
+            return [_Seen("", "decoding it ends the process")]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    middle = (start + stop) // 2
+    return _look_carefully(parts, data, (part, start, middle)) + _look_carefully(parts, data, (part, middle, stop))
+
+
+def _pool(parts: list[Examples], data: Data, workers: int) -> ProcessPoolExecutor:
+    # Fork where it is safe, as torch's DataLoader does: no second import, and no `if __name__ == "__main__"` asked of the user's script.
+    context = get_context("fork" if sys.platform == "linux" else None)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(parts, data))
+
+
+def _submit(pool: ProcessPoolExecutor, chunks: list[Chunk]) -> Iterator[tuple[Future[list[_Seen]], Chunk]]:
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads; these workers only decode.
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        futures = {pool.submit(_look_at_chunk, *chunk): chunk for chunk in chunks}
+    return ((future, futures[future]) for future in as_completed(futures))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# What was seen
+
+
+def _split_scan(examples: Examples, seen: list[_Seen], copy: np.ndarray | None) -> SplitScan:
+    return SplitScan(
+        ok=np.array([not x.reason for x in seen], bool),
+        reason=tuple(x.reason for x in seen),
+        digest=np.array([x.digest for x in seen], "<U16"),
+        height=np.array([x.height for x in seen], np.int64),
+        width=np.array([x.width for x in seen], np.int64),
+        label=examples.labels,
+        copy=np.zeros(len(seen), bool) if copy is None else copy,
+    )
+
+
+def _copies(source: Source, parts: dict[str, list[_Seen]]) -> dict[str, np.ndarray]:
+    """Per split made here: which readable images are byte for byte also in train, or for test also in val."""
+    copies: dict[str, np.ndarray] = {}
+    taken: set[str] = set()
+    for split in ("train", "val", "test"):
+        if split not in parts:
+            continue
+        if split != "train" and was_made(source, split):
+            copies[split] = np.array([not x.reason and x.digest in taken for x in parts[split]], bool)
+        taken |= {x.digest for x in parts[split] if not x.reason}
+    return copies
+
+
+def _check_classes(examples: Examples, seen: SplitScan, split: str) -> None:
+    broken = [f"{examples.name(i)}: {seen.reason[i]}" for i in np.flatnonzero(~seen.ok)[:3]]
+    if not seen.ok.any():
+        raise DataError(f"none of the {len(seen.ok)} images of the {split} split can be read: {'; '.join(broken) or 'there are none'}")
+    before = np.bincount(seen.label, minlength=len(examples.classes))
+    after = np.bincount(seen.label[seen.ok], minlength=len(examples.classes))
+    for label in np.flatnonzero((before > 0) & (after == 0)):
+        of_it = np.flatnonzero(seen.label == label)
+        reasons = "; ".join(f"{examples.name(i)}: {seen.reason[i]}" for i in of_it[:3])
+        raise DataError(f"class {examples.classes[label]!r} has no readable training image left, all {before[label]} are broken: {reasons}")
+
+
+def _moments(good: list[_Seen]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel; exact sums, so they do not depend on the order or on who counted."""
+    channels = range(len(good[0].mean))
+    mean = [math.fsum(x.mean[c] for x in good) / len(good) for c in channels]
+    square = [math.fsum(x.square[c] for x in good) / len(good) for c in channels]
+    return tuple(map(float, mean)), tuple(max(s - m * m, 0.0) ** 0.5 for s, m in zip(square, mean, strict=True))
+
+
+def _fingerprint(classes: tuple[str, ...], scans: dict[str, SplitScan]) -> str:
+    pairs: list[Any] = sorted((str(s.digest[i]), classes[s.label[i]]) for s in scans.values() for i in np.flatnonzero(s.ok))
+    return hashlib.blake2b(json.dumps(pairs).encode(), digest_size=8).hexdigest()
+
+
+def _notes(source: Source, scans: dict[str, SplitScan]) -> Iterator[str]:
+    for split, seen in scans.items():
+        broken = int((~seen.ok).sum())
+        if broken:
+            yield f"{broken} of {len(seen.ok)} {'' if split == 'all' else split + ' '}images are broken and left out"
+        if seen.copy.any():
+            yield f"{int(seen.copy.sum())} {split} images are copies of images in train or val and left out of the {split} split"
+        if split in ("val", "test") and not (seen.ok & ~seen.copy).any():
+            yield f"nothing is left of the {split} split"
+    for split in ("val", "test"):
+        if split in scans and "train" in scans and not was_made(source, split):
+            train = set(scans["train"].digest[scans["train"].ok])
+            shared = sum(d in train for d in scans[split].digest[scans[split].ok])
+            if shared:
+                yield f"{shared} images of the given {split} split are also training images; its accuracy will look better than it is"
+    if source.dropped:
+        yield f"{len(source.dropped)} files or rows are no labelled images and left out"

@@ -1,0 +1,247 @@
+"""Whatever the user has -> `Source`: examples with class numbers, split as found.
+
+spec -> a reader of folders, tables, shards or names -> Found (labels as written) -> classes -> Source. The images stay encoded: in memory,
+in memory-mapped arrow, or as paths. Rows are Hugging Face `datasets` rows throughout.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convmix.config import Data
+from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand, plain_path
+from convmix.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import datasets
+
+FORMS = "a folder of class folders, a CSV with path,label, parquet files, .tar shards, a Hub name, torchvision:NAME or digits"
+TABLE_SUFFIXES = (".csv", ".tsv")
+ARCHIVES = (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar", ".zst")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split. Picklable, so that worker processes can have it."""
+
+    rows: "datasets.Dataset"  # columns image {bytes, path} (not decoded), label, name; for shards also offset, size
+    classes: tuple[str, ...]
+    split: str
+    root: str = ""  # what relative image paths are relative to
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def source(self, index: int) -> bytes | str:
+        """The encoded image, or the path of its file (absolute). An image that is no more there is b""."""
+        row = self.rows[int(index)]
+        image = row["image"] or {"bytes": None, "path": None}
+        if image["bytes"] is not None:
+            return bytes(image["bytes"])
+        path = str(Path(self.root, plain_path(image["path"]))) if image["path"] else ""
+        if "offset" not in row or not path:
+            return path or b""
+        try:
+            with Path(path).open("rb") as shard:
+                shard.seek(row["offset"])
+                return shard.read(row["size"])
+        except OSError:
+            return b""
+
+    def name(self, index: int) -> str:
+        """The image's name in the data set as given: a relative path, or 'train[12]'."""
+        return str(self.rows[int(index)]["name"])
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [str(n) for n in _column(self.rows, "name")]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """n int64, indices of `classes`."""
+        return np.asarray(_column(self.rows, "label"), dtype=np.int64)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Examples":
+        return replace(self, rows=self.rows.select(np.asarray(indices, dtype=np.int64)))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its splits as far as they exist, and where each comes from."""
+
+    splits: dict[str, Examples]  # "train", "val", "test"; "all" where the data is not split yet
+    classes: tuple[str, ...]
+    origin: dict[str, str]  # split -> "given", or how it was made
+    dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason: what was never an example
+
+
+def open_source(spec: str | Path, data: Data) -> Source:
+    """The data set that `spec` names, split as found; a data set without splits is one split, "all".
+
+    spec: a path, a pattern such as shards/train-{000..009}.tar, a Hub or torchvision name, or digits (./digits is a local folder).
+    Raises DataError for anything that is none of these, and for a data set without usable images.
+    """
+    found = _read(str(spec), data, as_path=isinstance(spec, Path))
+    if not found.tables:
+        raise DataError(f"{spec}: holds no images")
+    return _assemble(found, str(spec))
+
+
+def _read(spec: str, data: Data, as_path: bool) -> Found:
+    from convmix.data import hub  # imports nothing heavy itself
+
+    if not spec.strip():
+        raise DataError(f"no data set given; expected {FORMS}")
+    if spec == "digits" and not as_path:
+        return hub.read_digits()
+    if spec.startswith("torchvision:") and not as_path:
+        return hub.read_torchvision(spec.partition(":")[2])
+    path = Path(spec).expanduser()
+    try:
+        if path.is_dir():
+            return _read_directory(path, data)
+        if path.exists():
+            return _read_files([path], data, spec)
+    except PermissionError as error:
+        raise DataError(f"{error.filename or spec}: may not be read: {error.strerror}") from None
+    if re.search(r"[*?{\[]", spec):
+        files = expand(os.fspath(path))
+        if not any(f.is_file() for f in files):
+            raise DataError(f"{spec}: no file matches this pattern")
+        return _read_files(files, data, spec)
+    if hub.is_hub_name(spec) and not as_path and not Path(spec.partition("/")[0]).is_dir():
+        return hub.read_hub(spec, data)
+    raise DataError(f"{spec}: no such file or folder{_nearest(path)}; expected {FORMS}")
+
+
+def _read_directory(path: Path, data: Data) -> Found:
+    from convmix.data import folders, shards, tables
+
+    if (path / "convmix.json").is_file():
+        raise DataError(f"{path}: is a model directory written by convmix, not a data set; expected {FORMS}")
+    if (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
+        return _read_saved(path, data)
+    inner = [path, path / "data", *sorted(p for p in path.iterdir() if p.is_dir() and p.name.lower() in SPLIT_WORDS)]
+    for suffix, read in ((".parquet", tables.read_parquet), (".tar", shards.read_shards)):
+        files = [f for folder in inner if folder.is_dir() for f in sorted(folder.iterdir()) if f.suffix.lower() == suffix and f.is_file()]
+        if files:
+            return read(files, data)
+    try:
+        return folders.read_folder(path)
+    except DataError as error:
+        csvs = sorted(p.name for p in path.iterdir() if p.suffix.lower() in TABLE_SUFFIXES)
+        hint = f"; or give its table: {path / csvs[0]}" if csvs else ""
+        raise DataError(f"{error}{hint}") from None
+
+
+def _read_saved(path: Path, data: Data) -> Found:
+    """A folder written by datasets' save_to_disk."""
+    import datasets
+
+    from convmix.data.tables import read_dataset_dict
+
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except Exception as error:  # arrow, JSON and file errors alike
+        raise DataError(f"{path}: cannot be read as a data set saved by `datasets`: {error}") from None
+    return read_dataset_dict(loaded if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}, data, path)
+
+
+def _read_files(files: list[Path], data: Data, spec: str) -> Found:
+    from convmix.data import shards, tables
+
+    suffixes = {f.suffix.lower() for f in files}
+    suffix = suffixes.pop() if len(suffixes) == 1 else ""
+    if suffix == ".parquet":
+        return tables.read_parquet(files, data)
+    if suffix == ".tar":
+        return shards.read_shards(files, data)
+    if suffix in TABLE_SUFFIXES and len(files) == 1:
+        return tables.read_csv(files[0], data)
+    if suffix in ARCHIVES:
+        raise DataError(f"{spec}: is a compressed archive; unpack it and give the folder")
+    if suffix in IMAGE_SUFFIXES:
+        raise DataError(f"{spec}: is an image, not a data set; expected {FORMS}")
+    raise DataError(f"{spec}: a file of an unknown type; expected {FORMS}")
+
+
+def _nearest(path: Path) -> str:
+    """The nearest existing name for the first part of `path` that does not exist."""
+    missing = path
+    while not missing.parent.exists() and missing.parent != missing:
+        missing = missing.parent
+    try:
+        near = did_you_mean(missing.name, [p.name for p in missing.parent.iterdir()])
+    except OSError:
+        return ""
+    return re.sub(r"mean (.*)\?$", lambda m: f"mean {missing.parent / m.group(1)}?", near) if near else ""
+
+
+def _assemble(found: Found, spec: str) -> Source:
+    """Labels as written -> class numbers. The classes are those of the training images, or those that the format itself lists."""
+    dropped = list(found.dropped)
+    texts = {split: [_label_text(v, found) for v in table.labels] for split, table in found.tables.items()}
+    known = texts.get("train") or texts.get("all") or [t for column in texts.values() for t in column]
+    classes, ids = _class_table(sorted({t for t in known if t is not None}, key=_class_order(known, found)), found)
+    splits: dict[str, Examples] = {}
+    for split, table in found.tables.items():
+        unknown = sorted({t for t in texts[split] if t is not None and t not in ids})
+        if unknown:
+            raise DataError(f"{spec}: the {split} split has classes that the training images do not have: {_some(unknown)}")
+        keep = [i for i, t in enumerate(texts[split]) if t is not None]
+        if not keep:
+            dropped.append((split, f"none of its {len(table.names)} images has a label"))
+            continue
+        if len(keep) < len(table.names):
+            dropped += [(table.names[i], "no label") for i, t in enumerate(texts[split]) if t is None]
+        splits[split] = _examples(table, [-1 if t is None else ids[t] for t in texts[split]], keep, classes, split, found.root)
+    if not splits:
+        raise DataError(f"{spec}: no image has a label")
+    return Source(splits, classes, dict.fromkeys(splits, "given"), dropped)
+
+
+def _label_text(value: Any, found: Found) -> str | None:
+    """The label as text, None where there is none; -1 in a column of class numbers means unlabelled."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    listed = isinstance(found.names, tuple)
+    if listed and isinstance(value, int) and value < 0:
+        return None
+    return str(value).strip() or None
+
+
+def _class_order(known: Sequence[str | None], found: Found) -> Any:
+    numbers = found.by_number and all(t is None or re.fullmatch(r"-?\d+", t) for t in known)
+    return (lambda t: (int(t), t)) if numbers else str
+
+
+def _class_table(values: list[str], found: Found) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Class names, and the class number of every label text."""
+    if isinstance(found.names, tuple):
+        return found.names, {str(i): i for i in range(len(found.names))}
+    ids = {value: i for i, value in enumerate(values)}
+    readable = [found.names.get(v, v) for v in values] if isinstance(found.names, dict) else values
+    return tuple(readable if len(set(readable)) == len(values) else values), ids
+
+
+def _examples(table: Table, labels: list[int], keep: list[int], classes: tuple[str, ...], split: str, root: str) -> Examples:
+    import pyarrow as pa
+
+    rows = table.images.add_column("label", pa.array(labels, pa.int64())).add_column("name", pa.array(table.names, pa.string()))
+    return Examples(rows if len(keep) == len(labels) else rows.select(keep), classes, split, root)
+
+
+def _column(rows: "datasets.Dataset", name: str) -> list[Any]:
+    return list(rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()) if len(rows) else []
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")

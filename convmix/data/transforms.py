@@ -1,0 +1,321 @@
+"""The one preprocessing that travels with a model, and the random changes of the training images.
+
+    source -> decode -> image -> geometry (crop | letterbox | stretch) -> normalised C,H,W float32
+    training:                 -> random geometry, flips, RandAugment, colour jitter -> normalised -> random erasing
+
+With every setting of `Augment` off, a training image equals what `Preprocess` makes of it. All randomness comes from the global
+generators of `random`, numpy and torch, which the loader seeds for every example.
+"""
+
+import math
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from torch import Tensor
+
+from convmix.config import Augment, Size
+from convmix.data import geometry
+from convmix.data.decode import BadImage, Image, decode
+from convmix.errors import ConfigError, did_you_mean
+
+FITS = ("crop", "letterbox", "stretch")
+
+
+class Loads(Protocol):
+    """What the loaders ask of a preprocessing."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C,H,W of what `load` returns."""
+        ...
+
+    def load(self, source: bytes | str | Path) -> Tensor:
+        """One encoded image or file, as the model's input."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Image -> model input, without chance: what a model was evaluated with and is used with.
+
+    crop: short side to size / crop_pct, then the centre (timm's evaluation; a rectangular size is covered).
+    letterbox: the whole image fitted inside, the rest filled with `mean`. stretch: resized to `size`, aspect ignored.
+    Raises ConfigError for values that do not fit together.
+    """
+
+    size: Size  # height, width
+    fit: Literal["crop", "letterbox", "stretch"]
+    interpolation: Literal["bicubic", "bilinear", "nearest"]
+    crop_pct: float  # used by crop alone
+    mean: tuple[float, ...]  # per channel, of pixels in 0..1
+    std: tuple[float, ...]
+    in_chans: int = 3
+    max_pixels: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        for name, choices in (("fit", FITS), ("interpolation", geometry.INTERPOLATIONS)):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ConfigError(f"data.{name}: {value!r} is not one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ConfigError(f"data.size: {self.size} is not a positive height and width")
+        if not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"data.crop_pct: {self.crop_pct} is outside 0..1")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != self.in_chans:
+                raise ConfigError(f"data.{name}: {len(values)} values for {self.in_chans} channels; give one per channel")
+            if not all(math.isfinite(v) for v in values):
+                raise ConfigError(f"data.{name}: {values} holds a value that is not finite")
+        if min(self.std) <= 0:
+            raise ConfigError(f"data.std: {self.std} must be positive")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C,H,W of the model's input."""
+        return self.in_chans, *self.size
+
+    def __call__(self, image: Image) -> Tensor:
+        """PIL image or H,W,C float32 -> C,H,W float32, normalised."""
+        return self.normalise(self.place(image))
+
+    def load(self, source: bytes | str | Path) -> Tensor:
+        """Encoded bytes or a file -> C,H,W float32, normalised; raises BadImage as `decode` does."""
+        return self(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
+
+    def place(self, image: Image) -> Image:
+        """The image at the model's input size."""
+        if self.fit == "stretch":
+            return geometry.resize(image, self.size, self.interpolation)
+        if self.fit == "crop":
+            image = self.cover(image, self.interpolation)
+            return geometry.crop(image, geometry.centre_box(geometry.size_of(image), self.size))
+        height, width = geometry.fitting_size(geometry.size_of(image), self.size)
+        image = geometry.resize(image, (height, width), self.interpolation)
+        return geometry.paste(image, self.size, top=(self.size[0] - height) // 2, left=(self.size[1] - width) // 2, fill=self.mean)
+
+    def cover(self, image: Image, interpolation: str) -> Image:
+        """The image resized for the centre crop."""
+        return geometry.resize(image, geometry.covering_size(geometry.size_of(image), self.size, self.crop_pct), interpolation)
+
+    def normalise(self, image: Image) -> Tensor:
+        """PIL image or H,W,C float32 -> C,H,W float32, `mean` and `std` applied."""
+        pixels = np.asarray(image)
+        x_hwc = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        if x_hwc.shape[2] != self.in_chans:
+            raise BadImage(f"{x_hwc.shape[2]} channels, expected {self.in_chans}")
+        scale, shift = self._affine_8bit if pixels.dtype == np.uint8 else self._affine
+        x_chw = np.empty(x_hwc.shape[2:] + x_hwc.shape[:2], np.float32)
+        np.multiply(x_hwc.transpose(2, 0, 1), scale, out=x_chw)
+        x_chw += shift
+        return torch.from_numpy(x_chw)
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """C,H,W or N,C,H,W model input -> uint8 of the same shape, for pictures."""
+        scale, shift = (torch.from_numpy(a).to(x.device) for a in self._affine)
+        return ((x.detach().float() - shift) / scale * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+    @cached_property
+    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
+        mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (self.mean, self.std))  # C,1,1
+        return (1 / std).astype(np.float32), (-mean / std).astype(np.float32)
+
+    @cached_property
+    def _affine_8bit(self) -> tuple[np.ndarray, np.ndarray]:
+        scale, shift = self._affine
+        return scale / np.float32(255), shift
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
+        """The inverse of `to_dict`; a missing or unknown key is a ConfigError."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"unknown preprocessing setting {key}{did_you_mean(key, known)}")
+        if missing := [name for name in known if name not in values]:
+            raise ConfigError(f"preprocessing without {', '.join(missing)}")
+        try:
+            numbers = {name: tuple(float(v) for v in values[name]) for name in ("mean", "std")}
+            size = tuple(int(v) for v in values["size"])
+            whole = {name: int(values[name]) for name in ("in_chans", "max_pixels")}
+            return cls(**{**values, **numbers, **whole, "size": size, "crop_pct": float(values["crop_pct"])})
+        except (TypeError, ValueError) as e:
+            raise ConfigError(f"preprocessing: {e}") from None
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """What `training_transform` returns: image -> C,H,W float32, at random; picklable for worker processes."""
+
+    preprocess: Preprocess
+    augment: Augment
+    picture_changes: tuple[Callable[[Any], Any], ...] = field(repr=False)  # image -> image, at the input size
+    tensor_changes: tuple[Callable[[Any], Any], ...] = field(repr=False)  # normalised C,H,W -> the same
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C,H,W of the result."""
+        return self.preprocess.shape
+
+    def load(self, source: bytes | str | Path) -> Tensor:
+        """Encoded bytes or a file -> C,H,W float32; raises BadImage as `decode` does."""
+        return self(decode(source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels))
+
+    def __call__(self, image: Image) -> Tensor:
+        """PIL image or H,W,C float32 -> C,H,W float32."""
+        image = self._place(image)
+        if self.augment.hflip and random.random() < self.augment.hflip:
+            image = geometry.flip(image, vertical=False)
+        if self.augment.vflip and random.random() < self.augment.vflip:
+            image = geometry.flip(image, vertical=True)
+        for change in self.picture_changes:
+            image = change(image)
+        x = self.preprocess.normalise(image)
+        for change in self.tensor_changes:
+            x = change(x)
+        return x
+
+    def _place(self, image: Image) -> Image:
+        """crop: a random part covers the input. letterbox: the whole image at a random scale and place. stretch: a random part
+        of the image's own aspect, resized to the input."""
+        p, a = self.preprocess, self.augment
+        resampling = random.choice(("bilinear", "bicubic")) if a.random_interpolation else p.interpolation
+        resized_crop = a.scale != (1.0, 1.0)
+        if p.fit == "letterbox":
+            return self._place_inside(image, resampling)
+        if resized_crop:
+            height, width = geometry.size_of(image)
+            aspect = p.size[1] / p.size[0] if p.fit == "crop" else width / height
+            box = geometry.random_box((height, width), aspect=aspect, scale=a.scale, ratio=a.ratio)
+            image = geometry.resize(geometry.crop(image, box), p.size, resampling)
+        else:
+            image = p.cover(image, resampling) if p.fit == "crop" else geometry.resize(image, p.size, resampling)
+        height, width = geometry.size_of(image)
+        if not a.pad:
+            return geometry.crop(image, geometry.centre_box((height, width), p.size))
+        padded = (height + 2 * a.pad, width + 2 * a.pad)
+        image = geometry.paste(image, padded, top=a.pad, left=a.pad, fill=p.mean)
+        return geometry.crop(image, (random.randint(0, padded[0] - p.size[0]), random.randint(0, padded[1] - p.size[1]), *p.size))
+
+    def _place_inside(self, image: Image, resampling: str) -> Image:
+        p, a = self.preprocess, self.augment
+        height, width = geometry.size_of(image)
+        if a.scale != (1.0, 1.0):
+            stretch = math.sqrt(math.exp(random.uniform(math.log(a.ratio[0]), math.log(a.ratio[1]))))
+            scale = min(p.size[0] * stretch / height, p.size[1] / stretch / width) * math.sqrt(random.uniform(*a.scale))
+            height = min(max(round(height * scale / stretch), 1), p.size[0])
+            width = min(max(round(width * scale * stretch), 1), p.size[1])
+        else:
+            height, width = geometry.fitting_size((height, width), p.size)
+        free_h, free_w = p.size[0] - height, p.size[1] - width
+        if a.scale != (1.0, 1.0):
+            top, left = random.randint(0, free_h), random.randint(0, free_w)
+        else:
+            top = min(max(free_h // 2 + random.randint(-a.pad, a.pad), 0), free_h)
+            left = min(max(free_w // 2 + random.randint(-a.pad, a.pad), 0), free_w)
+        return geometry.paste(geometry.resize(image, (height, width), resampling), p.size, top=top, left=left, fill=p.mean)
+
+
+def training_transform(preprocess: Preprocess, augment: Augment) -> TrainTransform:
+    """The random changes that `augment` names, in timm's order, ending in `preprocess`'s normalisation.
+
+    `augment.ratio` is relative to the input's own aspect. Colour jitter changes brightness, contrast and (pictures only) saturation;
+    arrays with other channel counts get the first two. RandAugment is defined for RGB.
+    Raises ConfigError for RandAugment with another channel count or with a string that timm does not know.
+    """
+    low, high = augment.ratio
+    if not 0 < low <= high:
+        raise ConfigError(f"augment.ratio: {low},{high} is no range of positive numbers, smaller first")
+    picture: list[Callable[[Any], Any]] = []
+    if augment.randaugment:
+        picture.append(RandAugment(_rand_augment(preprocess, augment)))
+    if augment.color_jitter:
+        picture.append(ColorJitter(augment.color_jitter))
+    tensor: list[Callable[[Any], Any]] = []
+    if augment.erasing:
+        from timm.data.random_erasing import RandomErasing
+
+        tensor.append(RandomErasing(augment.erasing, mode=augment.erasing_mode, device="cpu"))
+    return TrainTransform(preprocess, augment, tuple(picture), tuple(tensor))
+
+
+_RAND_PART = re.compile(r"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?|\.\d+)|mstd(\d+(\.\d+)?|inf)|mmax[1-9]\d*|inc[01]|t(weights|3aw|3a)")
+
+
+def _rand_augment(preprocess: Preprocess, augment: Augment) -> Callable[[Any], Any]:
+    """timm's RandAugment with the constants of `timm.data.create_transform`."""
+    text = augment.randaugment
+    if preprocess.in_chans != 3:
+        raise ConfigError(
+            f'augment.randaugment: {text!r} needs RGB images, these have {preprocess.in_chans} channels; set randaugment to ""'
+        )
+    head, *parts = text.split("-")
+    wrong = [part for part in parts if not _RAND_PART.fullmatch(part)]  # timm would pass over some of them in silence
+    if head != "rand" or wrong:
+        raise ConfigError(
+            f"augment.randaugment: {wrong[0] if head == 'rand' else head!r} in {text!r}; expected a form like rand-m9-mstd0.5-inc1"
+        )
+    from timm.data.auto_augment import rand_augment_transform
+
+    constants: dict[str, Any] = {
+        "translate_const": int(min(preprocess.size) * 0.45),
+        "img_mean": tuple(min(255, round(255 * m)) for m in preprocess.mean),
+    }
+    if not augment.random_interpolation:
+        constants["interpolation"] = PIL.Image.Resampling[preprocess.interpolation.upper()]
+    transform = rand_augment_transform(text.replace("mstdinf", "mstd1000"), constants)
+    for op in transform.ops:
+        if op.name.startswith("Posterize"):
+            op.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: PIL.Image.Image, bits: int, **_: object) -> PIL.Image.Image:
+    """At extreme magnitudes timm asks for no bits at all: black until Pillow 12, an error since Pillow 13. One bit stays."""
+    return PIL.ImageOps.posterize(image, max(bits, 1)) if bits < 8 else image
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """timm's RandAugment, for 8-bit RGB; an array is brought there first, so its values must lie in 0..1."""
+
+    change: Callable[[Any], Any]
+
+    def __call__(self, image: Image) -> Image:
+        if isinstance(image, np.ndarray):
+            if image.min() < 0 or image.max() > 1:
+                raise BadImage("values outside 0..1 cannot take RandAugment")
+            image = PIL.Image.fromarray(np.rint(image * 255).astype(np.uint8))
+        result: Image = self.change(image)
+        return result
+
+
+class ColorJitter:
+    """Brightness, contrast and (pictures only) saturation times a random factor in 1 - strength .. 1 + strength."""
+
+    def __init__(self, strength: float) -> None:
+        from torchvision.transforms import ColorJitter as PictureJitter
+
+        self.low, self.high = max(0.0, 1 - strength), 1 + strength
+        self.picture = PictureJitter(strength, strength, strength)
+
+    def __call__(self, image: Image) -> Image:
+        if not isinstance(image, np.ndarray):
+            changed: PIL.Image.Image = self.picture(image)
+            return changed
+        brightness, contrast = (np.float32(random.uniform(self.low, self.high)) for _ in range(2))
+        mean = image.mean(axis=(0, 1), dtype=np.float32)  # C
+        return (mean + (image - mean) * contrast) * brightness

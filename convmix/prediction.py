@@ -1,0 +1,277 @@
+"""Labels with probabilities for files, batch by batch; a broken image becomes a row that says why.
+
+files -> Preprocess of the model directory -> model -> Prediction -> table, CSV, JSON lines, JSON or parquet
+"""
+
+import contextlib
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from convmix.artifact import Artifact, csv_line, load_artifact, replacing
+from convmix.data.formats import printable
+from convmix.data.loaders import default_workers, eval_batches
+from convmix.errors import ConfigError, did_you_mean
+from convmix.files import find_files
+from convmix.inference import resolve, run_model
+from convmix.tasks import create_task
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMATS = ("table", "csv", "jsonl", "json", "parquet")
+_SUFFIXES = {
+    "": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about one file, or why it cannot."""
+
+    name: str  # as the user gave it
+    label: str | None  # None: see `error`
+    probability: float | None  # of `label`, 0..1
+    alternatives: tuple[tuple[str, float], ...] = ()  # the next most probable (label, probability), best first
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a name that is no UTF-8 has its odd bytes as \\xNN."""
+        return {
+            "name": printable(self.name),
+            "label": self.label,
+            "probability": self.probability,
+            "alternatives": [{"label": label, "probability": p} for label, p in self.alternatives],
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class _Files:
+    """File names in the shape that the loaders read; they have no labels."""
+
+    names: tuple[str, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros(len(self.names), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def source(self, i: int, /) -> str:
+        return self.names[i]
+
+
+def predict(
+    run: str | Path | Artifact,
+    files: Sequence[str | Path],
+    *,
+    output: str | Path | None = None,
+    format: str | None = None,
+    top: int = 1,
+    batch_size: int = 32,
+    device: str | None = None,
+    precision: str = "auto",
+    workers: int | None = None,
+    recursive: bool = True,
+) -> list[Prediction]:
+    """Label every file, in the order given, duplicates kept.
+
+    run: a model directory, or one already loaded.
+    files: files, folders, quoted patterns; '-' reads names from standard input.
+    output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
+    format: table, csv, jsonl, json or parquet; None: by the output's suffix.
+    top: labels per image, the most probable first.
+    device, precision: where and how to compute; None and auto: what this machine is best at.
+    workers: processes that decode (None: by the number of cores).
+    recursive: whether folders inside a folder count.
+
+    An image that cannot be read is a row with its error. Raises RunError for a directory that holds no model, DataError where no
+    file matches, ConfigError for settings that do not exist.
+    """
+    form = output_format(format, output)
+    stream = predict_stream(
+        run, files, top=top, batch_size=batch_size, device=device, precision=precision, workers=workers, recursive=recursive
+    )
+    if output is None:
+        return list(stream)
+    predictions: list[Prediction] = []
+
+    def kept() -> Iterator[Prediction]:
+        for prediction in stream:
+            predictions.append(prediction)
+            yield prediction
+
+    with _opened(output) as file:
+        for part in encode(kept(), format=form, top=top, is_terminal=file.isatty()):
+            file.write(part)
+            if os.fspath(output) == "-":
+                file.flush()
+    return predictions
+
+
+def predict_to(
+    run: str | Path | Artifact,
+    files: Sequence[str | Path],
+    *,
+    output: str | Path | None = None,
+    format: str | None = None,
+    top: int = 1,
+    batch_size: int = 32,
+    device: str | None = None,
+    precision: str = "auto",
+    workers: int | None = None,
+    recursive: bool = True,
+) -> list[Prediction]:
+    """`predict` whose rows go to standard output where no output is given: the command line's form."""
+    to = "-" if output is None else output
+    return predict(
+        run, files, output=to, format=format, top=top, batch_size=batch_size, device=device, precision=precision, workers=workers,
+        recursive=recursive,
+    )  # fmt: skip
+
+
+def predict_stream(
+    run: str | Path | Artifact,
+    files: Sequence[str | Path],
+    *,
+    top: int = 1,
+    batch_size: int = 32,
+    device: str | None = None,
+    precision: str = "auto",
+    workers: int | None = None,
+    recursive: bool = True,
+) -> Iterator[Prediction]:
+    """`predict` one row at a time; a few batches of images are in memory at once, however many files there are."""
+    for name, value, low in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if value is not None and value < low:
+            raise ConfigError(f"{name}: {value} is too small, expected at least {low}")
+    where, how = resolve(device, precision)
+    artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    found = _Files(tuple(find_files(files, recursive=recursive)))
+    if workers is None:
+        workers = default_workers() if len(found) > batch_size else 0  # one batch is read sooner than a process starts
+    return _stream(artifact, found, top=top, batch_size=batch_size, device=where, precision=how, workers=workers)
+
+
+def _stream(
+    artifact: Artifact, files: _Files, *, top: int, batch_size: int, device: torch.device, precision: str, workers: int
+) -> Iterator[Prediction]:
+    task = create_task(artifact.task, artifact.labels)
+    model = artifact.model.to(device)
+    for batch in eval_batches(files, artifact.preprocess, batch_size=batch_size, workers=workers):
+        outputs = run_model(model, [batch], device=device, precision=precision)
+        rows = {i: Prediction(files.names[i], None, None, error=reason) for i, reason in outputs.bad}
+        finite = outputs.values.isfinite().all(1) if len(outputs.values) else torch.empty(0, dtype=torch.bool)
+        for i in outputs.indices[~finite].tolist():
+            rows[i] = Prediction(files.names[i], None, None, error="the model's output is not finite")
+        if finite.any():
+            ranked = task.decode(outputs.values[finite]).top(top)
+            for i, ((label, probability), *others) in zip(outputs.indices[finite].tolist(), ranked, strict=True):
+                rows[i] = Prediction(files.names[i], label, probability, tuple(others))
+        yield from (rows[i] for i in sorted(rows))
+
+
+def output_format(format: str | None, output: str | Path | None) -> str:
+    """The format to write; raises ConfigError for one that does not exist or that the suffix does not tell."""
+    if format is not None:
+        if format not in FORMATS:
+            raise ConfigError(f"format: {format} is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
+        return format
+    suffix = "" if output is None or os.fspath(output) == "-" else Path(output).suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise ConfigError(
+            f"output: {output} has the unknown suffix {suffix}; end it in {', '.join(s for s in _SUFFIXES if s)} or give format"
+        )
+    return _SUFFIXES[suffix]
+
+
+def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_terminal: bool = False) -> Iterator[bytes]:
+    """The rows in one of `FORMATS`, part by part; `top` is the number of labels that a CSV row has room for."""
+    if format == "csv":
+        numbers = range(2, top + 1)
+        yield csv_line(["name", "label", "probability", *(f"{c}_{i}" for i in numbers for c in ("label", "probability")), "error"])
+        for p in predictions:
+            others: list[object] = [value for pair in p.alternatives[: top - 1] for value in pair]
+            others += [None] * (2 * (top - 1) - len(others))
+            yield csv_line([printable(p.name), p.label, p.probability, *others, p.error])
+    elif format == "jsonl":
+        for p in predictions:
+            yield (json.dumps(p.to_dict(), ensure_ascii=False) + "\n").encode()
+    elif format == "json":
+        before = "[\n"
+        for p in predictions:
+            yield (before + json.dumps(p.to_dict(), ensure_ascii=False)).encode()
+            before = ",\n"
+        yield b"\n]\n" if before == ",\n" else b"[]\n"
+    elif format == "parquet":
+        yield _parquet(predictions)
+    else:
+        from rich.console import Console
+
+        text = io.StringIO()
+        width = None if is_terminal else 100_000  # a table in a file is as wide as its longest name
+        Console(file=text, width=width, force_terminal=is_terminal).print(table(list(predictions)))
+        yield text.getvalue().encode()
+
+
+def table(predictions: Sequence[Prediction]) -> "Table":
+    """The rows for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = 1 + max((len(p.alternatives) for p in predictions), default=0)
+    has_errors = any(p.error for p in predictions)
+    result = Table(box=None, header_style="bold", pad_edge=False)
+    result.add_column("file", overflow="fold")
+    for i in range(1, columns + 1):
+        result.add_column("label" if i == 1 else f"{i}.", overflow="fold")
+        result.add_column("probability" if i == 1 else "", justify="right")
+    if has_errors:
+        result.add_column("error", style="red", overflow="fold")
+    for p in predictions:
+        pairs = [] if p.label is None or p.probability is None else [(p.label, p.probability), *p.alternatives]
+        cells = [cell for label, share in pairs for cell in (Text(_visible(label)), Text(_percent(share)))]
+        cells += [Text("")] * (2 * columns - len(cells))
+        result.add_row(Text(_visible(printable(p.name))), *cells, *([Text(p.error or "")] if has_errors else []))
+    return result
+
+
+def _percent(share: float) -> str:
+    return f"{math.floor(1000 * share) / 10:.1f} %"  # rounded down: 100.0 % is said of certainty alone
+
+
+def _visible(text: str) -> str:
+    """Line ends and control characters written out: a file's name must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _parquet(predictions: Iterable[Prediction]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pair = pa.struct([("label", pa.string()), ("probability", pa.float64())])
+    columns = [("name", pa.string()), ("label", pa.string()), ("probability", pa.float64())]
+    schema = pa.schema([*columns, ("alternatives", pa.list_(pair)), ("error", pa.string())])
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=schema), sink)
+    return sink.getvalue()
+
+
+def _opened(output: str | Path) -> contextlib.AbstractContextManager[Any]:
+    """A binary file to write to; '-' is standard output."""
+    if os.fspath(output) == "-":
+        return contextlib.nullcontext(sys.stdout.buffer)
+    if Path(output).is_dir():
+        raise ConfigError(f"output: {output} is a folder, expected a file such as {Path(output) / 'predictions.csv'}")
+    return replacing(Path(output))

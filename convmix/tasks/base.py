@@ -1,0 +1,41 @@
+"""What differs between tasks: the loss, what outputs mean, how they are scored.
+
+The training loop, evaluation and prediction know a task only through this contract.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from convmix.config import Augment, Optim
+
+
+class Task(ABC):
+    """One kind of prediction over a fixed list of labels."""
+
+    name: ClassVar[str]
+    score_name: ClassVar[str]  # the entry of `metrics` that training maximises on the validation split
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+
+    @abstractmethod
+    def prepare_training(self, optim: Optim, augment: Augment, targets: Tensor) -> None:
+        """Set up loss weights and batch mixing from the settings and all training targets (n)."""
+
+    @abstractmethod
+    def augment_batch(self, images: Tensor, targets: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+        """Mix a training batch N,C,H,W; a pure function of `seed`."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean training loss of a batch, a scalar."""
+
+    @abstractmethod
+    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
+        """Scores of a whole split as JSON values, `score_name` among them."""
+
+    @abstractmethod
+    def decode(self, outputs: Tensor) -> Any:
+        """Raw outputs as the task's type in `results.py`."""

@@ -1,0 +1,1 @@
+"""Learning: a job is prepared, fitted step by step, and finished into a model directory."""

@@ -1,0 +1,146 @@
+"""After the last step: the best weights are tested once, and the model directory is completed.
+
+The test split is opened here and nowhere before, so nothing can have been chosen by it.
+"""
+
+import json
+import shlex
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convmix.artifact import save_description, write_bytes, write_csv, write_json
+from convmix.card import model_card
+from convmix.config import parse_duration, to_dict
+from convmix.data.loaders import eval_batches
+from convmix.draw import predictions_picture
+from convmix.hardware import describe_machine
+from convmix.inference import run_model
+from convmix.models.describe import describe
+from convmix.training.loop import Training, validate
+
+PICTURED = 32  # test images in predictions.png
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training returns."""
+
+    path: Path  # the model directory
+    metrics: dict[str, Any]  # split -> scores
+    stopped: str  # "epochs", "budget" or "early stopping"
+
+
+def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> None:
+    """Write config.json and convmix.json as they stand."""
+    job = t.job
+    save_description(
+        job.out, model=t.raw_model, task=job.task.name, labels=job.task.labels, preprocess=job.preprocess,
+        info=_info(t, metrics, finished=finished),
+    )  # fmt: skip
+
+
+def finish(t: Training) -> TrainResult:
+    """Test the best weights and write what people read; returns on every process."""
+    from safetensors.torch import load_file
+
+    job = t.job
+    best = load_file(job.out / "model.safetensors")
+    t.judged_model.load_state_dict(best)
+    metrics: dict[str, Any] = {split: validate(t, split) for split in ("val", "test") if split in job.splits}
+    if t.accelerator.is_main_process:
+        describe_run(t, metrics, finished=True)
+        bad = [*job.bad_rows, *((split_name, "train", reason) for split_name, reason in t.position.bad.items())]
+        write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), bad)
+        if "test" in job.splits:
+            write_bytes(job.out / "predictions.png", _picture(t))
+        info, config = (json.loads((job.out / name).read_bytes()) for name in ("convmix.json", "config.json"))
+        write_bytes(job.out / "README.md", model_card(info, config).encode())
+        write_json(job.out / "record.json", _record(t, metrics))
+    t.accelerator.wait_for_everyone()
+    return TrainResult(job.out, metrics, t.position.stopped)
+
+
+def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, Any]:
+    job, p = t.job, t.position
+    return {
+        "finished": finished,
+        "model": job.run.model,
+        "run": to_dict(job.run),
+        "data": {**job.data, "bad": len(job.bad_rows) + len(p.bad)},
+        "metrics": metrics,
+        "training": {
+            "epochs_done": len(p.history),
+            "steps": p.step,
+            "images_seen": p.images_seen,
+            "elapsed_s": p.elapsed_s,
+            "images_per_s": p.images_seen / p.train_s if p.train_s else None,
+            "best_epoch": p.best_epoch,
+            "stopped": p.stopped,
+            "precision": t.precision,
+            "processes": t.accelerator.num_processes,
+        },
+        "machine": describe_machine(t.accelerator.device),
+        "versions": {name: version(name) for name in ("convmix", "torch", "torchvision", "timm", "pillow")},
+    }
+
+
+def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
+    job, p = t.job, t.position
+    description = describe(job.run.model, size=job.preprocess.size, num_classes=len(job.task.labels), in_chans=job.preprocess.in_chans)
+    brief = ("n", "correct", "accuracy", "accuracy_interval", "top5", "loss", "balanced_accuracy")
+    data_name = Path(job.spec).name
+    settings = [part for k, v in job.overrides.items() for part in (f"--{k.replace('_', '-')}", _text(v))]
+    return {
+        "name": job.out.name,
+        "command": shlex.join(["convmix", "train", data_name, "--recipe", job.run.recipe, *settings]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": {"name": data_name, "fingerprint": job.data["fingerprint"], **job.data["counts"]},
+        "model": job.run.model,
+        "parameters": description.parameters,
+        "macs": description.macs,
+        "recipe": job.run.recipe,
+        "settings": {k: _text(v) for k, v in job.overrides.items()},
+        "budget_s": parse_duration(job.run.schedule.budget) if job.run.schedule.budget else None,
+        "epochs_done": p.images_seen / max(1, job.data["counts"]["train"]),
+        "images_seen": p.images_seen,
+        "elapsed_s": time.monotonic() - t.started,
+        "train_elapsed_s": p.train_s,
+        "images_per_s": p.images_seen / p.train_s,
+        "stopped": p.stopped,
+        **{split: {k: scores[k] for k in brief if k in scores} for split, scores in metrics.items()},
+        "machine": {**describe_machine(t.accelerator.device), "precision": t.precision, "processes": t.accelerator.num_processes},
+        "versions": {name: version(name) for name in ("convmix", "torch", "timm")},
+        "curve": p.history,
+    }
+
+
+def _text(value: object) -> str:
+    """A setting as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _picture(t: Training) -> bytes:
+    """Some test images with what the model says of them, drawn at random but always the same ones."""
+    job = t.job
+    test = job.splits["test"]
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:PICTURED].sort().values
+    some = test.select(chosen.tolist())
+    batches = list(eval_batches(some, job.preprocess, batch_size=PICTURED, rank=0, world=1, workers=0))
+    outputs = run_model(t.judged_model, batches, device=t.accelerator.device, precision=t.precision)
+    shown = job.preprocess.denormalise(torch.cat([b.images for b in batches]))  # n,C,H,W uint8
+    probabilities, predicted = job.task.decode(outputs.values).probabilities.max(1)
+    return predictions_picture(
+        shown,
+        outputs.targets,
+        predicted,
+        probabilities,
+        job.task.labels,
+        title=f"{job.run.model} on {len(shown)} of {len(test)} test images",
+    )

@@ -1,0 +1,192 @@
+"""From what the user asked for to everything a training needs: data opened and checked, settings resolved, model built.
+
+spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, preprocessing, task, model -> Job
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from convmix import config, recipes
+from convmix.config import Run
+from convmix.data.facts import DataFacts
+from convmix.data.scan import Scan, clean, scan, split_rows
+from convmix.data.sources import Examples, Source, open_source
+from convmix.data.splits import with_splits
+from convmix.data.transforms import Preprocess
+from convmix.errors import ConfigError, DataError, ModelError, RunError
+from convmix.models import catalog, weights
+from convmix.tasks.base import Task
+from convmix.tasks.classify import Classify
+from convmix.training.log import scan_progress
+
+JOB = Path("state") / "job.json"
+
+
+@dataclass
+class Job:
+    """A training that can start."""
+
+    spec: str  # the data set as the user named it
+    out: Path
+    run: Run
+    overrides: dict[str, Any]  # what the user changed, for the run record
+    task: Task
+    splits: dict[str, Examples]  # without broken images; "train", and "val" and "test" where there are any
+    preprocess: Preprocess
+    model: nn.Module
+    data: dict[str, Any]  # provenance, for convmix.json
+    notes: list[str] = field(default_factory=list)  # one line each, for people
+    split_rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    bad_rows: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> Job:
+    """Open the data, resolve the settings and build the model; raises a ConvmixError for any mistake found on the way."""
+    name = recipe or ("digits" if spec == "digits" else "default")
+    unseen = DataFacts(num_train=1, num_classes=1, height=224, width=224, in_chans=3)
+    asked = config.override(recipes.recipe(name, unseen), overrides)  # mistakes in settings are said before any image is read
+    scanned, source = _read_data(spec, asked, console=console, speaks=speaks)
+    run = config.override(recipes.recipe(name, scanned.facts), overrides)
+    asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
+    return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, build_weights=True)
+
+
+def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
+    """The job that `out` was started with; its data must not have changed since."""
+    try:
+        saved = json.loads((out / JOB).read_bytes())
+    except (OSError, ValueError):
+        raise RunError(f"{out} holds no training to resume: there is no readable {JOB}") from None
+    run = config.from_dict(saved["run"])
+    scanned, source = _read_data(saved["spec"], run, console=console, speaks=speaks)
+    if scanned.fingerprint != saved["fingerprint"]:
+        raise RunError(
+            f"{saved['spec']} has changed since {out} was started (fingerprint {scanned.fingerprint}, then {saved['fingerprint']}); "
+            "start a new run or bring the old data back"
+        )
+    # the weights come from the saved state, so published ones are not fetched again
+    asked_for = {"size"}
+    return _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, build_weights=False)
+
+
+def job_file(job: Job) -> dict[str, Any]:
+    """What `resumed_job` reads back."""
+    return {"spec": job.spec, "run": config.to_dict(job.run), "overrides": job.overrides, "fingerprint": job.data["fingerprint"]}
+
+
+def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[Scan, Source]:
+    source = with_splits(open_source(spec, run.data), run.data)
+    with scan_progress(console) as bar:
+        row = bar.add_task("reading images", total=None, visible=speaks)
+        scanned = scan(source, run.data, progress=lambda done, total: bar.update(row, completed=done, total=total))
+    return scanned, source
+
+
+def _build(
+    spec: str,
+    run: Run,
+    scanned: Scan,
+    source: Source,
+    *,
+    out: Path,
+    overrides: dict[str, Any],
+    asked_for: set[str],
+    build_weights: bool,
+) -> Job:
+    cleaned = clean(source, scanned)
+    torch.manual_seed(run.seed)
+    model, size, notes = _build_model(run, len(cleaned.classes), size_asked_for="size" in asked_for, with_weights=build_weights)
+    pretrained = run.net.pretrained or run.net.weights is not None
+    preprocess = _preprocess(run, size, scanned, model, pretrained=pretrained, asked_for=asked_for)
+    _try_forward(model, run.model, preprocess)
+    data = dataclasses.replace(run.data, size=preprocess.size, mean=preprocess.mean, std=preprocess.std, crop_pct=preprocess.crop_pct)
+    run = dataclasses.replace(run, data=data)
+    counts = {name: len(split) for name, split in cleaned.splits.items()}
+    provenance = {
+        "spec": spec,
+        "fingerprint": scanned.fingerprint,
+        "origin": dict(source.origin),
+        "counts": counts,
+        "bad": len(scanned.bad),
+        "notes": list(scanned.notes),
+    }
+    if not counts.get("train"):
+        raise DataError(f"{spec} has no training images")
+    return Job(
+        spec, out, run, overrides, Classify(cleaned.classes), cleaned.splits, preprocess, model, provenance,
+        notes=[*scanned.notes, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
+    )  # fmt: skip
+
+
+def _build_model(run: Run, num_classes: int, *, size_asked_for: bool, with_weights: bool) -> tuple[nn.Module, tuple[int, int], list[str]]:
+    """The model, its input size and what the user should know about its weights."""
+    cfg = catalog.published_input(run.model)  # the input a timm model insists on, or that its published weights were made for
+    size = run.data.size or (224, 224)
+    model_args: dict[str, object] = {}
+    if cfg is not None and not size_asked_for and (cfg.fixed_size or run.net.pretrained):
+        size = cfg.size
+    elif cfg is not None and cfg.fixed_size:
+        model_args["img_size"] = size
+    model = catalog.create_model(
+        run.model,
+        num_classes=num_classes,
+        in_chans=run.data.in_chans,
+        pretrained=run.net.pretrained and with_weights,
+        drop_path=run.net.drop_path,
+        dropout=run.net.dropout,
+        model_args=model_args,
+    )
+    notes = list(getattr(model, "load_notes", ()))
+    if run.net.weights is not None and with_weights:
+        notes += weights.load_weights(model, run.net.weights).notes
+    if run.net.grad_checkpointing:
+        switch: Any = getattr(model, "set_grad_checkpointing", None)
+        if switch is None:
+            raise ModelError(f"{run.model} has no gradient checkpointing; leave --grad-checkpointing out")
+        switch(True)
+    return model, size, notes
+
+
+def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module, *, pretrained: bool, asked_for: set[str]) -> Preprocess:
+    """Mean and std: as set, else those the weights were made with, else the data's own."""
+    data, published = run.data, getattr(model, "pretrained_cfg", None) or {}
+    mean, std = data.mean, data.std
+    if pretrained and not asked_for & {"mean", "std"} and len(published.get("mean") or ()) == data.in_chans:
+        mean, std = tuple(published["mean"]), tuple(published["std"])
+    if mean is not None and len(mean) != data.in_chans and "mean" not in asked_for:
+        mean = std = None  # a recipe's three numbers for images of another kind
+    mean, std = mean or scanned.mean, std or scanned.std
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != data.in_chans:
+            raise ConfigError(f"data.{key}: {len(values)} numbers for {data.in_chans} channels")
+    if min(std) <= 0:
+        raise ConfigError(f"data.std: {std} has a channel without variation; give --std yourself or check the images")
+    crop_pct = data.crop_pct or (1.0 if min(size) <= 64 else 0.9)
+    return Preprocess(
+        size=size, fit=data.fit, interpolation=data.interpolation, crop_pct=crop_pct, mean=mean, std=std,
+        in_chans=data.in_chans, max_pixels=data.max_pixels,
+    )  # fmt: skip
+
+
+def _try_forward(model: nn.Module, name: str, preprocess: Preprocess) -> None:
+    """One forward pass of an empty image, so that an impossible input size is said before the training starts."""
+    h, w = preprocess.size
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, preprocess.in_chans, h, w))
+    except ModelError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{name} cannot take images of {h}x{w}: {first}; try another --size") from None
+    finally:
+        model.train(was_training)

@@ -1,0 +1,82 @@
+"""What a training tells people while it runs: a progress bar, a line per epoch, curves as table and picture, trackers."""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from convmix.artifact import write_bytes, write_csv
+from convmix.draw import curves_picture
+
+COLUMNS = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "elapsed_s")
+
+
+class TrainingLog:
+    """Speaks on one process only; silent on the others and when told to be quiet."""
+
+    def __init__(self, out: Path, console: Console, *, speaks: bool, tracker: Any = None) -> None:
+        self.out, self.console, self.speaks, self.tracker = out, console, speaks, tracker
+        bar = "{task.completed}/{task.total} steps"
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(None), TextColumn(bar), TextColumn("{task.fields[numbers]}"),
+            console=console, transient=True, disable=not (speaks and console.is_terminal),
+        )  # fmt: skip
+        self.bar: TaskID | None = None
+        self.shown_at = 0.0
+
+    def __enter__(self) -> "TrainingLog":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def say(self, text: str) -> None:
+        if self.speaks:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def step(
+        self, *, epoch: int, epochs: int, step: int, total: int, loss: float, accuracy: float, images_per_s: float, left_s: float
+    ) -> None:
+        """Called after every step; redraws a few times a second."""
+        now = time.monotonic()
+        if self.progress.disable or now - self.shown_at < 0.2:
+            return
+        self.shown_at = now
+        if self.bar is None:
+            self.bar = self.progress.add_task("", total=total, numbers="")
+        numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {images_per_s:.0f} images/s  {clock(left_s)} left"
+        self.progress.update(self.bar, description=f"epoch {epoch}/{epochs}", completed=step, total=total, numbers=numbers)
+
+    def epoch(self, row: dict[str, Any], history: list[dict[str, Any]], *, epochs: int, best: bool) -> None:
+        """A line for people, curves.csv and curves.png for later, scalars for the tracker."""
+        if not self.speaks:
+            return
+        val = f"  val loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.2%}" if row.get("val_loss") is not None else ""
+        star = "  best" if best else ""
+        self.say(
+            f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}{val}"
+            f"  {row['images_per_s']:.0f} images/s  {clock(row['elapsed_s'])}{star}"
+        )
+        write_csv(self.out / "curves.csv", COLUMNS, ([r.get(c, "") for c in COLUMNS] for r in history))
+        write_bytes(self.out / "curves.png", curves_picture(history))
+        if self.tracker is not None:
+            self.tracker.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
+
+
+def clock(seconds: float) -> str:
+    """'1:02:03' or '2:03'."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"
+
+
+def scan_progress(console: Console) -> Progress:
+    """The bar of the pass over all images before training."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip

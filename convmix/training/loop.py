@@ -1,0 +1,301 @@
+"""The training loop, in four parts: `fit` (epochs), `train_step` (one batch), `Task.loss` (what differs), state and log.
+
+Everything random is a function of (seed, epoch, example) or (seed, step), so a resumed training repeats the uninterrupted one bit by bit.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convmix.artifact import save_weights
+from convmix.data.loaders import Batch, eval_batches, train_batches
+from convmix.data.transforms import training_transform
+from convmix.errors import TrainingError
+from convmix.inference import Outputs, run_model
+from convmix.training.budget import Budget
+from convmix.training.job import Job
+from convmix.training.log import TrainingLog
+from convmix.training.schedule import full_plan, learning_rate
+from convmix.training.signals import Interrupted, StopRequests
+from convmix.training.state import Position, save_state, seed_step
+
+STATE = "state/last.safetensors"
+AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
+CHECK_EVERY = 20  # steps between two looks at the losses on an accelerator, where every look waits for it
+
+
+@dataclass
+class Training:
+    """A job with its moving parts."""
+
+    job: Job
+    accelerator: Any
+    model: nn.Module  # as prepared by accelerate
+    optimizer: Any
+    ema: Any  # timm's ModelEmaV3, or None
+    position: Position
+    log: TrainingLog
+    budget: Budget | None
+    started: float  # time.monotonic() at which elapsed time was zero
+    precision: str
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the last validation
+    saved_at: float = field(default_factory=time.monotonic)
+    mark: float = 0.0  # when the last step ended
+    pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
+
+    @property
+    def raw_model(self) -> nn.Module:
+        """The model without accelerate's wrappers."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def judged_model(self) -> nn.Module:
+        """What is validated and kept: the moving average where there is one."""
+        return self.ema.module if self.ema is not None else self.raw_model
+
+
+def fit(t: Training) -> None:
+    """Train until the plan ends or early stopping ends it; a signal makes it save and raise Interrupted."""
+    p = t.position
+    learn(t)
+    with t.log, StopRequests() as requests:
+        while p.step < p.plan.total_steps and not p.stopped:
+            signal = train_epoch(t, requests)
+            if p.step % p.plan.steps_per_epoch and p.step < p.plan.total_steps:
+                save(t)
+            else:
+                end_epoch(t)
+            if signal and p.step < p.plan.total_steps:
+                raise Interrupted(f"stopped after step {p.step} of {p.plan.total_steps}, state saved in {t.job.out}", signal)
+    if not p.stopped:
+        asked = full_plan(t.job.run.schedule, p.plan.steps_per_epoch).total_steps
+        p.stopped = "epochs" if p.step >= asked else "budget"
+
+
+def learn(t: Training) -> None:
+    """Training mode; the batch norms of a frozen backbone keep their statistics."""
+    t.model.train()
+    if t.job.run.net.freeze == "backbone":
+        for module in t.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def train_epoch(t: Training, requests: StopRequests) -> int:
+    """The rest of the current epoch; returns the signal that ended it early, else 0."""
+    p = t.position
+    t.mark = time.monotonic()
+    for batch in _rest_of_epoch(t):
+        train_step(t, batch)
+        _after_step(t)
+        signal = _agreed_signal(t, requests.received)
+        if signal or p.step >= p.plan.total_steps:
+            return signal
+    return 0
+
+
+def train_step(t: Training, batch: Batch) -> None:
+    """One optimiser step on one batch."""
+    run, p = t.job.run, t.position
+    for group in t.optimizer.param_groups:
+        group["lr"] = learning_rate(run.schedule, run.optim.lr, p.plan, p.step)
+    seed = seed_step(run.seed, p.step, t.accelerator.process_index)
+    device = t.accelerator.device
+    images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
+    if len(images):
+        images, targets = t.job.task.augment_batch(images, targets, seed=seed)
+        losses, corrects = [], []
+        parts = list(zip(images.chunk(run.optim.accumulate), targets.chunk(run.optim.accumulate), strict=True))
+        for i, (x, y) in enumerate(parts):
+            last = i + 1 == len(parts)
+            with contextlib.nullcontext() if last else t.accelerator.no_sync(t.model):
+                with t.accelerator.autocast():
+                    outputs = t.model(x)
+                loss = t.job.task.loss(outputs, y) * (len(x) / len(images))
+                t.accelerator.backward(loss)
+            losses.append(loss.detach())
+            hard = y if y.ndim == 1 else y.argmax(1)
+            corrects.append((outputs.detach().argmax(1) == hard).sum())
+        if run.optim.clip_grad:
+            t.accelerator.clip_grad_norm_(t.model.parameters(), run.optim.clip_grad)
+        t.optimizer.step()
+        t.optimizer.zero_grad()
+        if t.ema is not None:
+            t.ema.update(t.raw_model, step=p.step)
+        t.pending.append((p.step, torch.stack(losses).sum(), torch.stack(corrects).sum(), len(images)))
+    for index, reason in batch.bad:
+        p.bad[t.job.splits["train"].name(index)] = reason
+    p.step += 1
+    p.images_seen += run.optim.batch_size if t.accelerator.num_processes > 1 else len(images)
+    if device.type == "cpu" or len(t.pending) >= CHECK_EVERY:
+        look_at_losses(t)
+
+
+def look_at_losses(t: Training) -> None:
+    """Move the losses of the last steps into the sums of the epoch; TrainingError where one is not finite."""
+    p = t.position
+    for step, loss, correct, images in t.pending:
+        value = float(loss)
+        if value != value or value in (float("inf"), float("-inf")):
+            t.pending.clear()
+            raise TrainingError(
+                f"the loss of step {step} is {value}; the state before it is kept in {t.job.out}. "
+                "A smaller --lr, --clip-grad 1 or --precision fp32 usually helps"
+            )
+        p.epoch_loss += value * images
+        p.epoch_correct += int(correct)
+        p.epoch_images += images
+    t.pending.clear()
+
+
+def end_epoch(t: Training) -> None:
+    """Validate, keep the best weights, write a row of the history, save."""
+    look_at_losses(t)
+    p, job = t.position, t.job
+    score_name = job.task.score_name
+    sums = _sum_over_processes(t, [p.epoch_loss, p.epoch_correct, p.epoch_images])
+    elapsed, trained = time.monotonic() - t.started, p.train_s
+    began = time.monotonic()
+    t.metrics = validate(t, "val") if "val" in job.splits else {}
+    if t.budget and t.metrics:
+        t.budget.evaluation_took(time.monotonic() - began, t.metrics["n"])
+    previous = p.history[-1] if p.history else {"images_seen": 0, "train_s": 0.0}
+    row = {
+        "epoch": len(p.history) + 1,
+        "step": p.step,
+        "lr": t.optimizer.param_groups[0]["lr"],
+        "train_loss": sums[0] / max(1, sums[2]),
+        f"train_{score_name}": sums[1] / max(1, sums[2]),
+        "val_loss": t.metrics.get("loss"),
+        f"val_{score_name}": t.metrics.get(score_name),
+        "images_per_s": (p.images_seen - previous["images_seen"]) / max(1e-9, trained - previous["train_s"]),
+        "elapsed_s": elapsed,
+        "images_seen": p.images_seen,
+        "train_s": trained,
+    }
+    p.history.append(row)
+    score = t.metrics.get(score_name)
+    best = score is None or p.best_score is None or score > p.best_score
+    p.stale_epochs = 0 if best else p.stale_epochs + 1
+    if best:
+        p.best_score, p.best_epoch = score, row["epoch"]
+        if t.accelerator.is_main_process:
+            save_weights(job.out, t.judged_model)
+    if 0 < job.run.schedule.patience <= p.stale_epochs:
+        p.stopped = "early stopping"
+    p.epoch_loss, p.epoch_correct, p.epoch_images = 0.0, 0, 0
+    t.log.epoch(row, p.history, epochs=p.plan.epochs, best=best)
+    save(t)
+
+
+def validate(t: Training, split: str) -> dict[str, Any]:
+    """Metrics of the judged model over a whole split, the same on every process."""
+    job, acc = t.job, t.accelerator
+    examples = job.splits[split]
+    batches = eval_batches(
+        examples, job.preprocess, batch_size=max(1, job.run.optim.batch_size // acc.num_processes),
+        rank=acc.process_index, world=acc.num_processes, workers=job.run.data.workers,
+    )  # fmt: skip
+    mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision)
+    learn(t)
+    outputs = _gather(t, mine)
+    t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}
+    return job.task.metrics(outputs.values, outputs.targets)
+
+
+def save(t: Training) -> None:
+    """The state file, by the main process; the others wait."""
+    look_at_losses(t)
+    t.position.elapsed_s = time.monotonic() - t.started
+    if t.accelerator.is_main_process:
+        save_state(
+            t.job.out / STATE, t.position, model=t.raw_model, optimizer=t.optimizer,
+            ema=t.ema.module if t.ema is not None else None, scaler=t.accelerator.scaler,
+        )  # fmt: skip
+    t.accelerator.wait_for_everyone()
+    t.saved_at = time.monotonic()
+
+
+def _rest_of_epoch(t: Training) -> Iterator[Batch]:
+    """Batches of the current epoch, from the current step on."""
+    job, acc, p = t.job, t.accelerator, t.position
+    epoch, start = divmod(p.step, p.plan.steps_per_epoch)
+    batches = train_batches(
+        job.splits["train"], training_transform(job.preprocess, job.run.augment), batch_size=job.run.optim.batch_size,
+        seed=job.run.seed, epoch=epoch, start_step=start, rank=acc.process_index, world=acc.num_processes,
+        workers=job.run.data.workers, balanced=job.run.data.balanced,
+    )  # fmt: skip
+    return iter(batches)
+
+
+def _after_step(t: Training) -> None:
+    """Timing, a new plan where a budget asks for one, the progress bar, a save now and then."""
+    p, run = t.position, t.job.run
+    now = time.monotonic()
+    took, t.mark = now - t.mark, now
+    p.train_s += took
+    if t.budget is not None:
+        t.budget.step_done()
+        if t.budget.due:
+            longest = full_plan(run.schedule, p.plan.steps_per_epoch).total_steps
+            p.plan = _from_main(t, t.budget.replan(p.plan, p.step, longest))
+    t.log.step(
+        epoch=len(p.history) + 1, epochs=p.plan.epochs, step=p.step, total=p.plan.total_steps,
+        loss=p.epoch_loss / max(1, p.epoch_images), accuracy=p.epoch_correct / max(1, p.epoch_images),
+        images_per_s=p.images_seen / max(1e-9, p.train_s), left_s=(p.plan.total_steps - p.step) * p.train_s / p.step,
+    )  # fmt: skip
+    inside = p.step % p.plan.steps_per_epoch and p.step < p.plan.total_steps
+    if inside and _time_to_agree(t) and _from_main(t, now - t.saved_at > run.save_every):
+        save(t)
+        t.mark = time.monotonic()
+
+
+def _time_to_agree(t: Training) -> bool:
+    """Processes talk about saving and stopping at the same steps only, and not at every one."""
+    return t.accelerator.num_processes == 1 or t.position.step % AGREE_EVERY == 0
+
+
+def _agreed_signal(t: Training, received: int) -> int:
+    """The signal that any process received, on all of them, so that they stop after the same step."""
+    if t.accelerator.num_processes == 1:
+        return received
+    return int(max(_gather_objects(t, received))) if _time_to_agree(t) else 0
+
+
+def _sum_over_processes(t: Training, values: list[float]) -> list[float]:
+    if t.accelerator.num_processes == 1:
+        return values
+    return [sum(column) for column in zip(*_gather_objects(t, values), strict=True)]
+
+
+def _gather(t: Training, mine: Outputs) -> Outputs:
+    """All processes' outputs, in the order of the split."""
+    if t.accelerator.num_processes == 1:
+        return mine
+    parts = [o for o in _gather_objects(t, mine) if len(o.indices)]
+    order = torch.cat([o.indices for o in parts]).argsort()
+    bad = tuple(row for o in parts for row in o.bad)
+    return Outputs(
+        torch.cat([o.values for o in parts])[order], torch.cat([o.targets for o in parts])[order],
+        torch.cat([o.indices for o in parts])[order], bad,
+    )  # fmt: skip
+
+
+def _gather_objects(t: Training, value: Any) -> list[Any]:
+    from accelerate.utils import gather_object
+
+    return gather_object([value])
+
+
+def _from_main(t: Training, value: Any) -> Any:
+    """The main process's value on every process: clocks differ, decisions must not."""
+    if t.accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]

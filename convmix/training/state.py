@@ -1,0 +1,108 @@
+"""Everything a training needs to go on exactly where it stopped, in one safetensors file that is replaced atomically.
+
+Random numbers are functions of (seed, step) and (seed, epoch, example), so the position alone restores them.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convmix.artifact import write_tensors
+from convmix.errors import RunError
+from convmix.training.schedule import Plan
+
+
+@dataclass
+class Position:
+    """Where a training stands; plain JSON values but for the plan."""
+
+    plan: Plan
+    step: int = 0  # optimiser steps done
+    images_seen: int = 0
+    elapsed_s: float = 0.0  # wall clock of all sittings, scan and validation included
+    train_s: float = 0.0  # of which in training steps
+    best_score: float | None = None
+    best_epoch: int | None = None
+    stale_epochs: int = 0  # epochs since the best one
+    stopped: str = ""  # why the training is over; empty while it runs
+    epoch_loss: float = 0.0  # sums over the current epoch, for the line of the history
+    epoch_correct: int = 0
+    epoch_images: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch
+    bad: dict[str, str] = field(default_factory=dict)  # images that broke after the scan: name -> reason
+
+
+def save_state(path: Path, position: Position, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> None:
+    """Replace the state file; a killed process leaves the previous one."""
+    optim = optimizer.state_dict()
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if ema is not None:
+        tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    scalars: dict[str, dict[str, Any]] = {}
+    for index, values in optim["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"optim.{index}.{name}"] = value
+            else:
+                scalars.setdefault(str(index), {})[name] = value
+    meta = {
+        "position": asdict(position),
+        "optim_scalars": scalars,
+        "param_groups": optim["param_groups"],
+        "scaler": scaler.state_dict() if scaler is not None else None,
+    }
+    contiguous = {k: v.detach().contiguous() for k, v in tensors.items()}
+    write_tensors(path, contiguous, {"state": json.dumps(meta)})
+
+
+def load_state(path: Path, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> Position:
+    """Restore model, optimiser and averages in place and return the position; RunError where the file does not fit."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["state"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise RunError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}") from None
+    model.load_state_dict(_under("model.", tensors))
+    if ema is not None:
+        ema.load_state_dict(_under("ema.", tensors))
+    state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in meta["optim_scalars"].items()}
+    for key, value in _under("optim.", tensors).items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    groups = [_tuples(group) for group in meta["param_groups"]]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if scaler is not None and meta["scaler"]:
+        scaler.load_state_dict(meta["scaler"])
+    values = meta["position"]
+    known = {f.name for f in fields(Position)}
+    return Position(**{k: v for k, v in values.items() if k in known and k != "plan"}, plan=Plan(**values["plan"]))
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of everything random inside one training step (dropout, stochastic depth, mixing)."""
+    import numpy as np
+
+    return int(np.random.SeedSequence((seed, step, rank, 0x57E9)).generate_state(1)[0])
+
+
+def seed_step(seed: int, step: int, rank: int) -> int:
+    """Seed torch for one training step and return the seed."""
+    value = step_seed(seed, step, rank)
+    torch.manual_seed(value)
+    return value
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _tuples(group: dict[str, Any]) -> dict[str, Any]:
+    """JSON made lists of tuples such as Adam's betas."""
+    return {k: tuple(v) if isinstance(v, list) and k != "params" else v for k, v in group.items()}

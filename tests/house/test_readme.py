@@ -1,0 +1,130 @@
+"""What the README tells people to type works, and what it links to is there.
+
+A fenced block whose first line is ```sh tested or ```python tested is executed as it stands: all shell blocks one after the other in one
+folder, the Python blocks in another. The folder holds `photos/`, a folder per class (cat, dog) of small generated pictures; `convmix` is
+this checkout. Every block that calls convmix must be a tested one.
+"""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REPO = Path(__file__).resolve().parents[2]
+README = (REPO / "README.md").read_text()
+BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```", flags=re.DOTALL | re.MULTILINE)
+PHOTOS_PER_CLASS = 24
+
+
+def blocks(info: str) -> list[str]:
+    return [m["body"] for m in BLOCK.finditer(README) if m["info"].strip() == info]
+
+
+def commands(body: str) -> list[str]:
+    """The commands of a shell block: a line each, a backslash at the end continues, comments are left out."""
+    lines = body.replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with photos/: cats are horizontal stripes, dogs vertical ones, 40x48 pixels with noise."""
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        folder = tmp_path / "photos" / label
+        folder.mkdir(parents=True)
+        for i in range(PHOTOS_PER_CLASS):
+            rows, columns = np.mgrid[0:40, 0:48]
+            stripes = ((rows if label == "cat" else columns) // 4 + i) % 2 * 120
+            pixels = stripes[:, :, None] + rng.integers(0, 120, (40, 48, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """`convmix` and `python` of the interpreter that runs the tests; no network, no home folder."""
+    programs = tmp_path_factory.mktemp("bin")
+    for name, arguments in {"convmix": "-m convmix", "python": ""}.items():
+        script = programs / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        script.chmod(0o755)
+    home = tmp_path_factory.mktemp("home")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "CONVMIX_"))}
+    return inherited | {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(REPO),
+        "HOME": str(home),
+        "HF_HOME": str(home / "hf"),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "120",
+    }
+
+
+def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, f"{arguments[-1]}\nended with {done.returncode}:\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work(place: Path, environment: dict[str, str]) -> None:
+    typed = [command for body in blocks("sh tested") for command in commands(body)]
+    verbs = {command.split()[1] for command in typed if command.startswith("convmix ")}
+    assert {"train", "evaluate", "predict", "describe"} <= verbs
+    for command in typed:
+        run(["bash", "-euo", "pipefail", "-c", command], place, environment)
+    assert (place / "runs/photos/model.safetensors").is_file()
+    with (place / "predictions.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + PHOTOS_PER_CLASS
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_works(place: Path, environment: dict[str, str]) -> None:
+    bodies = blocks("python tested")
+    assert bodies
+    for i, body in enumerate(bodies):
+        script = place / f"block{i}.py"
+        script.write_text(body)
+        run([sys.executable, str(script)], place, environment)
+
+
+def test_every_block_that_calls_convmix_is_tested() -> None:
+    untested = [
+        m["body"] for m in BLOCK.finditer(README) if "tested" not in m["info"] and re.search(r"^(convmix |import )", m["body"], re.M)
+    ]
+    assert not untested, "\n".join(untested)
+
+
+def test_every_make_target_that_is_written_exists() -> None:
+    makefile = (REPO / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][\w-]*):", makefile, re.M))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        named = set(re.findall(r"(?:^|`)make ([a-z][\w-]*)", (REPO / page).read_text(), re.M))
+        assert named <= targets, f"{page} names {named - targets}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RESULTS.md"])
+def test_what_is_linked_to_is_there(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", (REPO / page).read_text())
+    gone = [link for link in links if "://" not in link and not (REPO / link).exists()]
+    assert not gone, f"{page} links to {gone}"
+
+
+def test_the_readme_stays_readable_in_one_sitting() -> None:
+    assert len(README.splitlines()) <= 160
+
+
+def test_a_block_is_cut_into_its_commands() -> None:
+    assert commands("# first\nconvmix train a \\\n  --epochs 2\n\nconvmix models 'x*'  # all\n") == [
+        "convmix train a    --epochs 2",
+        "convmix models 'x*'  # all",
+    ]

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from convmix import config
+from convmix.config import ConfigError, Run, override, parse_duration, settings
+from convmix.data.facts import DataFacts
+from convmix.recipes import RECIPES, recipe
+
+PHOTOS = DataFacts(num_train=1300, num_classes=10, height=160, width=160, in_chans=3)
+
+
+def test_every_setting_has_one_name() -> None:
+    names = [s.name for s in settings()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_survives_json(name: str) -> None:
+    run = recipe(name, PHOTOS)
+    assert config.from_dict(json.loads(json.dumps(config.to_dict(run)))) == run
+    assert run.recipe == name
+    assert run.source
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weigth_decay": 1}, "unknown setting weigth_decay, did you mean weight_decay?"),
+        ({"optim.weigth_decay": 1}, "unknown setting optim.weigth_decay, did you mean optim.weight_decay?"),
+        ({"fit": "letterbx"}, "data.fit: 'letterbx' is not one of crop, letterbox, stretch, did you mean letterbox?"),
+        ({"epochs": "ten"}, "schedule.epochs: 'ten' is not a whole number"),
+        ({"epochs": 0}, "schedule.epochs: 0 is too small, expected at least 1"),
+        ({"epochs": True}, "schedule.epochs: True is not a whole number"),
+        ({"scale": "0.8,0.2"}, "augment.scale: 0.8,0.2 is no range inside 0..1, smaller first"),
+        ({"hflip": 1.5}, "augment.hflip: 1.5 is outside 0..1"),
+        ({"budget": "soon"}, "budget: 'soon' is no duration"),
+        ({"val_fraction": 0.6, "test_fraction": 0.5}, "leave nothing to train on"),
+        ({"accumulate": 3}, "does not divide the batch of 128"),
+        ({"lr": "nan"}, "optim.lr: nan is too small"),
+    ],
+)
+def test_impossible_settings_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(Run(), values)
+    assert message in str(caught.value)
+
+
+def test_text_becomes_the_type_of_the_setting() -> None:
+    run = override(Run(), {"size": "224x320", "lr": "1e-3", "mean": "0.1,0.2", "balanced": "true", "drop_path": "none", "scale": "0.75 1"})
+    assert run.data.size == (224, 320)
+    assert run.data.mean == (0.1, 0.2)
+    assert run.data.balanced is True
+    assert run.net.drop_path is None
+    assert run.augment.scale == (0.75, 1.0)
+    assert override(Run(), {"size": 64}).data.size == (64, 64)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1.5h", 5400), ("1m30s", 90)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_published_recipes_are_the_authors() -> None:
+    imagenet = recipe("convmixer_imagenet", PHOTOS)
+    assert (imagenet.optim.lr, imagenet.optim.eps, imagenet.optim.weight_decay, imagenet.optim.batch_size) == (0.01, 1e-3, 2e-5, 640)
+    finetune = recipe("convmlp_finetune", PHOTOS)
+    assert (finetune.optim.lr, finetune.schedule.epochs, finetune.schedule.cooldown_epochs) == (3e-4, 50, 10)
+    with pytest.raises(ConfigError, match="unknown recipe convmixer_cifar, did you mean convmixer_cifar10"):
+        recipe("convmixer_cifar", PHOTOS)

@@ -1,0 +1,62 @@
+"""Scores against values worked out by hand."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from convmix.metrics import classification_metrics, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_interval_equals_published_values(correct: int, n: int, low: float, high: float) -> None:
+    assert wilson_interval(correct, n) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_wilson_interval_equals_its_formula() -> None:
+    z, n, p = 1.959963984540054, 57, 40 / 57
+    centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert wilson_interval(40, 57) == pytest.approx(((centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)), abs=1e-12)
+
+
+def test_no_image_says_nothing_about_the_share() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_a_higher_confidence_gives_a_wider_interval() -> None:
+    (low95, high95), (low99, high99) = wilson_interval(8, 10), wilson_interval(8, 10, confidence=0.99)
+    assert low99 < low95 < high95 < high99
+
+
+def test_scores_equal_those_worked_out_by_hand() -> None:
+    # truth a a a b, predictions a a b b; nobody is c, and c is left out of the averages
+    probabilities = torch.tensor([[0.8, 0.1, 0.1], [0.5, 0.25, 0.25], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3]])
+    m = classification_metrics(probabilities.log(), torch.tensor([0, 0, 0, 1]), ("a", "b", "c"))
+    assert (m["n"], m["correct"], m["accuracy"]) == (4, 3, 0.75)
+    assert m["loss"] == pytest.approx(-(math.log(0.8) + math.log(0.5) + math.log(0.2) + math.log(0.6)) / 4, abs=1e-6)
+    assert m["per_class"]["a"] == pytest.approx({"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3})
+    assert m["per_class"]["b"] == pytest.approx({"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1})
+    assert m["per_class"]["c"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert m["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert m["macro_precision"] == pytest.approx(0.75)
+    assert m["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert m["confusion"] == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert m["accuracy_interval"] == list(wilson_interval(3, 4))
+    assert m["top5"] == 1.0
+    assert json.loads(json.dumps(m, allow_nan=False)) == m
+
+
+def test_top5_counts_the_five_best_of_many_classes() -> None:
+    logits = torch.arange(8.0).repeat(8, 1)  # the five best columns are 3 to 7
+    m = classification_metrics(logits, torch.arange(8), [str(i) for i in range(8)])
+    assert m["top5"] == 5 / 8
+    assert m["accuracy"] == 1 / 8
+
+
+def test_scores_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="no images"):
+        classification_metrics(torch.empty(0, 2), torch.empty(0, dtype=torch.int64), ("a", "b"))

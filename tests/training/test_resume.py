@@ -1,0 +1,110 @@
+"""A training that was stopped anywhere ends with the very same bits as one that was not."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import convmix
+
+SETTINGS = {
+    "model": "convmixer_24_3_k5_p2", "size": 24, "batch_size": 8, "epochs": 6, "workers": 0, "save_every": 0.2,
+    "hflip": 0.5, "scale": "0.5,1", "mixup": 0.4, "cutmix": 0.4, "erasing": 0.3, "ema_decay": 0.9, "dropout": 0.1,
+    "clip_grad": 1.0, "precision": "fp32", "balanced": True,
+}  # fmt: skip
+
+
+def command(data: Path, out: Path, *more: str) -> list[str]:
+    options = [f"--{k.replace('_', '-')}={v}" if v is not True else f"--{k}" for k, v in SETTINGS.items()]
+    return [sys.executable, "-m", "convmix", "train", str(data), "--out", str(out), *options, *more]
+
+
+def same_bits(a: Path, b: Path) -> bool:
+    names = ("model.safetensors", "state/last.safetensors")
+    pairs = [(load_file(a / n), load_file(b / n)) for n in names]
+    return all(x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    began = time.monotonic()
+    subprocess.run(command(photos, out), check=True, capture_output=True)
+    return out, time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_resume_after_kill_equals_uninterrupted_run(photos: Path, tmp_path: Path, uninterrupted: tuple[Path, float]) -> None:
+    whole, took = uninterrupted
+    out, kills = tmp_path / "run", 0
+    moments = random.Random()  # any moment will do, so another one each time
+    for _ in range(12):
+        process = subprocess.Popen(command(photos, out, *(["--resume"] if (out / "state/job.json").exists() else [])))
+        try:
+            code = process.wait(timeout=moments.uniform(0.35, 1.05) * took)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+            if kills < 4:
+                continue
+            code = subprocess.run(command(photos, out, *(["--resume"] if (out / "state/job.json").exists() else []))).returncode
+        assert code == 0
+        break
+    if kills == 0:
+        pytest.fail("the run was never interrupted")
+    assert same_bits(out, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signals_save_and_print_the_command_that_resumes(
+    photos: Path, tmp_path: Path, uninterrupted: tuple[Path, float], number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(photos, out, "--epochs=4000"), stderr=subprocess.PIPE, text=True)
+    while not (out / "curves.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"resume with: convmix train {photos} --out {out} --resume" in errors
+    assert "Traceback" not in errors
+    assert load_file(out / "state" / "last.safetensors")
+
+
+def test_a_stopped_step_loop_continues_inside_the_epoch(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from convmix.training import loop
+
+    convmix.train(photos, out=tmp_path / "whole", quiet=True, **{**SETTINGS, "epochs": 2})
+    real, steps = loop.train_step, []
+
+    def step_then_signal(t: loop.Training, batch: object) -> None:
+        real(t, batch)
+        steps.append(t.position.step)
+        if t.position.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "train_step", step_then_signal)
+    with pytest.raises(convmix.ConvmixError, match="stopped after step 4 of 12, state saved"):
+        convmix.train(photos, out=tmp_path / "parts", quiet=True, **{**SETTINGS, "epochs": 2})
+    monkeypatch.setattr(loop, "train_step", real)
+    convmix.train(photos, out=tmp_path / "parts", quiet=True, resume=True)
+    assert same_bits(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_changed_data_is_not_resumed(tmp_path: Path) -> None:
+    from tests.conftest import make_photos
+
+    data = make_photos(tmp_path / "photos", per_class=10)
+    convmix.train(data, out=tmp_path / "run", quiet=True, **{**SETTINGS, "epochs": 1})
+    (data / "class_0" / "000.png").unlink()
+    with pytest.raises(convmix.ConvmixError, match="has changed since"):
+        convmix.train(data, out=tmp_path / "run", quiet=True, resume=True)

@@ -1,0 +1,202 @@
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+import convmix
+from convmix.errors import ConfigError, DataError, ModelError, RunError, TrainingError
+from convmix.training.session import train_session
+
+SMALL = {"model": "convmixer_16_2_k3_p4", "size": 24, "batch_size": 12, "precision": "fp32", "workers": 0}
+
+
+def train(data: Path | str, out: Path, **settings: object) -> convmix.TrainedRun:
+    return convmix.train(data, out=out, quiet=True, **{**SMALL, **settings})
+
+
+def history(run: Path) -> list[dict[str, float]]:
+    return json.loads((run / "record.json").read_text())["curve"]
+
+
+def test_a_folder_of_images_becomes_a_model_that_predicts(photos: Path, tmp_path: Path) -> None:
+    run = train(photos, tmp_path / "run", epochs=8)
+    assert run.metrics["test"]["accuracy"] >= 0.9
+    assert run.stopped == "epochs"
+    files = {p.relative_to(run.path).as_posix() for p in run.path.rglob("*") if p.is_file()}
+    assert {
+        "model.safetensors", "config.json", "convmix.json", "README.md", "curves.csv", "curves.png", "predictions.png",
+        "splits.csv", "bad_images.csv", "record.json", "state/last.safetensors", "state/job.json",
+    } <= files  # fmt: skip
+    assert not [name for name in files if name.endswith((".pt", ".pth", ".bin", ".pkl"))]
+    [prediction] = run.model.predict(photos / "class_1" / "003.png")
+    assert prediction.label == "class_1"
+    assert run.model.evaluate().metrics["accuracy"] == run.metrics["test"]["accuracy"]
+
+
+def test_short_training_has_the_stored_losses(photos: Path, tmp_path: Path) -> None:
+    """A change that should not alter numbers shows these; a change that should says so in its commit."""
+    train(photos, tmp_path / "run", epochs=3, seed=1)
+    losses = [row["train_loss"] for row in history(tmp_path / "run")]
+    assert losses == pytest.approx(STORED_LOSSES, rel=1e-3)
+
+
+STORED_LOSSES = [0.979086, 0.519651, 0.404923]
+
+
+def test_same_seed_same_weights_whatever_the_workers(photos: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        train(photos, tmp_path / f"w{workers}", epochs=1, workers=workers, hflip=0.5, mixup=0.2, scale="0.5,1")
+    train(photos, tmp_path / "other", epochs=1, seed=1, hflip=0.5, mixup=0.2, scale="0.5,1")
+    a, b, other = (load_file(tmp_path / name / "model.safetensors") for name in ("w0", "w2", "other"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert not all(torch.equal(a[k], other[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ema_decay": 0.9},
+        {"accumulate": 3},
+        {"class_weights": "balanced", "balanced": True},
+        {"mixup": 0.5, "cutmix": 0.5, "label_smoothing": 0.1, "randaugment": "rand-m9-mstd0.5-inc1", "erasing": 0.25},
+        {"optimizer": "sgd", "lr": 0.05, "schedule": "cosine", "warmup_epochs": 0.5, "clip_grad": 1.0},
+        {"grad_checkpointing": True},
+        {"precision": "bf16"},
+        {"fit": "letterbox"},
+        {"fit": "stretch", "size": "16x24"},
+        {"in_chans": 1},
+        {"val_fraction": 0.0},
+        {"tracker": "tensorboard"},
+    ],
+    ids=lambda s: "-".join(s),
+)
+def test_every_way_of_training_finishes(photos: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    run = train(photos, tmp_path / "run", epochs=2, **settings)
+    assert run.metrics["test"]["n"] == 6
+    if "tracker" in settings:
+        assert list((tmp_path / "run" / "tracker").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize("model", ["convmlp_s", "multiscale_convmixer_t", "test_resnet", "test_vit"])
+def test_every_family_and_timm_models_train(photos: Path, tmp_path: Path, model: str) -> None:
+    run = train(photos, tmp_path / "run", model=model, epochs=1, size=32, batch_size=24)
+    assert 0 <= run.metrics["test"]["accuracy"] <= 1
+    assert convmix.load(run.path).predict(photos / "class_0" / "000.png")[0].probability > 0
+
+
+def test_a_linear_probe_changes_the_classifier_alone(photos: Path, tmp_path: Path) -> None:
+    train(photos, tmp_path / "first", epochs=1)
+    train(photos, tmp_path / "probe", epochs=2, weights=str(tmp_path / "first"), freeze="backbone")
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "probe"))
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
+    for parts in (1, 3):  # a ViT has no batch norm, so the parts do not see each other either way
+        train(photos, tmp_path / str(parts), model="test_vit", size=32, epochs=1, batch_size=24, accumulate=parts, optimizer="sgd", lr=0.01)
+    one, three = (load_file(tmp_path / n / "model.safetensors") for n in ("1", "3"))
+    for name in one:
+        torch.testing.assert_close(one[name], three[name], rtol=1e-4, atol=1e-5)
+
+
+def test_early_stopping_waits_for_patience(photos: Path, tmp_path: Path) -> None:
+    run = train(photos, tmp_path / "run", epochs=50, lr=0.0, patience=2)
+    assert run.stopped == "early stopping"
+    assert len(history(run.path)) == 3  # the first epoch is the best, two more are not better
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_state(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss of step \d+ is (nan|inf)"):
+        train(
+            photos, tmp_path / "run", epochs=30, optimizer="sgd", lr=1e18, clip_grad=0.0, schedule="step", warmup_epochs=2, warmup_lr=1e-3
+        )
+    state = load_file(tmp_path / "run" / "state" / "last.safetensors")
+    assert all(v.isfinite().all() for k, v in state.items() if k.startswith("model.") and v.is_floating_point())
+
+
+def test_a_full_disk_is_an_error_that_keeps_the_last_good_state(photos: Path, tmp_path: Path) -> None:
+    """Stood in for by a limit on the size of files, which the state file exceeds once the optimiser has its averages."""
+    train(photos, tmp_path / "small", epochs=1)
+    weights = (tmp_path / "small" / "model.safetensors").stat().st_size
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (weights + 2000, weights + 2000))
+
+    arguments = [f"--{k.replace('_', '-')}={v}" for k, v in {**SMALL, "epochs": 1}.items()]
+    command = [sys.executable, "-m", "convmix", "train", str(photos), "--out", str(tmp_path / "run"), *arguments]
+    done = subprocess.run(command, preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert load_file(tmp_path / "run" / "model.safetensors")
+    assert not list((tmp_path / "run").rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"modell": "x"}, ConfigError, "unknown setting modell, did you mean model?"),
+        ({"model": "convmlp_x"}, ModelError, "convmlp_"),
+        ({"recipe": "convmixer_cifar"}, ConfigError, "did you mean convmixer_cifar10"),
+        ({"optimizer": "adamm"}, ConfigError, "did you mean adam"),
+        ({"tracker": "tensorbord"}, ConfigError, "did you mean tensorboard"),
+        ({"device": "gpu"}, ConfigError, "none of cpu, cuda, mps"),
+        ({"precision": "fp16", "device": "cpu"}, ConfigError, "fp16 needs a GPU"),
+        ({"size": 3}, ModelError, "3"),
+        ({"mean": "0.5,0.5"}, ConfigError, "2 numbers for 3 channels"),
+        ({"weights": "nowhere.pth"}, convmix.ConvmixError, "nowhere.pth"),
+    ],
+    ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
+)
+def test_mistakes_are_named_before_anything_is_written(
+    photos: Path, tmp_path: Path, settings: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        train(photos, tmp_path / "run", **settings)
+    assert message in str(caught.value)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_data_mistakes(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(DataError, match="fotos"):
+        train(photos.parent / "fotos", tmp_path / "run")
+    train(photos, tmp_path / "run", epochs=1)
+    with pytest.raises(RunError, match="exists already"):
+        train(photos, tmp_path / "run")
+    with pytest.raises(RunError, match="no training to resume"):
+        train(photos, tmp_path / "other", resume=True)
+    with pytest.raises(ConfigError, match=r"lr: .* was started with another value"):
+        train(photos, tmp_path / "run", lr=5.0, resume=True)
+
+
+def test_a_budget_is_kept(photos: Path, tmp_path: Path) -> None:
+    """Bounds are wide: this says that the clock is looked at, not how fast the machine is."""
+    began = time.monotonic()
+    run = train(photos, tmp_path / "run", epochs=100_000, budget="15s")
+    assert run.stopped == "budget"
+    assert 5 < time.monotonic() - began < 45
+    rows = history(run.path)
+    assert rows[-1]["lr"] < 0.2 * max(row["lr"] for row in rows)  # the schedule came to its end
+
+
+def test_console_shows_each_epoch(photos: Path, tmp_path: Path) -> None:
+    with (tmp_path / "text").open("w") as file:
+        console = Console(file=file, width=200)
+        train_session(
+            str(photos), recipe=None, overrides={**SMALL, "epochs": 2}, out=tmp_path / "run", resume=False, console=console, device="cpu"
+        )
+    text = (tmp_path / "text").read_text()
+    assert "epoch 1/2" in text
+    assert "images/s" in text
+    assert os.fspath(tmp_path / "run") in text
