@@ -54,3 +54,8 @@ def classification_metrics(logits: Tensor, targets: Tensor, classes: Sequence[st
         },
         "confusion": confusion_matrix(truth, predicted, labels=columns).tolist(),  # rows: truth, columns: prediction
     }
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The scores of a whole split without those per class: what model directories and run records keep."""
+    return {name: value for name, value in metrics.items() if name not in ("per_class", "confusion")}

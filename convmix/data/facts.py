@@ -1,12 +1,15 @@
-"""What a data set is, in the five numbers that recipes adapt to."""
+"""What a data set is, in the numbers that recipes adapt to."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class DataFacts:
+    """What a recipe may depend on."""
+
     num_train: int  # readable training images
     num_classes: int
     height: int  # median over the readable training images, pixels, after EXIF rotation
     width: int
     in_chans: int
+    model: str | None = None  # the model that the user asked for, where there is one

@@ -256,17 +256,20 @@ _RAND_PART = re.compile(r"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?|\.\d+)|mstd(\d+(\.
 
 
 def _rand_augment(preprocess: Preprocess, augment: Augment) -> Callable[[Any], Any]:
-    """timm's RandAugment with the constants of `timm.data.create_transform`."""
+    """timm's RandAugment with the constants of `timm.data.create_transform`, or torchvision's, which the CIFAR-10 recipe was made with."""
     text = augment.randaugment
     if preprocess.in_chans != 3:
         raise ConfigError(
             f'augment.randaugment: {text!r} needs RGB images, these have {preprocess.in_chans} channels; set randaugment to ""'
         )
+    if match := re.fullmatch(r"torchvision-n([1-9]\d*)-m(\d+)", text):
+        return _torchvision_rand_augment(text, num_ops=int(match[1]), magnitude=int(match[2]))
     head, *parts = text.split("-")
     wrong = [part for part in parts if not _RAND_PART.fullmatch(part)]  # timm would pass over some of them in silence
     if head != "rand" or wrong:
         raise ConfigError(
-            f"augment.randaugment: {wrong[0] if head == 'rand' else head!r} in {text!r}; expected a form like rand-m9-mstd0.5-inc1"
+            f"augment.randaugment: {wrong[0] if head == 'rand' else head!r} in {text!r}; "
+            "expected a form like rand-m9-mstd0.5-inc1 or torchvision-n2-m12"
         )
     from timm.data.auto_augment import rand_augment_transform
 
@@ -288,9 +291,19 @@ def _posterize(image: PIL.Image.Image, bits: int, **_: object) -> PIL.Image.Imag
     return PIL.ImageOps.posterize(image, max(bits, 1)) if bits < 8 else image
 
 
+def _torchvision_rand_augment(text: str, *, num_ops: int, magnitude: int) -> Callable[[Any], Any]:
+    from torchvision.transforms import RandAugment as TorchvisionRandAugment
+
+    bins = 31
+    if magnitude >= bins:
+        raise ConfigError(f"augment.randaugment: m{magnitude} in {text!r} is too large, torchvision's magnitudes are 0..{bins - 1}")
+    transform: Callable[[Any], Any] = TorchvisionRandAugment(num_ops=num_ops, magnitude=magnitude, num_magnitude_bins=bins)
+    return transform
+
+
 @dataclass(frozen=True)
 class RandAugment:
-    """timm's RandAugment, for 8-bit RGB; an array is brought there first, so its values must lie in 0..1."""
+    """RandAugment, for 8-bit RGB; an array is brought there first, so its values must lie in 0..1."""
 
     change: Callable[[Any], Any]
 

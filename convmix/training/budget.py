@@ -45,7 +45,7 @@ class Budget:
         now = time.monotonic()
         # all the time that was not validation counts as the steps': data, saves and pictures come along with them
         step_s = (now - self.measured_from - self.evaluations_s) / (self.steps - SKIPPED_STEPS)
-        eval_s = self.eval_image_s or 0.4 * step_s / self.batch_size  # a forward pass is about a third of a step
+        eval_s = self.eval_image_s or 0.35 * step_s / self.batch_size  # a forward pass is about a third of a step
         left = self.seconds - (now - self.started) - FINISH_S - eval_s * self.num_test
         per_epoch = plan.steps_per_epoch * step_s + eval_s * self.num_val
         epochs, rest = divmod(max(0.0, left - eval_s * self.num_val), per_epoch)

@@ -52,7 +52,9 @@ def finish(t: Training) -> TrainResult:
     job = t.job
     best = load_file(job.out / "model.safetensors")
     t.judged_model.load_state_dict(best)
-    metrics: dict[str, Any] = {split: validate(t, split) for split in ("val", "test") if split in job.splits}
+    metrics = {"val": t.position.best_metrics} if t.position.best_metrics else {}
+    if "test" in job.splits:
+        metrics["test"] = validate(t, "test")
     if t.accelerator.is_main_process:
         describe_run(t, metrics, finished=True)
         bad = [*job.bad_rows, *((split_name, "train", reason) for split_name, reason in t.position.bad.items())]

@@ -51,10 +51,12 @@ class Job:
 def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> Job:
     """Open the data, resolve the settings and build the model; raises a ConvmixError for any mistake found on the way."""
     name = recipe or ("digits" if spec == "digits" else "default")
-    unseen = DataFacts(num_train=1, num_classes=1, height=224, width=224, in_chans=3)
+    model = overrides.get("model")
+    unseen = DataFacts(num_train=1, num_classes=1, height=224, width=224, in_chans=3, model=str(model) if model else None)
     asked = config.override(recipes.recipe(name, unseen), overrides)  # mistakes in settings are said before any image is read
     scanned, source = _read_data(spec, asked, console=console, speaks=speaks)
-    run = config.override(recipes.recipe(name, scanned.facts), overrides)
+    facts = dataclasses.replace(scanned.facts, model=unseen.model)
+    run = config.override(recipes.recipe(name, facts), overrides)
     asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
     return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, build_weights=True)
 

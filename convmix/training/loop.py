@@ -17,6 +17,7 @@ from convmix.data.loaders import Batch, eval_batches, train_batches
 from convmix.data.transforms import training_transform
 from convmix.errors import TrainingError
 from convmix.inference import Outputs, run_model
+from convmix.metrics import headline
 from convmix.training.budget import Budget
 from convmix.training.job import Job
 from convmix.training.log import TrainingLog
@@ -43,7 +44,6 @@ class Training:
     budget: Budget | None
     started: float  # time.monotonic() at which elapsed time was zero
     precision: str
-    metrics: dict[str, Any] = field(default_factory=dict)  # of the last validation
     saved_at: float = field(default_factory=time.monotonic)
     mark: float = 0.0  # when the last step ended
     pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
@@ -161,9 +161,9 @@ def end_epoch(t: Training) -> None:
     sums = _sum_over_processes(t, [p.epoch_loss, p.epoch_correct, p.epoch_images])
     elapsed, trained = time.monotonic() - t.started, p.train_s
     began = time.monotonic()
-    t.metrics = validate(t, "val") if "val" in job.splits else {}
-    if t.budget and t.metrics:
-        t.budget.evaluation_took(time.monotonic() - began, t.metrics["n"])
+    metrics = validate(t, "val") if "val" in job.splits else {}
+    if t.budget and metrics:
+        t.budget.evaluation_took(time.monotonic() - began, metrics["n"])
     previous = p.history[-1] if p.history else {"images_seen": 0, "train_s": 0.0}
     row = {
         "epoch": len(p.history) + 1,
@@ -171,19 +171,19 @@ def end_epoch(t: Training) -> None:
         "lr": t.optimizer.param_groups[0]["lr"],
         "train_loss": sums[0] / max(1, sums[2]),
         f"train_{score_name}": sums[1] / max(1, sums[2]),
-        "val_loss": t.metrics.get("loss"),
-        f"val_{score_name}": t.metrics.get(score_name),
+        "val_loss": metrics.get("loss"),
+        f"val_{score_name}": metrics.get(score_name),
         "images_per_s": (p.images_seen - previous["images_seen"]) / max(1e-9, trained - previous["train_s"]),
         "elapsed_s": elapsed,
         "images_seen": p.images_seen,
         "train_s": trained,
     }
     p.history.append(row)
-    score = t.metrics.get(score_name)
+    score = metrics.get(score_name)
     best = score is None or p.best_score is None or score > p.best_score
     p.stale_epochs = 0 if best else p.stale_epochs + 1
     if best:
-        p.best_score, p.best_epoch = score, row["epoch"]
+        p.best_score, p.best_epoch, p.best_metrics = score, row["epoch"], metrics
         if t.accelerator.is_main_process:
             save_weights(job.out, t.judged_model)
     if 0 < job.run.schedule.patience <= p.stale_epochs:
@@ -194,7 +194,7 @@ def end_epoch(t: Training) -> None:
 
 
 def validate(t: Training, split: str) -> dict[str, Any]:
-    """Metrics of the judged model over a whole split, the same on every process."""
+    """Scores of the judged model over a whole split, the same on every process."""
     job, acc = t.job, t.accelerator
     examples = job.splits[split]
     batches = eval_batches(
@@ -205,7 +205,7 @@ def validate(t: Training, split: str) -> dict[str, Any]:
     learn(t)
     outputs = _gather(t, mine)
     t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}
-    return job.task.metrics(outputs.values, outputs.targets)
+    return headline(job.task.metrics(outputs.values, outputs.targets))
 
 
 def save(t: Training) -> None:

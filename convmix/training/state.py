@@ -27,6 +27,7 @@ class Position:
     train_s: float = 0.0  # of which in training steps
     best_score: float | None = None
     best_epoch: int | None = None
+    best_metrics: dict[str, Any] = field(default_factory=dict)  # validation scores of the kept weights
     stale_epochs: int = 0  # epochs since the best one
     stopped: str = ""  # why the training is over; empty while it runs
     epoch_loss: float = 0.0  # sums over the current epoch, for the line of the history

@@ -274,17 +274,41 @@ def test_colour_jitter_of_arrays_changes_brightness_and_contrast_alone() -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["rnd-m9", "rand-m9-foo", "rand-mx", "rand-m9-mstd", "rand-n0", "rand-m9-inc2", "rand m9", "augmix-m5", "rand-tnone"]
+    "text",
+    [
+        "rnd-m9",
+        "rand-m9-foo",
+        "rand-mx",
+        "rand-m9-mstd",
+        "rand-n0",
+        "rand-m9-inc2",
+        "rand m9",
+        "augmix-m5",
+        "rand-tnone",
+        "torchvision-n2",
+        "torchvision-n0-m3",
+        "torchvision-n2-m31",
+    ],
 )
 def test_a_wrong_randaugment_string_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"rand-m9-mstd0\.5-inc1"):
+    with pytest.raises(ConfigError, match=r"rand-m9-mstd0\.5-inc1|magnitudes are 0\.\.30"):
         training_transform(PLAIN, Augment(randaugment=text))
 
 
 @pytest.mark.parametrize(
-    "text", ["rand-m9-mstd0.5-inc1", "rand-m12-n2", "rand-n1-m8", "rand", "rand-m9-p0.7-mmax12", "rand-m5-tweights", "rand-m9-mstdinf"]
+    "text",
+    [
+        "rand-m9-mstd0.5-inc1",
+        "rand-m12-n2",
+        "rand-n1-m8",
+        "rand",
+        "rand-m9-p0.7-mmax12",
+        "rand-m5-tweights",
+        "rand-m9-mstdinf",
+        "torchvision-n2-m12",
+    ],
 )
-def test_timms_randaugment_strings_work(text: str) -> None:
+def test_randaugment_strings_work(text: str) -> None:
     t = training_transform(PLAIN, Augment(randaugment=text))
     assert len({run(t, photo(32, 32), seed).sum().item() for seed in range(12)}) > 4
 
