@@ -127,7 +127,7 @@ def default(facts: DataFacts) -> Run:
     size = round(side) if small else 128
     model = facts.model or ("convmixer_64_6_k5_p1" if tiny else "convmixer_256_8" if small else "convmixer_256_8_k7_p8")
     batch_norms = model.startswith(("convmixer", "multiscale_convmixer"))
-    optim = Optim(lr=0.01, eps=1e-3, weight_decay=0.01) if batch_norms else Optim(lr=1e-3, weight_decay=0.05)
+    optim = Optim(lr=0.01, eps=1e-3, weight_decay=0.01) if batch_norms else Optim(lr=3e-4, weight_decay=0.05)
     return Run(
         model=model,
         source="convmix: AdamW, one triangular cycle, clipping and mild scaling, by the paper's CIFAR-10 ablation",
