@@ -82,16 +82,7 @@ def train(
     Raises a ConvmixError for every mistake, naming the value and the nearest valid one.
     """
     override(named_recipe(recipe or "default", DataFacts(1, 1, 224, 224, 3)), settings)
-    place = Path(out) if out is not None else default_out(str(data), resume=resume)
-    result = train_session(
-        str(data), recipe=recipe, overrides=settings, out=place, resume=resume, console=Console(quiet=quiet), device=device
-    )
+    place = Path(out) if out is not None else None
+    console = Console(quiet=quiet)
+    result = train_session(str(data), recipe=recipe, overrides=settings, out=place, resume=resume, console=console, device=device)
     return TrainedRun(result.path, result.metrics, result.stopped)
-
-
-def default_out(data: str, *, resume: bool) -> Path:
-    """runs/NAME after the data set; with a number where that is taken, the last one taken when resuming."""
-    name = Path(data.rstrip("/").split(":")[-1].split("*")[0].rstrip("/")).resolve().name.split(".")[0] or "run"
-    places = [Path("runs") / name, *(Path("runs") / f"{name}-{i}" for i in range(2, 10_000))]
-    first_free = next(i for i, place in enumerate(places) if not place.exists())
-    return places[max(0, first_free - 1)] if resume else places[first_free]

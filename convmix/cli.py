@@ -4,6 +4,7 @@ The options of `train` are generated from the fields of `config.Run`, so no opti
 """
 
 import inspect
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,12 +58,11 @@ def train(
     from convmix import api
     from convmix.training.signals import Interrupted
 
-    place = out or api.default_out(data, resume=resume)
     given = {key: value for key, value in options.items() if value is not None}
     try:
-        run = api.train(data, recipe=recipe, out=place, resume=resume, device=device, quiet=quiet, **given)
+        run = api.train(data, recipe=recipe, out=out, resume=resume, device=device, quiet=quiet, **given)
     except Interrupted as stop:
-        print(f"{stop}\nresume with: convmix train {data} --out {place} --resume", file=sys.stderr)
+        print(f"{stop}\nresume with: {shlex.join(['convmix', 'train', data, '--out', str(stop.out), '--resume'])}", file=sys.stderr)
         sys.exit(128 + stop.number)
     if not quiet:
         _print_result(run)

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from convmix import api, cli
+from convmix import cli
 from convmix.artifact import load_artifact
 from convmix.config import from_dict
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
+from convmix.training.session import default_out
 
 SAMPLES = 8
 
 
 def main() -> None:
     """Train into runs/digits (or runs/digits-2, ...) and predict files written from its test split."""
-    out = api.default_out("digits", resume=False)
+    out = default_out("digits", resume=False)
     cli.main(["train", "digits", "--recipe", "digits", "--out", str(out)])
     files = write_samples(out, out / "samples")
     print(f"\nconvmix predict {out} {out / 'samples'}/*.png")

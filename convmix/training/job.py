@@ -25,6 +25,7 @@ from convmix.errors import ConfigError, DataError, ModelError, RunError
 from convmix.models import catalog, weights
 from convmix.tasks.base import Task
 from convmix.tasks.classify import Classify
+from convmix.training.agree import from_main
 from convmix.training.log import scan_progress
 
 JOB = Path("state") / "job.json"
@@ -85,11 +86,15 @@ def job_file(job: Job) -> dict[str, Any]:
 
 
 def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[Scan, Source]:
+    """The data set with its splits, and what one look at every image found; the main process looks for all."""
     source = with_splits(open_source(spec, run.data), run.data)
-    with scan_progress(console) as bar:
-        row = bar.add_task("reading images", total=None, visible=speaks)
-        scanned = scan(source, run.data, progress=lambda done, total: bar.update(row, completed=done, total=total))
-    return scanned, source
+
+    def look() -> Scan:
+        with scan_progress(console) as bar:
+            row = bar.add_task("reading images", total=None, visible=speaks)
+            return scan(source, run.data, progress=lambda done, total: bar.update(row, completed=done, total=total))
+
+    return from_main(look), source
 
 
 def _build(

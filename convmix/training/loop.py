@@ -18,6 +18,7 @@ from convmix.data.transforms import training_transform
 from convmix.errors import TrainingError
 from convmix.inference import Outputs, run_model
 from convmix.metrics import headline
+from convmix.training.agree import from_all, from_main
 from convmix.training.budget import Budget
 from convmix.training.job import Job
 from convmix.training.log import TrainingLog
@@ -71,7 +72,9 @@ def fit(t: Training) -> None:
             else:
                 end_epoch(t)
             if signal and p.step < p.plan.total_steps:
-                raise Interrupted(f"stopped after step {p.step} of {p.plan.total_steps}, state saved in {t.job.out}", signal)
+                raise Interrupted(
+                    f"stopped after step {p.step} of {p.plan.total_steps}, state saved in {t.job.out}", number=signal, out=t.job.out
+                )
     if not p.stopped:
         asked = full_plan(t.job.run.schedule, p.plan.steps_per_epoch).total_steps
         p.stopped = "epochs" if p.step >= asked else "budget"
@@ -158,7 +161,7 @@ def end_epoch(t: Training) -> None:
     look_at_losses(t)
     p, job = t.position, t.job
     score_name = job.task.score_name
-    sums = _sum_over_processes(t, [p.epoch_loss, p.epoch_correct, p.epoch_images])
+    loss, correct, images = map(sum, zip(*from_all((p.epoch_loss, p.epoch_correct, p.epoch_images)), strict=True))
     elapsed, trained = time.monotonic() - t.started, p.train_s
     began = time.monotonic()
     metrics = validate(t, "val") if "val" in job.splits else {}
@@ -169,8 +172,8 @@ def end_epoch(t: Training) -> None:
         "epoch": len(p.history) + 1,
         "step": p.step,
         "lr": t.optimizer.param_groups[0]["lr"],
-        "train_loss": sums[0] / max(1, sums[2]),
-        f"train_{score_name}": sums[1] / max(1, sums[2]),
+        "train_loss": loss / max(1, images),
+        f"train_{score_name}": correct / max(1, images),
         "val_loss": metrics.get("loss"),
         f"val_{score_name}": metrics.get(score_name),
         "images_per_s": (p.images_seen - previous["images_seen"]) / max(1e-9, trained - previous["train_s"]),
@@ -180,8 +183,9 @@ def end_epoch(t: Training) -> None:
     }
     p.history.append(row)
     score = metrics.get(score_name)
-    best = score is None or p.best_score is None or score > p.best_score
-    p.stale_epochs = 0 if best else p.stale_epochs + 1
+    better = score is None or p.best_score is None or score > p.best_score
+    p.stale_epochs = 0 if better else p.stale_epochs + 1
+    best = better or score == p.best_score  # of equals the later one: the rate was lower
     if best:
         p.best_score, p.best_epoch, p.best_metrics = score, row["epoch"], metrics
         if t.accelerator.is_main_process:
@@ -203,7 +207,7 @@ def validate(t: Training, split: str) -> dict[str, Any]:
     )  # fmt: skip
     mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision)
     learn(t)
-    outputs = _gather(t, mine)
+    outputs = _gather(mine)
     t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}
     return headline(job.task.metrics(outputs.values, outputs.targets))
 
@@ -243,14 +247,15 @@ def _after_step(t: Training) -> None:
         t.budget.step_done()
         if t.budget.due:
             longest = full_plan(run.schedule, p.plan.steps_per_epoch).total_steps
-            p.plan = _from_main(t, t.budget.replan(p.plan, p.step, longest))
+            budget = t.budget
+            p.plan = from_main(lambda: budget.replan(p.plan, p.step, longest))
     t.log.step(
         epoch=len(p.history) + 1, epochs=p.plan.epochs, step=p.step, total=p.plan.total_steps,
         loss=p.epoch_loss / max(1, p.epoch_images), accuracy=p.epoch_correct / max(1, p.epoch_images),
         images_per_s=p.images_seen / max(1e-9, p.train_s), left_s=(p.plan.total_steps - p.step) * p.train_s / p.step,
     )  # fmt: skip
     inside = p.step % p.plan.steps_per_epoch and p.step < p.plan.total_steps
-    if inside and _time_to_agree(t) and _from_main(t, now - t.saved_at > run.save_every):
+    if inside and _time_to_agree(t) and from_main(lambda: now - t.saved_at > run.save_every):
         save(t)
         t.mark = time.monotonic()
 
@@ -262,40 +267,14 @@ def _time_to_agree(t: Training) -> bool:
 
 def _agreed_signal(t: Training, received: int) -> int:
     """The signal that any process received, on all of them, so that they stop after the same step."""
-    if t.accelerator.num_processes == 1:
-        return received
-    return int(max(_gather_objects(t, received))) if _time_to_agree(t) else 0
+    return max(from_all(received)) if _time_to_agree(t) else 0
 
 
-def _sum_over_processes(t: Training, values: list[float]) -> list[float]:
-    if t.accelerator.num_processes == 1:
-        return values
-    return [sum(column) for column in zip(*_gather_objects(t, values), strict=True)]
-
-
-def _gather(t: Training, mine: Outputs) -> Outputs:
+def _gather(mine: Outputs) -> Outputs:
     """All processes' outputs, in the order of the split."""
-    if t.accelerator.num_processes == 1:
-        return mine
-    parts = [o for o in _gather_objects(t, mine) if len(o.indices)]
-    order = torch.cat([o.indices for o in parts]).argsort()
-    bad = tuple(row for o in parts for row in o.bad)
-    return Outputs(
-        torch.cat([o.values for o in parts])[order], torch.cat([o.targets for o in parts])[order],
-        torch.cat([o.indices for o in parts])[order], bad,
-    )  # fmt: skip
-
-
-def _gather_objects(t: Training, value: Any) -> list[Any]:
-    from accelerate.utils import gather_object
-
-    return gather_object([value])
-
-
-def _from_main(t: Training, value: Any) -> Any:
-    """The main process's value on every process: clocks differ, decisions must not."""
-    if t.accelerator.num_processes == 1:
-        return value
-    from accelerate.utils import broadcast_object_list
-
-    return broadcast_object_list([value])[0]
+    every = from_all(mine)
+    bad = tuple(row for o in every for row in o.bad)
+    some = [o for o in every if len(o.indices)] or [mine]
+    order = torch.cat([o.indices for o in some]).argsort()
+    values, targets, indices = (torch.cat([getattr(o, name) for o in some])[order] for name in ("values", "targets", "indices"))
+    return Outputs(values, targets, indices, bad)

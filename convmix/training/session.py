@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from convmix.config import Optim, override, parse_duration
 from convmix.data.loaders import steps_per_epoch
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, resolve_precision
+from convmix.training.agree import from_main
 from convmix.training.budget import Budget
 from convmix.training.finish import TrainResult, describe_run, finish
 from convmix.training.job import JOB, Job, job_file, new_job, resumed_job
@@ -24,15 +26,16 @@ from convmix.training.state import Position, load_state
 
 
 def train_session(
-    spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, resume: bool, console: Console, device: str | None
+    spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path | None, resume: bool, console: Console, device: str | None
 ) -> TrainResult:
-    """Train into `out`; with `resume` go on with the training that `out` holds.
+    """Train into `out` (None: runs/NAME); with `resume` go on with the training that `out` holds.
 
     Raises a ConvmixError for every mistake of the user, Interrupted after SIGINT or SIGTERM with the state saved.
     """
     started = time.monotonic()
     processes = _processes(device)
     speaks = processes.is_main_process
+    out = out or from_main(lambda: default_out(spec, resume=resume))
     if resume:
         job = resumed_job(out, console=console, speaks=speaks)
         _refuse_changes(job, spec, recipe, overrides)
@@ -56,6 +59,14 @@ def train_session(
         if job.run.tracker:
             accelerator.end_training()
     return result
+
+
+def default_out(spec: str, *, resume: bool) -> Path:
+    """runs/NAME after the data set; with a number where that is taken, the last one taken when resuming."""
+    name = Path(spec.split("*")[0].split(":")[-1]).resolve().name.split(".")[0] or "run"
+    places = [Path("runs") / name, *(Path("runs") / f"{name}-{i}" for i in range(2, 10_000))]
+    first_free = next(i for i, place in enumerate(places) if not place.exists())
+    return places[max(0, first_free - 1)] if resume else places[first_free]
 
 
 def _training(job: Job, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
@@ -102,7 +113,8 @@ def _processes(device: str | None) -> Any:
         raise ConfigError(f"device: {device!r} is none of cpu, cuda, mps{did_you_mean(device, ('cpu', 'cuda', 'mps'))}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda was asked for, but PyTorch sees no CUDA device; leave --device out to use what is there")
-    return PartialState(cpu=(device or default_device().type) == "cpu")
+    patience = timedelta(hours=6)  # the others wait while the main process reads the images
+    return PartialState(cpu=(device or default_device().type) == "cpu", timeout=patience)
 
 
 def _accelerator(job: Job, device: torch.device) -> Any:

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -9,11 +10,11 @@ from convmix.errors import ConvmixError
 
 
 class Interrupted(ConvmixError):  # noqa: N818 (it is no error)
-    """The training was stopped by a signal after saving its state; `number` is the signal's."""
+    """The training was stopped by the signal `number` after saving its state in the model directory `out`."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, *, number: int, out: Path) -> None:
         super().__init__(message)
-        self.number = number
+        self.number, self.out = number, out
 
 
 class StopRequests:
