@@ -4,6 +4,7 @@ The options of `train` are generated from the fields of `config.Run`, so no opti
 """
 
 import inspect
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from convmix.config import settings
-from convmix.errors import ConvmixError
+from convmix.errors import ConfigError, ConvmixError, did_you_mean
 
 app = App(name="convmix", help="The home of the convolutional mixers: ConvMixer, multi-scale ConvMixer, ConvMLP.", help_format="rich")
 GROUPS = {
@@ -58,13 +59,16 @@ def train(
     from convmix import api
     from convmix.training.signals import Interrupted
 
+    speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one
     given = {key: value for key, value in options.items() if value is not None}
     try:
         run = api.train(data, recipe=recipe, out=out, resume=resume, device=device, quiet=quiet, **given)
     except Interrupted as stop:
-        print(f"{stop}\nresume with: {shlex.join(['convmix', 'train', data, '--out', str(stop.out), '--resume'])}", file=sys.stderr)
+        again = shlex.join(["convmix", "train", data, "--out", str(stop.out), "--resume"])
+        if speaks:
+            print(f"{stop}\nresume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)
-    if not quiet:
+    if speaks and not quiet:
         _print_result(run)
 
 
@@ -135,7 +139,7 @@ def evaluate(
 @app.command
 def predict(
     run: Path,
-    files: list[str],
+    files: Annotated[list[str], Parameter(allow_leading_hyphen=True)],  # so that - is one
     /,
     *,
     output: Path | None = None,
@@ -162,6 +166,10 @@ def predict(
     """
     from convmix import prediction
 
+    for name in files:
+        if name.startswith("--") and not Path(name).exists():
+            options = [f"--{parameter.replace('_', '-')}" for parameter in inspect.signature(predict).parameters]
+            raise ConfigError(f"unknown option {name}{did_you_mean(name, options)}")
     rows = prediction.predict_to(
         run, files, output=output, format=format, top=top, batch_size=batch_size, device=device, precision=precision
     )

@@ -248,7 +248,7 @@ def _as_tuple(args: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
     parts = [parts] if isinstance(parts, (int, float)) else list(parts)
     if args[-1] is Ellipsis:
         return tuple(_as_type(args[0], p) for p in parts)
-    if len(parts) == 1:  # size=224 is 224x224; scale=0.75 stays an error below unless both ends agree
+    if len(parts) == 1 and args == (int, int):  # size=224 is 224x224; a range such as scale=0.5,1 has two ends
         parts = parts * len(args)
     if len(parts) != len(args):
         raise ValueError

@@ -33,6 +33,7 @@ def test_every_recipe_survives_json(name: str) -> None:
         ({"epochs": 0}, "schedule.epochs: 0 is too small, expected at least 1"),
         ({"epochs": True}, "schedule.epochs: True is not a whole number"),
         ({"scale": "0.8,0.2"}, "augment.scale: 0.8,0.2 is no range inside 0..1, smaller first"),
+        ({"scale": "0.5"}, "augment.scale: '0.5' is not 2 numbers"),
         ({"hflip": 1.5}, "augment.hflip: 1.5 is outside 0..1"),
         ({"budget": "soon"}, "budget: 'soon' is no duration"),
         ({"val_fraction": 0.6, "test_fraction": 0.5}, "leave nothing to train on"),

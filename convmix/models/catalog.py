@@ -340,7 +340,7 @@ def _timm_notes(model: "nn.Module") -> tuple[str, ...]:
 def _unknown(name: str) -> str:
     import timm
 
-    near = difflib.get_close_matches(name, [*NAMED, *FAMILIES, *timm.list_models()], n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name, dict.fromkeys([*NAMED, *FAMILIES, *timm.list_models()]), n=3, cutoff=0.6)
     form = "; other sizes are written convmixer_DIM_DEPTH_kKERNEL_pPATCH" if name.startswith("convmixer") else ""
     return f"unknown model {name}{', did you mean ' + ' or '.join(near) + '?' if near else ''}{form}"
 

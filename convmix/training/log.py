@@ -11,6 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from convmix.artifact import write_bytes, write_csv
 from convmix.draw import curves_picture
 
+REDRAW_EVERY_S = 0.2
+LINE_EVERY_S = 60.0
 COLUMNS = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "elapsed_s")
 
 
@@ -25,7 +27,7 @@ class TrainingLog:
             console=console, transient=True, disable=not (speaks and console.is_terminal),
         )  # fmt: skip
         self.bar: TaskID | None = None
-        self.shown_at = 0.0
+        self.shown_at = time.monotonic()
 
     def __enter__(self) -> "TrainingLog":
         self.progress.start()
@@ -41,14 +43,17 @@ class TrainingLog:
     def step(
         self, *, epoch: int, epochs: int, step: int, total: int, loss: float, accuracy: float, images_per_s: float, left_s: float
     ) -> None:
-        """Called after every step; redraws a few times a second."""
+        """Called after every step; redraws the bar a few times a second, or prints a line a minute where there is no terminal."""
         now = time.monotonic()
-        if self.progress.disable or now - self.shown_at < 0.2:
+        if not self.speaks or now - self.shown_at < (LINE_EVERY_S if self.progress.disable else REDRAW_EVERY_S):
             return
         self.shown_at = now
+        numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {images_per_s:.0f} images/s  {clock(left_s)} left"
+        if self.progress.disable:
+            self.say(f"epoch {epoch}/{epochs}  step {step}/{total}  {numbers}")
+            return
         if self.bar is None:
             self.bar = self.progress.add_task("", total=total, numbers="")
-        numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {images_per_s:.0f} images/s  {clock(left_s)} left"
         self.progress.update(self.bar, description=f"epoch {epoch}/{epochs}", completed=step, total=total, numbers=numbers)
 
     def epoch(self, row: dict[str, Any], history: list[dict[str, Any]], *, epochs: int, best: bool) -> None:

@@ -23,7 +23,8 @@ ORDER = (
     "results", "metrics",
     "tasks.base", "tasks.classify",
     "artifact", "inference", "draw", "card",
-    "training.agree", "training.schedule", "training.budget", "training.signals", "training.state", "training.log", "training.job", "training.loop",
+    "training.agree",
+    "training.schedule", "training.budget", "training.signals", "training.state", "training.log", "training.job", "training.loop",
     "training.finish", "training.session",
     "files", "evaluation", "prediction",
 )  # fmt: skip
