@@ -25,6 +25,7 @@ import tables
 SHARED = Path(os.environ.get("CONVMIX_SHARED", tables.ROOT.parent / "shared")).resolve()
 PLACE = tables.ROOT / "runs/show"  # the working folder of every experiment, so that no command holds a path of this machine
 RESULTS = tables.ROOT / "benchmarks/results"
+IMAGES = tables.ROOT / "docs/images"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Experiment:
     name: str
     command: str  # as typed in PLACE; --out is added
     data: str = ""  # file or folder of SHARED/data it needs; "" where the data is embedded
+    pictured: bool = False  # whether README shows its pictures: only where the images may be shown
 
     @property
     def out(self) -> Path:
@@ -40,7 +42,7 @@ class Experiment:
 
 
 EXPERIMENTS = (
-    Experiment("digits", "convmix train digits --recipe digits"),
+    Experiment("digits", "convmix train digits --recipe digits", pictured=True),
     Experiment("cifar10-convmixer_256_8", "convmix train cifar10 --model convmixer_256_8 --budget 10m", "cifar10"),
     Experiment("cifar10-convmlp_s", "convmix train cifar10 --model convmlp_s --budget 10m", "cifar10"),
     Experiment("cifar10-multiscale_convmixer_t", "convmix train cifar10 --model multiscale_convmixer_t --budget 10m", "cifar10"),
@@ -84,6 +86,10 @@ def collect(experiment: Experiment) -> Path:
     record |= {"name": experiment.name, "command": experiment.command}
     target = RESULTS / f"{experiment.name}.json"
     target.write_text(json.dumps(record, indent=1) + "\n")
+    if experiment.pictured:
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        for picture in ("curves", "predictions"):
+            shutil.copyfile(experiment.out / f"{picture}.png", IMAGES / f"{experiment.name}_{picture}.png")
     return target
 
 
