@@ -317,6 +317,8 @@ def validate(run: Run) -> None:
         raise ConfigError(f"data.size: {run.data.size} must be positive")
     if run.optim.batch_size % run.optim.accumulate:
         raise ConfigError(f"optim.accumulate: {run.optim.accumulate} does not divide the batch of {run.optim.batch_size}")
+    if run.net.pretrained and run.net.weights is not None:
+        raise ConfigError("net.pretrained and net.weights exclude each other; a weight file is loaded instead of the published weights")
     if run.schedule.budget is not None:
         parse_duration(run.schedule.budget)
 

@@ -59,7 +59,7 @@ def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], o
     facts = dataclasses.replace(scanned.facts, model=unseen.model)
     run = config.override(recipes.recipe(name, facts), overrides)
     asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
-    return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, build_weights=True)
+    return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True)
 
 
 def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
@@ -75,9 +75,9 @@ def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
             f"{saved['spec']} has changed since {out} was started (fingerprint {scanned.fingerprint}, then {saved['fingerprint']}); "
             "start a new run or bring the old data back"
         )
-    # the weights come from the saved state, so published ones are not fetched again
-    asked_for = {"size"}
-    return _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, build_weights=False)
+    # weights come from the saved state and everything is resolved, so neither is looked up again
+    asked_for = {"size", "mean", "std"}
+    return _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, fresh=False)
 
 
 def job_file(job: Job) -> dict[str, Any]:
@@ -106,13 +106,12 @@ def _build(
     out: Path,
     overrides: dict[str, Any],
     asked_for: set[str],
-    build_weights: bool,
+    fresh: bool,
 ) -> Job:
     cleaned = clean(source, scanned)
     torch.manual_seed(run.seed)
-    model, size, notes = _build_model(run, len(cleaned.classes), size_asked_for="size" in asked_for, with_weights=build_weights)
-    pretrained = run.net.pretrained or run.net.weights is not None
-    preprocess = _preprocess(run, size, scanned, model, pretrained=pretrained, asked_for=asked_for)
+    model, size, notes = _build_model(run, len(cleaned.classes), size_asked_for="size" in asked_for, with_weights=fresh)
+    preprocess = _preprocess(run, size, scanned, model, asked_for=asked_for)
     _try_forward(model, run.model, preprocess)
     data = dataclasses.replace(run.data, size=preprocess.size, mean=preprocess.mean, std=preprocess.std, crop_pct=preprocess.crop_pct)
     run = dataclasses.replace(run, data=data)
@@ -162,12 +161,14 @@ def _build_model(run: Run, num_classes: int, *, size_asked_for: bool, with_weigh
     return model, size, notes
 
 
-def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module, *, pretrained: bool, asked_for: set[str]) -> Preprocess:
+def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module, *, asked_for: set[str]) -> Preprocess:
     """Mean and std: as set, else those the weights were made with, else the data's own."""
-    data, published = run.data, getattr(model, "pretrained_cfg", None) or {}
+    data = run.data
     mean, std = data.mean, data.std
-    if pretrained and not asked_for & {"mean", "std"} and len(published.get("mean") or ()) == data.in_chans:
-        mean, std = tuple(published["mean"]), tuple(published["std"])
+    if not asked_for & {"mean", "std"}:
+        theirs = _input_of_weights(run, model)
+        if len(theirs.get("mean") or ()) == len(theirs.get("std") or ()) == data.in_chans:
+            mean, std = tuple(theirs["mean"]), tuple(theirs["std"])
     if mean is not None and len(mean) != data.in_chans and "mean" not in asked_for:
         mean = std = None  # a recipe's three numbers for images of another kind
     mean, std = mean or scanned.mean, std or scanned.std
@@ -181,6 +182,19 @@ def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module
         size=size, fit=data.fit, interpolation=data.interpolation, crop_pct=crop_pct, mean=mean, std=std,
         in_chans=data.in_chans, max_pixels=data.max_pixels,
     )  # fmt: skip
+
+
+def _input_of_weights(run: Run, model: nn.Module) -> dict[str, Any]:
+    """timm's description of the images that the starting weights were trained on; empty for random ones and for bare files."""
+    if run.net.pretrained:
+        return getattr(model, "pretrained_cfg", None) or {}
+    config_file = Path(run.net.weights or "") / "config.json"
+    if run.net.weights is None or not config_file.is_file():
+        return {}
+    try:
+        return json.loads(config_file.read_bytes()).get("pretrained_cfg", {})
+    except ValueError:
+        raise RunError(f"{config_file} is no valid JSON") from None
 
 
 def _try_forward(model: nn.Module, name: str, preprocess: Preprocess) -> None:

@@ -99,6 +99,16 @@ def test_a_linear_probe_changes_the_classifier_alone(photos: Path, tmp_path: Pat
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "probe"))
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     assert changed == {"head.weight", "head.bias"}
+    preprocess = [convmix.load(tmp_path / name).artifact.preprocess for name in ("first", "probe")]
+    assert preprocess[0] == preprocess[1]  # the weights see what they were trained on
+
+
+def test_weights_bring_the_normalisation_they_were_made_with(photos: Path, tmp_path: Path) -> None:
+    train(photos, tmp_path / "first", epochs=1, mean="0.1,0.2,0.3", std="0.5,0.6,0.7")
+    train(photos, tmp_path / "second", epochs=1, weights=str(tmp_path / "first"))
+    train(photos, tmp_path / "third", epochs=1, weights=str(tmp_path / "first"), mean="0.5,0.5,0.5")
+    assert convmix.load(tmp_path / "second").artifact.preprocess.mean == (0.1, 0.2, 0.3)
+    assert convmix.load(tmp_path / "third").artifact.preprocess.mean == (0.5, 0.5, 0.5)
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
