@@ -6,6 +6,8 @@ Alone, every function returns at once; clocks and file systems are asked by the 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from torch import nn
+
 T = TypeVar("T")
 
 
@@ -19,6 +21,16 @@ def from_main(decide: Callable[[], T]) -> T:
         return decide()
     value: Any = broadcast_object_list([decide() if state.is_main_process else None])[0]
     return value
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the main one's buffers: each process's batch norms have seen their own part of the last batch."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast
+
+    if PartialState().num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.clone()))
 
 
 def from_all(value: T) -> list[T]:

@@ -18,7 +18,7 @@ from convmix.data.transforms import training_transform
 from convmix.errors import TrainingError
 from convmix.inference import Outputs, run_model
 from convmix.metrics import headline
-from convmix.training.agree import from_all, from_main
+from convmix.training.agree import from_all, from_main, share_buffers
 from convmix.training.budget import Budget
 from convmix.training.job import Job
 from convmix.training.log import TrainingLog
@@ -205,6 +205,7 @@ def validate(t: Training, split: str) -> dict[str, Any]:
         examples, job.preprocess, batch_size=max(1, job.run.optim.batch_size // acc.num_processes),
         rank=acc.process_index, world=acc.num_processes, workers=job.run.data.workers,
     )  # fmt: skip
+    share_buffers(t.judged_model)
     mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision)
     learn(t)
     outputs = _gather(mine)
