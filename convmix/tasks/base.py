@@ -33,6 +33,10 @@ class Task(ABC):
         """Mean training loss of a batch, a scalar."""
 
     @abstractmethod
+    def count_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """How many images of a training batch are right, a scalar; what the progress bar shows."""
+
+    @abstractmethod
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
         """Scores of a whole split as JSON values, `score_name` among them."""
 

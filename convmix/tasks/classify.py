@@ -42,6 +42,10 @@ class Classify(Task):
         smoothing = self.label_smoothing if targets.ndim == 1 else 0.0  # mixed targets carry their smoothing already
         return F.cross_entropy(outputs.float(), targets, weight=weights, label_smoothing=smoothing)
 
+    def count_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        hard = targets if targets.ndim == 1 else targets.argmax(1)
+        return (outputs.argmax(1) == hard).sum()
+
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
         return classification_metrics(outputs, targets, self.labels)
 

@@ -122,8 +122,7 @@ def train_step(t: Training, batch: Batch) -> None:
                 loss = t.job.task.loss(outputs, y) * (len(x) / len(images))
                 t.accelerator.backward(loss)
             losses.append(loss.detach())
-            hard = y if y.ndim == 1 else y.argmax(1)
-            corrects.append((outputs.detach().argmax(1) == hard).sum())
+            corrects.append(t.job.task.count_correct(outputs.detach(), y))
         if run.optim.clip_grad:
             t.accelerator.clip_grad_norm_(t.model.parameters(), run.optim.clip_grad)
         t.optimizer.step()
@@ -131,6 +130,8 @@ def train_step(t: Training, batch: Batch) -> None:
         if t.ema is not None:
             t.ema.update(t.raw_model, step=p.step)
         t.pending.append((p.step, torch.stack(losses).sum(), torch.stack(corrects).sum(), len(images)))
+    elif t.accelerator.num_processes > 1:
+        raise TrainingError(f"every image of one process's part of step {p.step} became unreadable: {batch.bad[:3]}")
     for index, reason in batch.bad:
         p.bad[t.job.splits["train"].name(index)] = reason
     p.step += 1
@@ -160,29 +161,14 @@ def end_epoch(t: Training) -> None:
     """Validate, keep the best weights, write a row of the history, save."""
     look_at_losses(t)
     p, job = t.position, t.job
-    score_name = job.task.score_name
-    loss, correct, images = map(sum, zip(*from_all((p.epoch_loss, p.epoch_correct, p.epoch_images)), strict=True))
-    elapsed, trained = time.monotonic() - t.started, p.train_s
+    elapsed_s = time.monotonic() - t.started
     began = time.monotonic()
     metrics = validate(t, "val") if "val" in job.splits else {}
     if t.budget and metrics:
         t.budget.evaluation_took(time.monotonic() - began, metrics["n"])
-    previous = p.history[-1] if p.history else {"images_seen": 0, "train_s": 0.0}
-    row = {
-        "epoch": len(p.history) + 1,
-        "step": p.step,
-        "lr": t.optimizer.param_groups[0]["lr"],
-        "train_loss": loss / max(1, images),
-        f"train_{score_name}": correct / max(1, images),
-        "val_loss": metrics.get("loss"),
-        f"val_{score_name}": metrics.get(score_name),
-        "images_per_s": (p.images_seen - previous["images_seen"]) / max(1e-9, trained - previous["train_s"]),
-        "elapsed_s": elapsed,
-        "images_seen": p.images_seen,
-        "train_s": trained,
-    }
+    row = _history_row(t, metrics, elapsed_s)
     p.history.append(row)
-    score = metrics.get(score_name)
+    score = metrics.get(job.task.score_name)
     better = score is None or p.best_score is None or score > p.best_score
     p.stale_epochs = 0 if better else p.stale_epochs + 1
     best = better or score == p.best_score  # of equals the later one: the rate was lower
@@ -195,6 +181,26 @@ def end_epoch(t: Training) -> None:
     p.epoch_loss, p.epoch_correct, p.epoch_images = 0.0, 0, 0
     t.log.epoch(row, p.history, epochs=p.plan.epochs, best=best)
     save(t)
+
+
+def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict[str, Any]:
+    """One epoch in numbers: of all processes, seconds since the start, losses in nats."""
+    p, score_name = t.position, t.job.task.score_name
+    loss, correct, images = map(sum, zip(*from_all((p.epoch_loss, p.epoch_correct, p.epoch_images)), strict=True))
+    before = p.history[-1] if p.history else {"images_seen": 0, "train_s": 0.0}
+    return {
+        "epoch": len(p.history) + 1,
+        "step": p.step,
+        "lr": t.optimizer.param_groups[0]["lr"],
+        "train_loss": loss / max(1, images),
+        f"train_{score_name}": correct / max(1, images),
+        "val_loss": metrics.get("loss"),
+        f"val_{score_name}": metrics.get(score_name),
+        "images_per_s": (p.images_seen - before["images_seen"]) / max(1e-9, p.train_s - before["train_s"]),
+        "elapsed_s": elapsed_s,
+        "images_seen": p.images_seen,
+        "train_s": p.train_s,
+    }
 
 
 def validate(t: Training, split: str) -> dict[str, Any]:
