@@ -6,6 +6,7 @@ A setting's name is unique over all sections, so `lr` and `optim.lr` mean the sa
 """
 
 import dataclasses
+import json
 import re
 import types
 import typing
@@ -28,6 +29,7 @@ class Net:
 
     drop_path: float | None = _setting(None, "stochastic depth rate of the last block (None: the model's own default)")
     dropout: float = _setting(0.0, "dropout before the classifier")
+    model_args: str | None = _setting(None, 'further arguments of the model as JSON, such as {"combine": "split"}')
     pretrained: bool = _setting(False, "start from the published weights")
     weights: str | None = _setting(None, "start from this weight file or model directory")
     grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
@@ -205,6 +207,17 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def model_arguments(net: Net) -> dict[str, object]:
+    """`net.model_args` as a dictionary; ConfigError where it is no JSON object."""
+    try:
+        arguments = json.loads(net.model_args or "{}")
+    except ValueError as error:
+        raise ConfigError(f"net.model_args: {net.model_args!r} is no JSON ({error})") from None
+    if not isinstance(arguments, dict):
+        raise ConfigError(f'net.model_args: {net.model_args!r} is no JSON object; expected a form like {{"combine": "split"}}')
+    return arguments
+
+
 def _convert(setting: Setting, value: object) -> Any:
     """`value`, perhaps text from a command line or a list from JSON, as the setting's type."""
     try:
@@ -240,6 +253,8 @@ def _as_type(hint: Any, value: Any) -> Any:
         return int(number) if number.is_integer() else _refuse()
     if hint is float:
         return float(value)
+    if isinstance(value, Mapping):  # model_args from Python
+        return json.dumps(value)
     return value if isinstance(value, str) else _refuse()
 
 
@@ -317,6 +332,7 @@ def validate(run: Run) -> None:
         raise ConfigError(f"data.size: {run.data.size} must be positive")
     if run.optim.batch_size % run.optim.accumulate:
         raise ConfigError(f"optim.accumulate: {run.optim.accumulate} does not divide the batch of {run.optim.batch_size}")
+    model_arguments(run.net)
     if run.net.pretrained and run.net.weights is not None:
         raise ConfigError("net.pretrained and net.weights exclude each other; a weight file is loaded instead of the published weights")
     if run.schedule.budget is not None:

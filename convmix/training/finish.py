@@ -16,7 +16,7 @@ import torch
 
 from convmix.artifact import save_description, write_bytes, write_csv, write_json
 from convmix.card import model_card
-from convmix.config import parse_duration, to_dict
+from convmix.config import model_arguments, parse_duration, to_dict
 from convmix.data.loaders import eval_batches
 from convmix.draw import predictions_picture
 from convmix.hardware import describe_machine
@@ -95,7 +95,10 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
 def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
     job, p = t.job, t.position
-    description = describe(job.run.model, size=job.preprocess.size, num_classes=len(job.task.labels), in_chans=job.preprocess.in_chans)
+    description = describe(
+        job.run.model, size=job.preprocess.size, num_classes=len(job.task.labels), in_chans=job.preprocess.in_chans,
+        model_args=model_arguments(job.run.net),
+    )  # fmt: skip
     brief = ("n", "correct", "accuracy", "accuracy_interval", "top5", "loss", "balanced_accuracy")
     data_name = Path(job.spec).name
     settings = [part for k, v in job.overrides.items() for part in (f"--{k.replace('_', '-')}", _text(v))]

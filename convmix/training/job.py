@@ -136,11 +136,11 @@ def _build_model(run: Run, num_classes: int, *, size_asked_for: bool, with_weigh
     """The model, its input size and what the user should know about its weights."""
     cfg = catalog.published_input(run.model)  # the input a timm model insists on, or that its published weights were made for
     size = run.data.size or (224, 224)
-    model_args: dict[str, object] = {}
+    model_args = config.model_arguments(run.net)
     if cfg is not None and not size_asked_for and (cfg.fixed_size or run.net.pretrained):
         size = cfg.size
     elif cfg is not None and cfg.fixed_size:
-        model_args["img_size"] = size
+        model_args.setdefault("img_size", size)
     model = catalog.create_model(
         run.model,
         num_classes=num_classes,

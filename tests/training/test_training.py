@@ -75,6 +75,7 @@ def test_same_seed_same_weights_whatever_the_workers(photos: Path, tmp_path: Pat
         {"fit": "stretch", "size": "16x24"},
         {"in_chans": 1},
         {"val_fraction": 0.0},
+        {"model": "multiscale_convmixer_t", "model_args": {"dim": 16, "combine": "split", "channel_mixing": "mlp"}, "drop_path": 0.1},
         {"tracker": "tensorboard"},
     ],
     ids=lambda s: "-".join(s),
@@ -82,6 +83,8 @@ def test_same_seed_same_weights_whatever_the_workers(photos: Path, tmp_path: Pat
 def test_every_way_of_training_finishes(photos: Path, tmp_path: Path, settings: dict[str, object]) -> None:
     run = train(photos, tmp_path / "run", epochs=2, **settings)
     assert run.metrics["test"]["n"] == 6
+    again = run.model.evaluate().metrics  # from the written directory
+    assert (again["n"], again["correct"]) == (6, run.metrics["test"]["correct"])
     if "tracker" in settings:
         assert list((tmp_path / "run" / "tracker").rglob("events.out.tfevents*"))
 
@@ -164,6 +167,8 @@ def test_a_full_disk_is_an_error_that_keeps_the_last_good_state(photos: Path, tm
         ({"device": "gpu"}, ConfigError, "none of cpu, cuda, mps"),
         ({"precision": "fp16", "device": "cpu"}, ConfigError, "fp16 needs a GPU"),
         ({"size": 3}, ModelError, "3"),
+        ({"model_args": "{combine"}, ConfigError, "is no JSON"),
+        ({"model_args": '{"kernel": 3}'}, ModelError, "kernel_size"),
         ({"mean": "0.5,0.5"}, ConfigError, "2 numbers for 3 channels"),
         ({"weights": "nowhere.pth"}, convmix.ConvmixError, "nowhere.pth"),
     ],
