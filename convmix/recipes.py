@@ -125,7 +125,7 @@ def default(facts: DataFacts) -> Run:
     side = max(facts.height, facts.width)
     tiny, small = side <= 16, side <= 64
     size = round(side) if small else 128
-    model = facts.model or ("convmixer_64_6_k5_p1" if tiny else "convmixer_256_8" if small else "convmixer_256_8_k7_p8")
+    model = facts.model or ("convmixer_96_6_k3_p1" if tiny else "convmixer_256_8" if small else "convmixer_256_8_k7_p8")
     batch_norms = model.startswith(("convmixer", "multiscale_convmixer"))
     optim = Optim(lr=0.01, eps=1e-3, weight_decay=0.01) if batch_norms else Optim(lr=3e-4, weight_decay=0.05)
     return Run(
@@ -142,7 +142,7 @@ def digits(facts: DataFacts) -> Run:
     base = default(facts)
     return replace(
         base,
-        model="convmixer_64_6_k5_p1",
+        model="convmixer_96_6_k3_p1",
         source="convmix: scikit-learn's 8x8 digits, on a laptop in about a minute",
         data=replace(base.data, size=(8, 8), crop_pct=1.0, in_chans=1, test_fraction=0.2),
         augment=Augment(pad=1),
