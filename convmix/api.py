@@ -50,10 +50,11 @@ class TrainedRun:
     path: Path  # the model directory
     metrics: dict[str, Any]  # "val" and "test" -> scores
     stopped: str  # "epochs", "budget" or "early stopping"
+    keeps: str  # "best" by validation score, or "last": whose epoch's weights
 
     @property
     def model(self) -> Model:
-        """The best weights by validation score, ready to use."""
+        """The kept weights, ready to use."""
         return load(self.path)
 
 
@@ -85,4 +86,4 @@ def train(
     place = Path(out) if out is not None else None
     console = Console(quiet=quiet)
     result = train_session(str(data), recipe=recipe, overrides=settings, out=place, resume=resume, console=console, device=device)
-    return TrainedRun(result.path, result.metrics, result.stopped)
+    return TrainedRun(result.path, result.metrics, result.stopped, result.keeps)

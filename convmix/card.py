@@ -78,7 +78,8 @@ def _results(info: Mapping[str, Any]) -> str:
         "## Results\n\n" + _table(header, rows) + "\n\nIntervals are Wilson's; they cover the chance in drawing the images, nothing else."
     )
     if "val" in info["metrics"]:
-        text += " The weights were chosen on the validation split."
+        last = info["run"]["schedule"]["keep"] == "last"
+        text += " The weights are those of the last epoch." if last else " The weights were chosen on the validation split."
     if "test" in info["metrics"]:
         text += " The test split was not used to choose anything."
     return text
@@ -154,7 +155,7 @@ def _training(info: Mapping[str, Any]) -> str:
     if done:
         took = f" in {_duration(done['elapsed_s'])}"
         speed = f", {done['images_per_s']:,.0f} images/s" if done.get("images_per_s") else ""
-        best = f"; the weights are those of epoch {done['best_epoch']}" if done.get("best_epoch") is not None else ""
+        best = f"; the weights are those of epoch {done['kept_epoch']}" if done.get("kept_epoch") is not None else ""
         lines.append(
             f"{done['epochs_done']} epochs, {done['steps']:,} steps and {done['images_seen']:,} images{took}{speed}"
             f"{_ENDED.get(done.get('stopped', ''), '')}{best}."

@@ -75,7 +75,7 @@ def train(
 def _print_result(run: Any) -> None:
     for split, scores in run.metrics.items():
         low, high = scores["accuracy_interval"]
-        chosen = " (the epoch was chosen on it)" if split == "val" else ""
+        chosen = " (the epoch was chosen on it)" if split == "val" and run.keeps == "best" else ""
         print(
             f"{split} accuracy {scores['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}, "
             f"{scores['correct']} of {scores['n']} images{chosen}"

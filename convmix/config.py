@@ -107,6 +107,7 @@ class Schedule:
     cooldown_epochs: int = _setting(0, "epochs at min_lr after the cosine, on top of epochs")
     step_size: int = _setting(20_000, "step schedule: optimiser steps between two drops")
     step_gamma: float = _setting(0.1, "step schedule: factor of a drop")
+    keep: Literal["best", "last"] = _setting("best", "weights to keep: of the best validation epoch, or of the last")
     patience: int = _setting(0, "stop after so many epochs without better validation accuracy; 0 is off")
     budget: str | None = _setting(None, "wall-clock limit such as 10m or 1h30m; the schedule is fitted to it")
 

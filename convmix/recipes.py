@@ -146,7 +146,7 @@ def digits(facts: DataFacts) -> Run:
         source="convmix: scikit-learn's 8x8 digits, on a laptop in about a minute",
         data=replace(base.data, size=(8, 8), crop_pct=1.0, in_chans=1, test_fraction=0.2),
         augment=Augment(pad=1),
-        schedule=Schedule(schedule="triangular", epochs=30),
+        schedule=Schedule(schedule="triangular", epochs=30, keep="last"),
     )
 
 

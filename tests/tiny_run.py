@@ -47,7 +47,7 @@ def hand_made_info(spec: str = "photos") -> dict[str, Any]:
         },
         "metrics": {"val": scores | {"accuracy": 0.9, "loss": 0.5}, "test": scores},
         "training": {
-            "epochs_done": 3, "steps": 120, "images_seen": 7680, "elapsed_s": 75.2, "images_per_s": 512.0, "best_epoch": 2,
+            "epochs_done": 3, "steps": 120, "images_seen": 7680, "elapsed_s": 75.2, "images_per_s": 512.0, "kept_epoch": 2,
             "stopped": "early stopping", "precision": "fp32", "processes": 1,
         },
         "machine": {"device": "cpu", "name": "a processor", "cores": 2},

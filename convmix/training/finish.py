@@ -1,4 +1,4 @@
-"""After the last step: the best weights are tested once, and the model directory is completed.
+"""After the last step: the kept weights are tested once, and the model directory is completed.
 
 The test split is opened here and nowhere before, so nothing can have been chosen by it.
 """
@@ -34,6 +34,7 @@ class TrainResult:
     path: Path  # the model directory
     metrics: dict[str, Any]  # split -> scores
     stopped: str  # "epochs", "budget" or "early stopping"
+    keeps: str  # "best" or "last"
 
 
 def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> None:
@@ -46,13 +47,13 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
 
 
 def finish(t: Training) -> TrainResult:
-    """Test the best weights and write what people read; returns on every process."""
+    """Test the kept weights and write what people read; returns on every process."""
     from safetensors.torch import load_file
 
     job = t.job
-    best = load_file(job.out / "model.safetensors")
-    t.judged_model.load_state_dict(best)
-    metrics = {"val": t.position.best_metrics} if t.position.best_metrics else {}
+    kept = load_file(job.out / "model.safetensors")
+    t.judged_model.load_state_dict(kept)
+    metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
     if "test" in job.splits:
         metrics["test"] = validate(t, "test")
     if t.accelerator.is_main_process:
@@ -65,7 +66,7 @@ def finish(t: Training) -> TrainResult:
         write_bytes(job.out / "README.md", model_card(info, config).encode())
         write_json(job.out / "record.json", _record(t, metrics))
     t.accelerator.wait_for_everyone()
-    return TrainResult(job.out, metrics, t.position.stopped)
+    return TrainResult(job.out, metrics, t.position.stopped, job.run.schedule.keep)
 
 
 def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
             "images_seen": p.images_seen,
             "elapsed_s": p.elapsed_s,
             "images_per_s": p.images_seen / p.train_s if p.train_s else None,
-            "best_epoch": p.best_epoch,
+            "kept_epoch": p.kept_epoch,
             "stopped": p.stopped,
             "precision": t.precision,
             "processes": t.accelerator.num_processes,

@@ -56,12 +56,12 @@ class TrainingLog:
             self.bar = self.progress.add_task("", total=total, numbers="")
         self.progress.update(self.bar, description=f"epoch {epoch}/{epochs}", completed=step, total=total, numbers=numbers)
 
-    def epoch(self, row: dict[str, Any], history: list[dict[str, Any]], *, epochs: int, best: bool) -> None:
+    def epoch(self, row: dict[str, Any], history: list[dict[str, Any]], *, epochs: int, kept: bool) -> None:
         """A line for people, curves.csv and curves.png for later, scalars for the tracker."""
         if not self.speaks:
             return
         val = f"  val loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.2%}" if row.get("val_loss") is not None else ""
-        star = "  best" if best else ""
+        star = "  kept" if kept else ""
         self.say(
             f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}{val}"
             f"  {row['images_per_s']:.0f} images/s  {clock(row['elapsed_s'])}{star}"

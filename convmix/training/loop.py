@@ -158,7 +158,7 @@ def look_at_losses(t: Training) -> None:
 
 
 def end_epoch(t: Training) -> None:
-    """Validate, keep the best weights, write a row of the history, save."""
+    """Validate, keep the weights if they are to be kept, write a row of the history, save."""
     look_at_losses(t)
     p, job = t.position, t.job
     elapsed_s = time.monotonic() - t.started
@@ -171,15 +171,17 @@ def end_epoch(t: Training) -> None:
     score = metrics.get(job.task.score_name)
     better = score is None or p.best_score is None or score > p.best_score
     p.stale_epochs = 0 if better else p.stale_epochs + 1
-    best = better or score == p.best_score  # of equals the later one: the rate was lower
-    if best:
-        p.best_score, p.best_epoch, p.best_metrics = score, row["epoch"], metrics
+    keep = better or score == p.best_score or job.run.schedule.keep == "last"  # of equals the later one: the rate was lower
+    if better:
+        p.best_score = score
+    if keep:
+        p.kept_epoch, p.kept_metrics = row["epoch"], metrics
         if t.accelerator.is_main_process:
             save_weights(job.out, t.judged_model)
     if 0 < job.run.schedule.patience <= p.stale_epochs:
         p.stopped = "early stopping"
     p.epoch_loss, p.epoch_correct, p.epoch_images = 0.0, 0, 0
-    t.log.epoch(row, p.history, epochs=p.plan.epochs, best=best)
+    t.log.epoch(row, p.history, epochs=p.plan.epochs, kept=keep)
     save(t)
 
 

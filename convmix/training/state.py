@@ -26,8 +26,8 @@ class Position:
     elapsed_s: float = 0.0  # wall clock of all sittings, scan and validation included
     train_s: float = 0.0  # of which in training steps
     best_score: float | None = None
-    best_epoch: int | None = None
-    best_metrics: dict[str, Any] = field(default_factory=dict)  # validation scores of the kept weights
+    kept_epoch: int | None = None  # whose weights are in the model directory
+    kept_metrics: dict[str, Any] = field(default_factory=dict)  # their validation scores
     stale_epochs: int = 0  # epochs since the best one
     stopped: str = ""  # why the training is over; empty while it runs
     epoch_loss: float = 0.0  # sums over the current epoch, for the line of the history

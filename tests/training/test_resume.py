@@ -20,8 +20,8 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def command(data: Path, out: Path, *more: str) -> list[str]:
-    options = [f"--{k.replace('_', '-')}={v}" if v is not True else f"--{k}" for k, v in SETTINGS.items()]
+def command(data: Path, out: Path, *more: str, **changed: object) -> list[str]:
+    options = [f"--{k.replace('_', '-')}={v}" if v is not True else f"--{k}" for k, v in {**SETTINGS, **changed}.items()]
     return [sys.executable, "-m", "convmix", "train", str(data), "--out", str(out), *options, *more]
 
 
@@ -68,7 +68,7 @@ def test_signals_save_and_print_the_command_that_resumes(
     photos: Path, tmp_path: Path, uninterrupted: tuple[Path, float], number: signal.Signals
 ) -> None:
     out = tmp_path / "run"
-    process = subprocess.Popen(command(photos, out, "--epochs=4000"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(photos, out, epochs=4000), stderr=subprocess.PIPE, text=True)
     while not (out / "curves.csv").exists():
         assert process.poll() is None
         time.sleep(0.05)

@@ -122,6 +122,20 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_
         torch.testing.assert_close(one[name], three[name], rtol=1e-4, atol=1e-5)
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for(photos: Path, tmp_path: Path) -> None:
+    """The second half of a rate this large undoes what was learned, so best and last differ."""
+    info = {}
+    for keep in ("best", "last"):
+        train(photos, tmp_path / keep, epochs=6, optimizer="sgd", lr=2.0, clip_grad=0.0, schedule="constant", keep=keep)
+        info[keep] = json.loads((tmp_path / keep / "convmix.json").read_text())
+    scores = [row["val_accuracy"] for row in history(tmp_path / "best")]
+    kept = info["best"]["training"]["kept_epoch"]
+    assert info["best"]["metrics"]["val"]["accuracy"] == max(scores) == scores[kept - 1]
+    assert max(scores) not in scores[kept:]  # of equals the later one
+    assert info["last"]["training"]["kept_epoch"] == 6
+    assert info["last"]["metrics"]["val"]["accuracy"] == scores[-1]
+
+
 def test_early_stopping_waits_for_patience(photos: Path, tmp_path: Path) -> None:
     run = train(photos, tmp_path / "run", epochs=50, lr=0.0, patience=2)
     assert run.stopped == "early stopping"
