@@ -17,7 +17,12 @@ from rich.markup import escape
 from convmix.config import settings
 from convmix.errors import ConfigError, ConvmixError, did_you_mean
 
-app = App(name="convmix", help="The home of the convolutional mixers: ConvMixer, multi-scale ConvMixer, ConvMLP.", help_format="rich")
+app = App(
+    name="convmix",
+    help="The home of the convolutional mixers: ConvMixer, multi-scale ConvMixer, ConvMLP.",
+    help_format="rich",
+    result_action="return_value",
+)
 GROUPS = {
     "": "Run",
     "net": "Model",

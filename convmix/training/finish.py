@@ -114,7 +114,7 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "recipe": job.run.recipe,
         "settings": {k: _text(v) for k, v in job.overrides.items()},
         "budget_s": parse_duration(job.run.schedule.budget) if job.run.schedule.budget else None,
-        "epochs_done": p.images_seen / max(1, job.data["counts"]["train"]),
+        "epochs_done": p.step / p.plan.steps_per_epoch,
         "images_seen": p.images_seen,
         "elapsed_s": time.monotonic() - t.started,
         "train_elapsed_s": p.train_s,
