@@ -92,12 +92,12 @@ def predictions_picture(
     counts = (len(predicted), len(probabilities), n if truth is None else len(truth))
     if counts != (n, n, n):
         raise ValueError(f"{n} images with {counts[0]} predictions, {counts[1]} probabilities and {counts[2]} true labels")
-    columns = _columns(n)
+    columns = _columns(n, widest=6 if max(map(len, labels)) > 10 else 8)
     rows = math.ceil(n / columns)
     cell_in = min(WIDTH_IN / columns, 3.0)
     picture_in = cell_in - 0.12
     height_in = picture_in * images.shape[2] / images.shape[3]
-    caption_in = 0.42 if truth is not None else 0.24
+    caption_in = 0.58 if truth is not None else 0.42
     figure = Figure(figsize=(WIDTH_IN, 0.45 + rows * (height_in + caption_in + 0.1)), dpi=DPI)
     total_in = figure.get_figheight()
     left_in = (WIDTH_IN - columns * cell_in) / 2
@@ -112,23 +112,24 @@ def predictions_picture(
         true_label = label if truth is None else labels[int(truth[i])]
         wrong = true_label != label
         _frame(axes, wrong=wrong)
-        share = f", {100 * float(probabilities[i]):.0f} %"
         letters = int(picture_in * (12.0 if wrong else 14.5))  # that fit beneath an image at 8.5 points, bold or not
-        said = ("✗ " if wrong else "") + _shorten(label, letters - len(share) - 2 * wrong) + share
+        said = ("✗ " if wrong else "") + _shorten(label, letters - 2 * wrong)
+        share = f"{100 * float(probabilities[i]):.0f} %"
         centre = (box[0] + picture_in / 2) / WIDTH_IN
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8.5, "parse_math": False}
         figure.text(
             centre, (bottom_in - 0.05) / total_in, said, color=ORANGE if wrong else "black", weight="bold" if wrong else "normal", **style
         )
+        figure.text(centre, (bottom_in - 0.21) / total_in, share, color="black", **style)
         if wrong:
-            figure.text(centre, (bottom_in - 0.21) / total_in, "true: " + _shorten(true_label, letters - 4), color="black", **style)
+            figure.text(centre, (bottom_in - 0.37) / total_in, "true: " + _shorten(true_label, letters - 4), color="black", **style)
     return _png(figure)
 
 
-def _columns(n: int) -> int:
-    """Columns of a grid somewhat wider than high, 4 to 8 where there are as many images, with few empty places."""
+def _columns(n: int, *, widest: int) -> int:
+    """Columns of a grid somewhat wider than high, 4 to `widest` where there are as many images, with few empty places."""
     near = round(math.sqrt(1.5 * n))
-    fitting = [c for c in (near, near + 1, near - 1) if 4 <= c <= 8] or [max(4, min(8, near))]
+    fitting = [c for c in (near, near + 1, near - 1) if 4 <= c <= widest] or [max(4, min(widest, near))]
     return min(n, min(fitting, key=lambda c: -n % c))
 
 

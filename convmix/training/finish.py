@@ -24,7 +24,7 @@ from convmix.inference import run_model
 from convmix.models.describe import describe
 from convmix.training.loop import Training, validate
 
-PICTURED = 32  # test images in predictions.png
+PICTURED = 30  # test images in predictions.png
 
 
 @dataclass(frozen=True)
