@@ -139,12 +139,12 @@ def default(facts: DataFacts) -> Run:
 
 
 def digits(facts: DataFacts) -> Run:
-    base = default(facts)
+    base = default(facts)  # its split is one that was not looked at while these settings were found (LOG.md)
     return replace(
         base,
         model="convmixer_96_6_k3_p1",
         source="convmix: scikit-learn's 8x8 digits, on a laptop in about a minute",
-        data=replace(base.data, size=(8, 8), crop_pct=1.0, in_chans=1, test_fraction=0.2),
+        data=replace(base.data, size=(8, 8), crop_pct=1.0, in_chans=1, test_fraction=0.2, split_seed=7),
         augment=Augment(pad=1),
         schedule=Schedule(schedule="triangular", epochs=30, keep="last"),
     )
