@@ -141,7 +141,7 @@ def results_page(records: Sequence[Record]) -> str:
     head = """# Results
 
 Written by `make results` from the run records in [benchmarks/results](benchmarks/results/README.md); not edited by hand. `make show` runs
-the experiments again. Every accuracy is on test images that were used for nothing else, at the end of one run with one seed; the interval
+the experiments again. Every accuracy is on test images that the run used for nothing else, at its end, with one seed; the interval
 is Wilson's 95 % interval for a share and says nothing about the spread between seeds.
 """
     return "\n".join([head, summary(records), "", *map(section, records)]).rstrip("\n") + "\n"
