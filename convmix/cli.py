@@ -175,8 +175,8 @@ def predict(
         if name.startswith("--") and not Path(name).exists():
             options = [f"--{parameter.replace('_', '-')}" for parameter in inspect.signature(predict).parameters]
             raise ConfigError(f"unknown option {name}{did_you_mean(name, options)}")
-    rows = prediction.predict_to(
-        run, files, output=output, format=format, top=top, batch_size=batch_size, device=device, precision=precision
+    rows = prediction.predict(
+        run, files, output=output or "-", format=format, top=top, batch_size=batch_size, device=device, precision=precision
     )
     if all(row.error for row in rows):
         sys.exit(1)

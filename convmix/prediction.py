@@ -120,27 +120,6 @@ def predict(
     return predictions
 
 
-def predict_to(
-    run: str | Path | Artifact,
-    files: Sequence[str | Path],
-    *,
-    output: str | Path | None = None,
-    format: str | None = None,
-    top: int = 1,
-    batch_size: int = 32,
-    device: str | None = None,
-    precision: str = "auto",
-    workers: int | None = None,
-    recursive: bool = True,
-) -> list[Prediction]:
-    """`predict` whose rows go to standard output where no output is given: the command line's form."""
-    to = "-" if output is None else output
-    return predict(
-        run, files, output=to, format=format, top=top, batch_size=batch_size, device=device, precision=precision, workers=workers,
-        recursive=recursive,
-    )  # fmt: skip
-
-
 def predict_stream(
     run: str | Path | Artifact,
     files: Sequence[str | Path],

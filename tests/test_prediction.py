@@ -16,7 +16,7 @@ from tiny_run import LABELS, make_run, write_folder, write_image
 from convmix.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.files import find_files
-from convmix.prediction import FORMATS, Prediction, encode, predict, predict_stream, predict_to
+from convmix.prediction import FORMATS, Prediction, encode, predict, predict_stream
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_a_table_shows_every_file_on_one_line_and_no_control_characters() -> Non
 
 @pytest.mark.slow  # a process of its own
 def test_rows_go_to_standard_output(run: Artifact, images: Path) -> None:
-    code = "import sys; from convmix.prediction import predict_to; predict_to(sys.argv[1], ['-'], format='csv')"
+    code = "import sys; from convmix.prediction import predict; predict(sys.argv[1], ['-'], output='-', format='csv')"
     done = subprocess.run(
         [sys.executable, "-c", code, str(run.path)], input=f"{images / '0.png'}\n", capture_output=True, text=True, check=True, timeout=120
     )
@@ -249,7 +249,7 @@ def test_rows_go_to_standard_output(run: Artifact, images: Path) -> None:
 
 
 def test_the_format_is_asked_for_or_told_by_the_suffix(run: Artifact, images: Path, tmp_path: Path) -> None:
-    predict_to(run, [images / "0.png"], output=tmp_path / "a.txt", format="jsonl")
+    predict(run, [images / "0.png"], output=tmp_path / "a.txt", format="jsonl")
     assert json.loads((tmp_path / "a.txt").read_text())["name"] == str(images / "0.png")
     with pytest.raises(ConfigError, match=r"format: jsnol is not one of .*, did you mean jsonl"):
         predict(run, [images], format="jsnol")
