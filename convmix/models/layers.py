@@ -12,10 +12,10 @@ import torch
 from timm.layers import SelectAdaptivePool2d
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from convmix.errors import ModelError, did_you_mean
+from convmix.ops.depthwise import depthwise_conv2d
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 Level = Callable[[Tensor], Tensor]
@@ -38,30 +38,15 @@ def check_positive(owner: str, **values: int) -> None:
 class DepthwiseConv2d(nn.Conv2d):
     """One k x k filter per channel at stride 1, output as large as the input: B,C,H,W -> B,C,H,W.
 
-    The same numbers and state-dict keys as `nn.Conv2d(dim, dim, k, groups=dim, padding="same")`. Odd kernels pad in integers, because
-    exporters and operation counters mishandle padding="same"; even ones pad one pixel more on the right and below, as "same" does.
+    The same numbers and state-dict keys as `nn.Conv2d(dim, dim, k, groups=dim, padding="same")`; even kernels pad one pixel more on the
+    right and below, as "same" does. The operator has fast gradients where the device has kernels for them.
     """
 
     def __init__(self, dim: int, kernel_size: int, *, bias: bool = True) -> None:
         super().__init__(dim, dim, kernel_size, groups=dim, padding=kernel_size // 2 if kernel_size % 2 else 0, bias=bias)
-        before = (kernel_size - 1) // 2
-        self.even_padding = () if kernel_size % 2 else (before, kernel_size // 2, before, kernel_size // 2)  # left right top bottom
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.even_padding:
-            return super().forward(F.pad(input, self.even_padding))  # B,C,H,W -> B,C,H+k-1,W+k-1 -> B,C,H,W
-        return super().forward(input)
-
-
-class Residual(nn.Module):
-    """fn(x) + x"""
-
-    def __init__(self, fn: nn.Module) -> None:
-        super().__init__()
-        self.fn = fn
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fn(x) + x
+        return depthwise_conv2d(input, self.weight, self.bias)
 
 
 def checkpointed(block: nn.Module, x: Tensor) -> Tensor:

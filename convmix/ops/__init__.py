@@ -1,0 +1,1 @@
+"""The operators the models are made of. Imported for its effect: it registers them with PyTorch."""

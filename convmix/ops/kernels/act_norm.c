@@ -1,0 +1,196 @@
+/* Activation, then BatchNorm over the rows, with an optional residual: forward and backward in two passes each over the saved input.
+ *
+ * Compiled with -DGELU or -DRELU and -DSTORAGE_<type>. u, y, dy, du: rows,C of the storage type with C contiguous; everything per channel is of the
+ * compute type. The activation is computed again in every pass, which costs less than the memory traffic of keeping it.
+ */
+#include "lanes.h"
+#include "activation.h"
+#include <stdlib.h>
+
+#define GROUPS 64 /* parts of the rows that are summed on their own: more than any processor of today needs threads */
+#define BLOCK 64 /* rows between two additions to a group's sums: short sums are accurate, and their rows stay in the cache */
+
+INLINE vec load_lanes(const stored *p, int64_t lanes) { return lanes == LANES ? load(p) : load_some(p, lanes); }
+
+INLINE void store_lanes(stored *p, vec v, int64_t lanes) {
+    if (lanes == LANES)
+        store(p, v);
+    else
+        store_some(p, v, lanes);
+}
+
+INLINE vec load_real(const real *p, int64_t lanes) {
+    vec v = {0};
+    memcpy(&v, p, (size_t)lanes * sizeof *p);
+    return v;
+}
+
+INLINE void add_to(real *p, vec v, int64_t lanes) {
+    vec sum = load_real(p, lanes) + v;
+    memcpy(p, &sum, (size_t)lanes * sizeof *p);
+}
+
+/* Calls body(from, to, c, lanes) for blocks of rows and LANES channels; a macro because C has no closures. */
+#define FOR_BLOCKS(first, last, channels)                                                                                 \
+    for (int64_t from = (first), to; from < (last); from = to)                                                            \
+        if ((to = from + BLOCK < (last) ? from + BLOCK : (last)), 1)                                                      \
+            for (int64_t c = 0, lanes; c < (channels) && ((lanes = (channels) - c < LANES ? (channels) - c : LANES), 1); c += LANES)
+
+/* The mean of act(u) over the first rows. The moments are taken about it: about zero, a mean far above the spread would swallow the spread. */
+static void first_mean(const stored *u, real *about, int64_t rows, int64_t channels) {
+    memset(about, 0, (size_t)channels * sizeof *about);
+    FOR_BLOCKS(0, rows < BLOCK ? rows : BLOCK, channels) {
+        vec s = {0};
+        for (int64_t r = from; r < to; r++) s += act(load_lanes(u + r * channels + c, lanes));
+        add_to(about + c, s / splat((real)(to - from)), lanes);
+    }
+}
+
+/* Adds up the groups: out[0,c] and out[1,c] are the means over all rows. */
+static void combine(const real *partial, double *out, int64_t rows, int64_t channels, int64_t groups) {
+    for (int64_t i = 0; i < 2 * channels; i++) {
+        double sum = 0;
+        for (int64_t g = 0; g < groups; g++) sum += partial[g * 2 * channels + i];
+        out[i] = sum / (double)rows;
+    }
+}
+
+/* The sums of a and a^2 for one group of rows, a being act(u) - about. */
+static void moments(const stored *u, const real *about, real *sums, int64_t first, int64_t last, int64_t channels) {
+    memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
+    FOR_BLOCKS(first, last, channels) {
+        vec s = {0}, q = {0}, origin = load_real(about + c, lanes);
+        for (int64_t r = from; r < to; r++) {
+            vec a = act(load_lanes(u + r * channels + c, lanes)) - origin;
+            s += a;
+            q += a * a;
+        }
+        add_to(sums + c, s, lanes);
+        add_to(sums + channels + c, q, lanes);
+    }
+}
+
+/* The sums of dy and dy * (act(u) - mean) for one group of rows. */
+static void slope_moments(const stored *u, const stored *dy, const real *mean, real *sums, int64_t first, int64_t last, int64_t channels) {
+    memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
+    FOR_BLOCKS(first, last, channels) {
+        vec s = {0}, p = {0}, origin = load_real(mean + c, lanes);
+        for (int64_t r = from; r < to; r++) {
+            int64_t i = r * channels + c;
+            vec d = load_lanes(dy + i, lanes);
+            s += d;
+            p += d * (act(load_lanes(u + i, lanes)) - origin);
+        }
+        add_to(sums + c, s, lanes);
+        add_to(sums + channels + c, p, lanes);
+    }
+}
+
+/* y = act(u) * scale + shift, and + residual where that is not NULL. */
+static void normalise(const stored *u, const stored *residual, const real *scale, const real *shift, stored *y, int64_t first, int64_t last,
+                      int64_t channels) {
+    FOR_BLOCKS(first, last, channels) {
+        vec a = load_real(scale + c, lanes), b = load_real(shift + c, lanes);
+        if (residual)
+            for (int64_t r = from; r < to; r++) {
+                int64_t i = r * channels + c;
+                store_lanes(y + i, act(load_lanes(u + i, lanes)) * a + b + load_lanes(residual + i, lanes), lanes);
+            }
+        else
+            for (int64_t r = from; r < to; r++) {
+                int64_t i = r * channels + c;
+                store_lanes(y + i, act(load_lanes(u + i, lanes)) * a + b, lanes);
+            }
+    }
+}
+
+/* du = act'(u) * (of_dy * dy + of_act * (act(u) - mean) + constant) */
+static void input_slope(const stored *u, const stored *dy, const real *mean, const real *of_dy, const real *of_act, const real *constant,
+                        stored *du, int64_t first, int64_t last, int64_t channels) {
+    FOR_BLOCKS(first, last, channels) {
+        vec p = load_real(of_dy + c, lanes), q = load_real(of_act + c, lanes), k = load_real(constant + c, lanes);
+        vec origin = load_real(mean + c, lanes);
+        for (int64_t r = from; r < to; r++) {
+            int64_t i = r * channels + c;
+            vec slope, a = act_and_slope(load_lanes(u + i, lanes), &slope);
+            store_lanes(du + i, slope * (p * load_lanes(dy + i, lanes) + q * (a - origin) + k), lanes);
+        }
+    }
+}
+
+/* y = (act(u) - mean) / sqrt(var + eps) * weight + bias, and + residual where that is not NULL; mean and biased var of act(u) over the rows.
+ *
+ * The rows are cut into GROUPS whatever the number of threads, and summed in a fixed order, so the bits never change. 0, or -1 without memory. */
+int forward(const stored *u, const stored *residual, const real *weight, const real *bias, double eps, stored *y, real *mean, real *var,
+            int64_t rows, int64_t channels, int threads) {
+    real *partial = malloc((size_t)(GROUPS * 2 * channels) * sizeof(real)), *about = malloc((size_t)(3 * channels) * sizeof(real));
+    double *means = malloc((size_t)(2 * channels) * sizeof(double));
+    int ready = partial && about && means;
+    if (ready) {
+        real *scale = about + channels, *shift = scale + channels;
+        first_mean(u, about, rows, channels);
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t g = 0; g < GROUPS; g++)
+                moments(u, about, partial + g * 2 * channels, g * rows / GROUPS, (g + 1) * rows / GROUPS, channels);
+#pragma omp single
+            {
+                combine(partial, means, rows, channels, GROUPS);
+                for (int64_t c = 0; c < channels; c++) {
+                    double spread = means[channels + c] - means[c] * means[c];
+                    spread = spread < 0 ? 0 : spread;
+                    double centre = about[c] + means[c], factor = weight[c] / sqrt(spread + eps);
+                    mean[c] = (real)centre;
+                    var[c] = (real)spread;
+                    scale[c] = (real)factor;
+                    shift[c] = (real)(bias[c] - centre * factor);
+                }
+            }
+#pragma omp for schedule(static)
+            for (int64_t g = 0; g < GROUPS; g++)
+                normalise(u, residual, scale, shift, y, g * rows / GROUPS, (g + 1) * rows / GROUPS, channels);
+        }
+    }
+    free(partial);
+    free(about);
+    free(means);
+    return ready ? 0 : -1;
+}
+
+/* The gradients of u, weight and bias from dy; mean and var as `forward` gave them. 0, or -1 without memory. */
+int backward(const stored *dy, const stored *u, const real *weight, const real *mean, const real *var, double eps, stored *du, real *dweight,
+             real *dbias, int64_t rows, int64_t channels, int threads) {
+    real *partial = malloc((size_t)(GROUPS * 2 * channels) * sizeof(real)), *of_dy = malloc((size_t)(3 * channels) * sizeof(real));
+    double *means = malloc((size_t)(2 * channels) * sizeof(double));
+    int ready = partial && of_dy && means;
+    if (ready) {
+        real *of_act = of_dy + channels, *constant = of_act + channels;
+#pragma omp parallel num_threads(threads)
+        {
+#pragma omp for schedule(static)
+            for (int64_t g = 0; g < GROUPS; g++)
+                slope_moments(u, dy, mean, partial + g * 2 * channels, g * rows / GROUPS, (g + 1) * rows / GROUPS, channels);
+#pragma omp single
+            {
+                combine(partial, means, rows, channels, GROUPS);
+                for (int64_t c = 0; c < channels; c++) {
+                    double inverse = 1 / sqrt(var[c] + eps), of_normed = means[channels + c] * inverse;
+                    double factor = weight[c] * inverse;
+                    of_dy[c] = (real)factor;
+                    of_act[c] = (real)(-factor * inverse * of_normed);
+                    constant[c] = (real)(-factor * means[c]);
+                    dweight[c] = (real)(of_normed * (double)rows);
+                    dbias[c] = (real)(means[c] * (double)rows);
+                }
+            }
+#pragma omp for schedule(static)
+            for (int64_t g = 0; g < GROUPS; g++)
+                input_slope(u, dy, mean, of_dy, of_act, constant, du, g * rows / GROUPS, (g + 1) * rows / GROUPS, channels);
+        }
+    }
+    free(partial);
+    free(of_dy);
+    free(means);
+    return ready ? 0 : -1;
+}
