@@ -55,6 +55,7 @@ class Data:
     max_pixels: int = _setting(100_000_000, "an image with more pixels counts as broken")
     balanced: bool = _setting(False, "draw every class equally often")
     workers: int | None = _setting(None, "processes that decode and augment (None: by the number of cores)")
+    cache_gib: float = _setting(4.0, "GiB for decoded images, at most a quarter of the free memory; a split is kept whole or not at all")
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,7 @@ def validate(run: Run) -> None:
         "optim.lr": 0, "optim.weight_decay": 0, "optim.clip_grad": 0, "augment.mixup": 0, "augment.cutmix": 0,
         "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0, "schedule.min_lr": 0,
         "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0, "data.workers": 0,
+        "data.cache_gib": 0,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",

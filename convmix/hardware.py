@@ -1,6 +1,7 @@
-"""Which device computes, in which precision, and what machine that was."""
+"""Which device computes, in which precision, how much memory is free, and what machine that was."""
 
 import contextlib
+import ctypes
 import os
 import platform
 from pathlib import Path
@@ -41,6 +42,48 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
     if precision not in dtypes:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtypes[precision])
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that may still be taken: of the machine, and of the container where that has a limit; 0 where no /proc tells (Linux has it).
+
+    root: where /proc and /sys are.
+    """
+    amounts = _numbers(root / "proc/meminfo")
+    free = amounts.get("MemAvailable", 0) * 1024
+    for folder, limit, used, reclaimable in (
+        ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        try:
+            of_container = int((root / folder / limit).read_text()) - int((root / folder / used).read_text())
+        except (OSError, ValueError):  # not this version of cgroups, or "max": no limit
+            continue
+        free = min(free, max(0, of_container + _numbers(root / folder / "memory.stat").get(reclaimable, 0)))
+    return free
+
+
+def _numbers(table: Path) -> dict[str, int]:
+    """The first number on each line of a table of the kernel, by the line's name; empty where there is no such table."""
+    try:
+        lines = [line.replace(":", " ").split() for line in table.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def keep_freed_memory() -> None:
+    """Lets the process keep the memory of freed tensors for the next ones, where the C library is glibc.
+
+    A training step frees and takes the same hundreds of MiB again. glibc gives large blocks back to the system each time, and the system
+    clears every page anew: 15 to 20 % of a training step on the CPU where this was measured (LOG.md).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    libc = ctypes.CDLL(None)
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

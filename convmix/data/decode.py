@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-_MODES = {3: "RGB", 1: "L", 4: "RGBA"}
+MODES = {3: "RGB", 1: "L", 4: "RGBA"}  # in_chans -> the mode of an 8-bit picture
 Image = PIL.Image.Image | np.ndarray  # an ndarray is H,W,C float32
 
 # Formats that hold pictures and are decoded in process; EPS, say, would start Ghostscript. HEIF only where pillow-heif is registered.
@@ -72,7 +72,7 @@ def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
     if data.startswith(_NPY_MAGIC):
         return _array_in_range(_bands_last(_read_npy(data, max_pixels), in_chans))
     is_tiff = data.startswith(_TIFF_MAGIC)
-    if is_tiff and in_chans not in _MODES:
+    if is_tiff and in_chans not in MODES:
         return _array_in_range(_read_tiff(data, in_chans, max_pixels))
     try:
         im: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=_formats(data))
@@ -85,9 +85,9 @@ def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
     _check_size(im.height, im.width, max_pixels)
     im.load()
     im = _upright(im)
-    if in_chans not in _MODES:
+    if in_chans not in MODES:
         return _array_in_range(_bands_last(np.asarray(im), in_chans))
-    return _in_mode(im, _MODES[in_chans])
+    return _in_mode(im, MODES[in_chans])
 
 
 def _read(path: str | Path) -> bytes:

@@ -1,6 +1,8 @@
 """Examples -> batches, the same ones whatever the number of worker processes, from any step of any epoch.
 
-    order of the epoch = f(seed, epoch) -> global batches -> this rank's slice -> load + augment, seeded per example -> Batch
+    order of the epoch = f(seed, epoch) -> global batches -> this rank's slice
+    worker:  read or found in memory -> changed, seeded per example -> pixels of a batch, 8 bits wherever possible
+    trainer: -> on the device -> normalised -> Batch
 
 An example's augmentation is a pure function of (seed, epoch, index, how often the epoch has shown it before).
 """
@@ -18,11 +20,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from convmix.data.decode import BadImage
+from convmix.data.decode import BadImage, Image
+from convmix.data.memory import Memory
 from convmix.data.transforms import Loads
 from convmix.errors import DataError
 
@@ -44,22 +48,13 @@ class Labelled(Protocol):
 class Batch:
     """One rank's part of a global batch; without images where all of them were broken."""
 
-    images: Tensor  # n,C,H,W float32, normalised
+    images: Tensor  # n,C,H,W float32, normalised, on the device that was asked for
     targets: Tensor  # n int64
     indices: Tensor  # n int64, positions in the split
     bad: tuple[tuple[int, str], ...]  # (index, reason) of the examples left out
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The batch on `device`; the copy overlaps with computation where the memory is pinned."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "targets", "indices")}
-        return replace(self, **moved)
-
-    def pin_memory(self) -> "Batch":
-        """For torch's loader on machines with a GPU."""
-        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -85,11 +80,15 @@ def train_batches(
     world: int = 1,
     workers: int | None = None,
     balanced: bool = False,
+    memory: Memory | None = None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
     """One epoch of shuffled batches, from `start_step` on; earlier steps cost nothing.
 
     `batch_size` counts the images of all ranks. The last incomplete batch is left out unless it is the only one.
     `balanced` draws every class equally often, repeating the images of rare classes; the number of steps stays.
+    `memory`, of these examples and this transform alone, spares the next epochs the decoding; it changes no batch.
+    The images come normalised, on `device`.
     Raises DataError for an empty split.
     """
     if not len(examples):
@@ -98,16 +97,29 @@ def train_batches(
     keys = list(zip(order.tolist(), _times_seen_before(order).tolist(), strict=True))
     steps = range(start_step, steps_per_epoch(len(keys), batch_size))
     batches = [_slice(keys[s * batch_size : (s + 1) * batch_size], rank, world) for s in steps]
-    return _iterate(_Task(examples, transform, seed, epoch), batches, default_workers(world) if workers is None else workers)
+    task = _Task(examples, transform, seed, epoch, memory)
+    return _iterate(task, batches, default_workers(world) if workers is None else workers, device)
 
 
 def eval_batches(
-    examples: Labelled, preprocess: Loads, *, batch_size: int, rank: int = 0, world: int = 1, workers: int | None = None
+    examples: Labelled,
+    preprocess: Loads,
+    *,
+    batch_size: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int | None = None,
+    memory: Memory | None = None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Every example once, in order: rank r takes examples r, r + world, ... in batches of `batch_size` of its own."""
+    """Every example once, in order: rank r takes examples r, r + world, ... in batches of `batch_size` of its own.
+
+    `memory` and `device` as in `train_batches`.
+    """
     keys = [(i, 0) for i in range(rank, len(examples), world)]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
-    return _iterate(_Task(examples, preprocess, 0, 0), batches, default_workers(world) if workers is None else workers)
+    task = _Task(examples, preprocess, 0, 0, memory)
+    return _iterate(task, batches, default_workers(world) if workers is None else workers, device)
 
 
 def epoch_order(labels: np.ndarray, *, seed: int, epoch: int, balanced: bool) -> np.ndarray:
@@ -139,25 +151,63 @@ def _slice(batch: list[Key], rank: int, world: int) -> list[Key]:
     return batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
 
 
-class _Task(Dataset[Batch]):
-    """Keys of one batch -> Batch; travels to the worker processes."""
+@dataclass(frozen=True)
+class _Loaded:
+    """What a worker makes of the keys of one batch: as small as it can be, since it goes from process to process."""
 
-    def __init__(self, examples: Labelled, transform: Loads, seed: int, epoch: int) -> None:
-        self.examples, self.transform, self.seed, self.epoch = examples, transform, seed, epoch
+    pixels: Tensor  # n,H,W,C uint8, to be normalised; or n,C,H,W float32, which is
+    good: list[int]
+    bad: list[tuple[int, str]]
 
-    def __getitems__(self, keys: list[Key]) -> Batch:
-        images, good, bad = [], [], []
+    def pin_memory(self) -> "_Loaded":
+        """For torch's loader on machines with a GPU."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+class _Task(Dataset[_Loaded]):
+    """Keys of one batch -> its pixels; travels to the worker processes."""
+
+    def __init__(self, examples: Labelled, transform: Loads, seed: int, epoch: int, memory: Memory | None) -> None:
+        self.examples, self.transform, self.seed, self.epoch, self.memory = examples, transform, seed, epoch, memory
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Only a forked worker shares the memory; one that is sent the task decodes every image."""
+        return {**self.__dict__, "memory": None}
+
+    def __getitems__(self, keys: list[Key]) -> _Loaded:
+        images: list[Image | Tensor] = []
+        good, bad = [], []
         with _own_randomness():
             for index, repeat in keys:
                 _seed_everything(self.seed, self.epoch, index, repeat)
                 try:
-                    images.append(self.transform.load(self.examples.source(index)))
+                    images.append(self.transform.change(self._image(index)))
                     good.append(index)
                 except BadImage as e:
                     bad.append((index, e.reason))
-        stacked = torch.stack(images) if images else torch.empty(0, *self.transform.shape)  # n,C,H,W
-        targets = torch.from_numpy(np.asarray(self.examples.labels, np.int64)[good])
-        return Batch(stacked, targets, torch.tensor(good, dtype=torch.int64), tuple(bad))
+        return _Loaded(self._stack(images), good, bad)
+
+    def _image(self, index: int) -> Image:
+        if self.memory is None:
+            return self.transform.read(self.examples.source(index))
+        kept = self.memory.find(index)
+        if kept is not None:
+            return kept
+        image = self.transform.read(self.examples.source(index))
+        self.memory.keep(index, image)
+        return image
+
+    def _stack(self, images: list[Image | Tensor]) -> Tensor:
+        channels, height, width = self.transform.shape
+        if not images:
+            return torch.empty(0, channels, height, width)
+        pictures = [x for x in images if isinstance(x, PIL.Image.Image)]
+        if len(pictures) == len(images):
+            x_nhwc = np.empty((len(images), height, width, channels), np.uint8)
+            for pixels_hwc, picture in zip(x_nhwc, pictures, strict=True):
+                pixels_hwc[:] = np.asarray(picture).reshape(height, width, channels)
+            return torch.from_numpy(x_nhwc)
+        return torch.stack([x if isinstance(x, Tensor) else self.transform.normalise(x) for x in images])  # n,C,H,W
 
 
 def _seed_everything(seed: int, epoch: int, index: int, repeat: int) -> None:
@@ -179,7 +229,17 @@ def _own_randomness() -> Iterator[None]:
         torch.default_generator.set_state(states[2])
 
 
-def _iterate(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[Batch]:
+def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.device | str) -> Iterator[Batch]:
+    labels = np.asarray(task.examples.labels, np.int64)
+    for loaded in _load(task, batches, workers):
+        pixels = loaded.pixels.to(device, non_blocking=True)
+        images = task.transform.normalise_batch(pixels) if pixels.dtype == torch.uint8 else pixels  # n,C,H,W
+        yield Batch(images, torch.from_numpy(labels[loaded.good]), torch.tensor(loaded.good, dtype=torch.int64), tuple(loaded.bad))
+
+
+def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Loaded]:
+    if task.memory is not None:
+        task.memory.open()
     with warnings.catch_warnings():
         # Python 3.12 warns of fork beside threads; torch's idle ones are never used by a worker, which runs on one thread
         warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)

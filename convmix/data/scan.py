@@ -46,6 +46,17 @@ class SplitScan:
     label: np.ndarray  # n int64
     copy: np.ndarray  # n bool: an image of a split made here that is also a training image, or of test and also in val
 
+    @property
+    def kept(self) -> np.ndarray:
+        """n bool: what `clean` leaves."""
+        kept: np.ndarray = self.ok & ~self.copy
+        return kept
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """k,2 int64: height and width of every image that `clean` leaves, in pixels."""
+        return np.stack([self.height, self.width], 1)[self.kept]
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -107,7 +118,7 @@ def clean(source: Source, scan: Scan) -> Source:
 
     A split that nothing is left of disappears.
     """
-    kept = {s: np.flatnonzero(scan.splits[s].ok & ~scan.splits[s].copy) for s in source.splits}
+    kept = {s: np.flatnonzero(scan.splits[s].kept) for s in source.splits}
     splits = {s: e if len(kept[s]) == len(e) else e.select(kept[s]) for s, e in source.splits.items() if len(kept[s])}
     return replace(source, splits=splits)
 

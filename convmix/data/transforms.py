@@ -2,6 +2,7 @@
 
     source -> decode -> image -> geometry (crop | letterbox | stretch) -> normalised C,H,W float32
     training:                 -> random geometry, flips, RandAugment, colour jitter -> normalised -> random erasing
+    loaders:   read .................. change ......................................  normalise: 8-bit pictures a batch at a time
 
 With every setting of `Augment` off, a training image equals what `Preprocess` makes of it. All randomness comes from the global
 generators of `random`, numpy and torch, which the loader seeds for every example.
@@ -9,7 +10,6 @@ generators of `random`, numpy and torch, which the loader seeds for every exampl
 
 import math
 import random
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor
 
@@ -31,15 +30,27 @@ FITS = ("crop", "letterbox", "stretch")
 
 
 class Loads(Protocol):
-    """What the loaders ask of a preprocessing."""
+    """What the loaders ask of a preprocessing, in the order in which they ask it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """C,H,W of what `load` returns."""
+        """C,H,W of the model's input."""
         ...
 
-    def load(self, source: bytes | str | Path) -> Tensor:
-        """One encoded image or file, as the model's input."""
+    def read(self, source: bytes | str | Path) -> Image:
+        """The part that is the same every time, whose result may be kept. Raises BadImage as `decode` does."""
+        ...
+
+    def change(self, image: Image) -> Image | Tensor:
+        """The part that may be random: an image at the input size, or C,H,W float32 where that is normalised already."""
+        ...
+
+    def normalise(self, image: Image) -> Tensor:
+        """An image at the input size -> C,H,W float32."""
+        ...
+
+    def normalise_batch(self, pixels: Tensor) -> Tensor:
+        """N,H,W,C uint8 -> N,C,H,W float32, the same numbers."""
         ...
 
 
@@ -90,7 +101,15 @@ class Preprocess:
 
     def load(self, source: bytes | str | Path) -> Tensor:
         """Encoded bytes or a file -> C,H,W float32, normalised; raises BadImage as `decode` does."""
-        return self(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
+        return self.normalise(self.read(source))
+
+    def read(self, source: bytes | str | Path) -> Image:
+        """Encoded bytes or a file -> the image at the model's input size; raises BadImage as `decode` does."""
+        return self.place(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
+
+    def change(self, image: Image) -> Image:
+        """Evaluation changes nothing."""
+        return image
 
     def place(self, image: Image) -> Image:
         """The image at the model's input size."""
@@ -109,15 +128,17 @@ class Preprocess:
 
     def normalise(self, image: Image) -> Tensor:
         """PIL image or H,W,C float32 -> C,H,W float32, `mean` and `std` applied."""
-        pixels = np.asarray(image)
+        pixels = np.array(image)
         x_hwc = pixels[:, :, None] if pixels.ndim == 2 else pixels
         if x_hwc.shape[2] != self.in_chans:
             raise BadImage(f"{x_hwc.shape[2]} channels, expected {self.in_chans}")
-        scale, shift = self._affine_8bit if pixels.dtype == np.uint8 else self._affine
-        x_chw = np.empty(x_hwc.shape[2:] + x_hwc.shape[:2], np.float32)
-        np.multiply(x_hwc.transpose(2, 0, 1), scale, out=x_chw)
-        x_chw += shift
-        return torch.from_numpy(x_chw)
+        return self.normalise_batch(torch.from_numpy(x_hwc)[None])[0]
+
+    def normalise_batch(self, pixels: Tensor) -> Tensor:
+        """N,H,W,C uint8, or float32 in 0..1 -> N,C,H,W float32, `mean` and `std` applied, on the device of `pixels`."""
+        scale, shift = (torch.from_numpy(a).to(pixels.device) for a in (self._affine_8bit if pixels.dtype == torch.uint8 else self._affine))
+        x_nchw = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        return x_nchw.mul_(scale).add_(shift)
 
     def denormalise(self, x: Tensor) -> Tensor:
         """C,H,W or N,C,H,W model input -> uint8 of the same shape, for pictures."""
@@ -170,12 +191,25 @@ class TrainTransform:
         """C,H,W of the result."""
         return self.preprocess.shape
 
-    def load(self, source: bytes | str | Path) -> Tensor:
-        """Encoded bytes or a file -> C,H,W float32; raises BadImage as `decode` does."""
-        return self(decode(source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels))
+    def read(self, source: bytes | str | Path) -> Image:
+        """Encoded bytes or a file -> the whole image; raises BadImage as `decode` does."""
+        return decode(source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels)
 
     def __call__(self, image: Image) -> Tensor:
-        """PIL image or H,W,C float32 -> C,H,W float32."""
+        """PIL image or H,W,C float32 -> C,H,W float32, normalised."""
+        changed = self.change(image)
+        return changed if isinstance(changed, Tensor) else self.normalise(changed)
+
+    def normalise(self, image: Image) -> Tensor:
+        """As the preprocessing does."""
+        return self.preprocess.normalise(image)
+
+    def normalise_batch(self, pixels: Tensor) -> Tensor:
+        """As the preprocessing does."""
+        return self.preprocess.normalise_batch(pixels)
+
+    def change(self, image: Image) -> Image | Tensor:
+        """The image at the input size, or C,H,W float32 where something is done to normalised pixels."""
         image = self._place(image)
         if self.augment.hflip and random.random() < self.augment.hflip:
             image = geometry.flip(image, vertical=False)
@@ -183,6 +217,8 @@ class TrainTransform:
             image = geometry.flip(image, vertical=True)
         for change in self.picture_changes:
             image = change(image)
+        if not self.tensor_changes:
+            return image
         x = self.preprocess.normalise(image)
         for change in self.tensor_changes:
             x = change(x)
@@ -241,7 +277,15 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> TrainTransfo
         raise ConfigError(f"augment.ratio: {low},{high} is no range of positive numbers, smaller first")
     picture: list[Callable[[Any], Any]] = []
     if augment.randaugment:
-        picture.append(RandAugment(_rand_augment(preprocess, augment)))
+        from convmix.data.randaugment import rand_augment
+
+        if preprocess.in_chans != 3:
+            raise ConfigError(
+                f"augment.randaugment: {augment.randaugment!r} needs RGB images, these have {preprocess.in_chans} channels; "
+                'set randaugment to ""'
+            )
+        interpolation = None if augment.random_interpolation else preprocess.interpolation
+        picture.append(rand_augment(augment.randaugment, size=preprocess.size, mean=preprocess.mean, interpolation=interpolation))
     if augment.color_jitter:
         picture.append(ColorJitter(augment.color_jitter))
     tensor: list[Callable[[Any], Any]] = []
@@ -250,70 +294,6 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> TrainTransfo
 
         tensor.append(RandomErasing(augment.erasing, mode=augment.erasing_mode, device="cpu"))
     return TrainTransform(preprocess, augment, tuple(picture), tuple(tensor))
-
-
-_RAND_PART = re.compile(r"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?|\.\d+)|mstd(\d+(\.\d+)?|inf)|mmax[1-9]\d*|inc[01]|t(weights|3aw|3a)")
-
-
-def _rand_augment(preprocess: Preprocess, augment: Augment) -> Callable[[Any], Any]:
-    """timm's RandAugment with the constants of `timm.data.create_transform`, or torchvision's, which the CIFAR-10 recipe was made with."""
-    text = augment.randaugment
-    if preprocess.in_chans != 3:
-        raise ConfigError(
-            f'augment.randaugment: {text!r} needs RGB images, these have {preprocess.in_chans} channels; set randaugment to ""'
-        )
-    if match := re.fullmatch(r"torchvision-n([1-9]\d*)-m(\d+)", text):
-        return _torchvision_rand_augment(text, num_ops=int(match[1]), magnitude=int(match[2]))
-    head, *parts = text.split("-")
-    wrong = [part for part in parts if not _RAND_PART.fullmatch(part)]  # timm would pass over some of them in silence
-    if head != "rand" or wrong:
-        raise ConfigError(
-            f"augment.randaugment: {wrong[0] if head == 'rand' else head!r} in {text!r}; "
-            "expected a form like rand-m9-mstd0.5-inc1 or torchvision-n2-m12"
-        )
-    from timm.data.auto_augment import rand_augment_transform
-
-    constants: dict[str, Any] = {
-        "translate_const": int(min(preprocess.size) * 0.45),
-        "img_mean": tuple(min(255, round(255 * m)) for m in preprocess.mean),
-    }
-    if not augment.random_interpolation:
-        constants["interpolation"] = PIL.Image.Resampling[preprocess.interpolation.upper()]
-    transform = rand_augment_transform(text.replace("mstdinf", "mstd1000"), constants)
-    for op in transform.ops:
-        if op.name.startswith("Posterize"):
-            op.aug_fn = _posterize
-    return transform
-
-
-def _posterize(image: PIL.Image.Image, bits: int, **_: object) -> PIL.Image.Image:
-    """At extreme magnitudes timm asks for no bits at all: black until Pillow 12, an error since Pillow 13. One bit stays."""
-    return PIL.ImageOps.posterize(image, max(bits, 1)) if bits < 8 else image
-
-
-def _torchvision_rand_augment(text: str, *, num_ops: int, magnitude: int) -> Callable[[Any], Any]:
-    from torchvision.transforms import RandAugment as TorchvisionRandAugment
-
-    bins = 31
-    if magnitude >= bins:
-        raise ConfigError(f"augment.randaugment: m{magnitude} in {text!r} is too large, torchvision's magnitudes are 0..{bins - 1}")
-    transform: Callable[[Any], Any] = TorchvisionRandAugment(num_ops=num_ops, magnitude=magnitude, num_magnitude_bins=bins)
-    return transform
-
-
-@dataclass(frozen=True)
-class RandAugment:
-    """RandAugment, for 8-bit RGB; an array is brought there first, so its values must lie in 0..1."""
-
-    change: Callable[[Any], Any]
-
-    def __call__(self, image: Image) -> Image:
-        if isinstance(image, np.ndarray):
-            if image.min() < 0 or image.max() > 1:
-                raise BadImage("values outside 0..1 cannot take RandAugment")
-            image = PIL.Image.fromarray(np.rint(image * 255).astype(np.uint8))
-        result: Image = self.change(image)
-        return result
 
 
 class ColorJitter:

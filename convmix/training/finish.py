@@ -118,6 +118,7 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "images_seen": p.images_seen,
         "elapsed_s": time.monotonic() - t.started,
         "train_elapsed_s": p.train_s,
+        "data_wait_s": p.data_wait_s,
         "images_per_s": p.images_seen / p.train_s,
         "stopped": p.stopped,
         **{split: {k: scores[k] for k in brief if k in scores} for split, scores in metrics.items()},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -41,6 +42,7 @@ class Job:
     overrides: dict[str, Any]  # what the user changed, for the run record
     task: Task
     splits: dict[str, Examples]  # without broken images; "train", and "val" and "test" where there are any
+    sizes: dict[str, np.ndarray]  # split -> n,2: height and width of its images, pixels
     preprocess: Preprocess
     model: nn.Module
     data: dict[str, Any]  # provenance, for convmix.json
@@ -126,8 +128,9 @@ def _build(
     }
     if not counts.get("train"):
         raise DataError(f"{spec} has no training images")
+    sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
     return Job(
-        spec, out, run, overrides, Classify(cleaned.classes), cleaned.splits, preprocess, model, provenance,
+        spec, out, run, overrides, Classify(cleaned.classes), cleaned.splits, sizes, preprocess, model, provenance,
         notes=[*scanned.notes, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
     )  # fmt: skip
 

@@ -13,7 +13,9 @@ from convmix.draw import curves_picture
 
 REDRAW_EVERY_S = 0.2
 LINE_EVERY_S = 60.0
-COLUMNS = ("epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "elapsed_s")
+COLUMNS = (
+    "epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "data_wait_share", "elapsed_s",
+)  # fmt: skip
 
 
 class TrainingLog:
@@ -28,6 +30,7 @@ class TrainingLog:
         )  # fmt: skip
         self.bar: TaskID | None = None
         self.shown_at = time.monotonic()
+        self.hinted = False
 
     def __enter__(self) -> "TrainingLog":
         self.progress.start()
@@ -39,6 +42,12 @@ class TrainingLog:
     def say(self, text: str) -> None:
         if self.speaks:
             self.console.print(text, highlight=False, soft_wrap=True)
+
+    def hint(self, text: str) -> None:
+        """A note that is worth one line of a training, not one of every epoch."""
+        if not self.hinted:
+            self.hinted = True
+            self.say(f"note: {text}")
 
     def step(
         self, *, epoch: int, epochs: int, step: int, total: int, loss: float, accuracy: float, images_per_s: float, left_s: float

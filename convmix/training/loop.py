@@ -5,7 +5,7 @@ Everything random is a function of (seed, epoch, example) or (seed, step), so a 
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from convmix.artifact import save_weights
 from convmix.data.loaders import Batch, eval_batches, train_batches
+from convmix.data.memory import Memory
 from convmix.data.transforms import training_transform
 from convmix.errors import TrainingError
 from convmix.inference import Outputs, run_model
@@ -28,6 +29,8 @@ from convmix.training.state import Position, save_state, seed_step
 
 STATE = "state/last.safetensors"
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
+STARVED = 0.1  # share of an epoch's training time spent waiting for images above which the user is told,
+NOTICEABLE_S = 3.0  # once it has cost this much: the workers of a short epoch take a moment to start
 CHECK_EVERY = 20  # steps between two looks at the losses on an accelerator, where every look waits for it
 
 
@@ -45,6 +48,7 @@ class Training:
     budget: Budget | None
     started: float  # time.monotonic() at which elapsed time was zero
     precision: str
+    memories: Mapping[str, Memory] = field(default_factory=dict)  # split -> its decoded images, where they are kept
     saved_at: float = field(default_factory=time.monotonic)
     mark: float = 0.0  # when the last step ended
     pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
@@ -182,14 +186,25 @@ def end_epoch(t: Training) -> None:
         p.stopped = "early stopping"
     p.epoch_loss, p.epoch_correct, p.epoch_images = 0.0, 0, 0
     t.log.epoch(row, p.history, epochs=p.plan.epochs, kept=keep)
+    if row["data_wait_share"] > STARVED and p.data_wait_s > NOTICEABLE_S:
+        t.log.hint(f"the model waits for images {row['data_wait_share']:.0%} of the time: {_remedy(t)}")
     save(t)
 
 
+def _remedy(t: Training) -> str:
+    """What makes batches come faster, as the user would type it."""
+    faster = "more --workers where cores are idle, or less augmentation"
+    if "train" in t.memories:
+        return f"give it {faster}"
+    return f"keep the decoded images in memory with a larger --cache-gib, or give it {faster}, or smaller image files"
+
+
 def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict[str, Any]:
-    """One epoch in numbers: of all processes, seconds since the start, losses in nats."""
+    """One epoch in numbers: of all processes, seconds since the start, losses in nats, shares of the time in training steps."""
     p, score_name = t.position, t.job.task.score_name
     loss, correct, images = map(sum, zip(*from_all((p.epoch_loss, p.epoch_correct, p.epoch_images)), strict=True))
-    before = p.history[-1] if p.history else {"images_seen": 0, "train_s": 0.0}
+    before = {"images_seen": 0, "train_s": 0.0, "data_wait_s": 0.0} | (p.history[-1] if p.history else {})
+    train_s = max(1e-9, p.train_s - before["train_s"])
     return {
         "epoch": len(p.history) + 1,
         "step": p.step,
@@ -198,10 +213,12 @@ def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict
         f"train_{score_name}": correct / max(1, images),
         "val_loss": metrics.get("loss"),
         f"val_{score_name}": metrics.get(score_name),
-        "images_per_s": (p.images_seen - before["images_seen"]) / max(1e-9, p.train_s - before["train_s"]),
+        "images_per_s": (p.images_seen - before["images_seen"]) / train_s,
+        "data_wait_share": (p.data_wait_s - before["data_wait_s"]) / train_s,
         "elapsed_s": elapsed_s,
         "images_seen": p.images_seen,
         "train_s": p.train_s,
+        "data_wait_s": p.data_wait_s,
     }
 
 
@@ -212,6 +229,7 @@ def validate(t: Training, split: str) -> dict[str, Any]:
     batches = eval_batches(
         examples, job.preprocess, batch_size=max(1, job.run.optim.batch_size // acc.num_processes),
         rank=acc.process_index, world=acc.num_processes, workers=job.run.data.workers,
+        memory=t.memories.get(split), device=acc.device,
     )  # fmt: skip
     share_buffers(t.judged_model)
     mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision)
@@ -235,15 +253,19 @@ def save(t: Training) -> None:
 
 
 def _rest_of_epoch(t: Training) -> Iterator[Batch]:
-    """Batches of the current epoch, from the current step on."""
+    """Batches of the current epoch, from the current step on; counts how long each is waited for."""
     job, acc, p = t.job, t.accelerator, t.position
+    began = time.monotonic()
     epoch, start = divmod(p.step, p.plan.steps_per_epoch)
     batches = train_batches(
         job.splits["train"], training_transform(job.preprocess, job.run.augment), batch_size=job.run.optim.batch_size,
         seed=job.run.seed, epoch=epoch, start_step=start, rank=acc.process_index, world=acc.num_processes,
-        workers=job.run.data.workers, balanced=job.run.data.balanced,
+        workers=job.run.data.workers, balanced=job.run.data.balanced, memory=t.memories.get("train"), device=acc.device,
     )  # fmt: skip
-    return iter(batches)
+    for batch in batches:
+        p.data_wait_s += time.monotonic() - began
+        yield batch
+        began = time.monotonic()
 
 
 def _after_step(t: Training) -> None:

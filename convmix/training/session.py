@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -13,8 +14,9 @@ from torch import nn
 from convmix.artifact import write_csv, write_json
 from convmix.config import Optim, override, parse_duration
 from convmix.data.loaders import steps_per_epoch
+from convmix.data.memory import Memory, allot, memory_limit
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
-from convmix.hardware import default_device, resolve_precision
+from convmix.hardware import default_device, keep_freed_memory, resolve_precision
 from convmix.training.agree import from_main
 from convmix.training.budget import Budget
 from convmix.training.finish import TrainResult, describe_run, finish
@@ -73,6 +75,9 @@ def _training(job: Job, accelerator: Any, console: Console, *, started: float, r
     """Model, optimiser and averages through accelerate; the state restored or its files begun."""
     run = job.run
     job.task.prepare_training(run.optim, run.augment, torch.as_tensor(job.splits["train"].labels))
+    if accelerator.device.type == "cpu":  # the layout of our kernels, and of oneDNN's fastest
+        job.model.to(memory_format=torch.channels_last)
+        keep_freed_memory()
     trained = _trained_parameters(job)
     optimizer = _optimizer(trained, run.optim)
     ema = None
@@ -93,8 +98,9 @@ def _training(job: Job, accelerator: Any, console: Console, *, started: float, r
         seconds = parse_duration(run.schedule.budget)
         budget = Budget(seconds, started, counts.get("val", 0), counts.get("test", 0), run.optim.batch_size)
     training = Training(
-        job, accelerator, model, optimizer, ema, position, log, budget, started, resolve_precision(run.precision, accelerator.device)
-    )
+        job, accelerator, model, optimizer, ema, position, log, budget, started, resolve_precision(run.precision, accelerator.device),
+        memories=_memories(job, accelerator.num_processes),
+    )  # fmt: skip
     if accelerator.is_main_process and not (resume and state.exists()):
         write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows)
         write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
@@ -103,6 +109,14 @@ def _training(job: Job, accelerator: Any, console: Console, *, started: float, r
     if not (resume and state.exists()):
         save(training)
     return training
+
+
+def _memories(job: Job, processes: int) -> dict[str, Memory]:
+    """Where decoded training images are kept, and validation images at the model's input size; the test is decoded once anyway."""
+    sizes = {"train": job.sizes["train"]}
+    if "val" in job.splits:
+        sizes["val"] = np.tile(job.preprocess.size, (len(job.splits["val"]), 1))
+    return allot(sizes, channels=job.preprocess.in_chans, limit=memory_limit(job.run.data.cache_gib, processes=processes))
 
 
 def _processes(device: str | None) -> Any:

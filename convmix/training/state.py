@@ -25,6 +25,7 @@ class Position:
     images_seen: int = 0
     elapsed_s: float = 0.0  # wall clock of all sittings, scan and validation included
     train_s: float = 0.0  # of which in training steps
+    data_wait_s: float = 0.0  # of which, in the main process, waiting for the next batch
     best_score: float | None = None
     kept_epoch: int | None = None  # whose weights are in the model directory
     kept_metrics: dict[str, Any] = field(default_factory=dict)  # their validation scores

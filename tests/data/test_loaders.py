@@ -148,6 +148,24 @@ def test_broken_images_are_left_out_and_listed() -> None:
     assert all(torch.equal(b.targets, b.indices % 3) for b in batches)
 
 
+@pytest.mark.parametrize("erasing", [0.0, 1.0])
+def test_arrays_and_pictures_stand_in_one_batch(erasing: float) -> None:
+    class Mixed(Pictures):
+        def source(self, i: int) -> bytes:
+            if i % 2:
+                return super().source(i)
+            stream = io.BytesIO()
+            np.save(stream, np.random.default_rng(i).random((16, 16, 3), np.float32))
+            return stream.getvalue()
+
+    examples = Mixed(np.zeros(6, int))
+    [batch] = eval_batches(examples, PREPROCESS, batch_size=6, workers=0)
+    assert torch.equal(batch.images, torch.stack([PREPROCESS.load(examples.source(i)) for i in range(6)]))
+    [batch] = train_batches(examples, training_transform(PREPROCESS, Augment(erasing=erasing)), batch_size=6, seed=0, epoch=0, workers=0)
+    same = [torch.equal(x, PREPROCESS.load(examples.source(int(i)))) for x, i in zip(batch.images, batch.indices, strict=True)]
+    assert same == [not erasing] * 6
+
+
 def test_a_batch_of_broken_images_is_empty() -> None:
     (batch,) = epoch(pictures(5, broken=tuple(range(5))))
     assert batch.images.shape == (0, 3, 16, 16)

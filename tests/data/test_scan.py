@@ -60,6 +60,19 @@ def test_size_is_the_upright_one(tmp_path: Path) -> None:
     assert (found.facts.height, found.facts.width) == (8, 4)
 
 
+def test_sizes_are_those_of_the_images_that_are_left() -> None:
+    upright, copied = (png(pictures(1, size=size)[0]) for size in ((4, 6), (5, 8)))
+    train = [(upright, 0), (b"broken", 0), (copied, 1)]
+    val = [(copied, 1), (png(pictures(1, size=(9, 7))[0]), 0), (b"", 0)]
+    data = source(origin="made: 0.1 of train, stratified, seed 0", train=train, val=val)
+    found = scan(data, DATA)
+    left = clean(data, found).splits
+    for split, sizes in (("train", [[4, 6], [5, 8]]), ("val", [[9, 7]])):
+        assert found.splits[split].sizes.tolist() == sizes
+        images = [Image.open(io.BytesIO(left[split].source(i))) for i in range(len(left[split]))]  # type: ignore[arg-type]
+        assert [[x.height, x.width] for x in images] == sizes
+
+
 def test_bands_beyond_three_are_measured(tmp_path: Path) -> None:
     bands = np.random.default_rng(0).random((2, 6, 4, 5), np.float32)
     for i, name in enumerate("ab"):

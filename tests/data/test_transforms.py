@@ -137,6 +137,16 @@ def test_denormalise_undoes_normalise() -> None:
     assert torch.equal(PLAIN.denormalise(x)[1].permute(1, 2, 0), torch.from_numpy(np.array(image)))
 
 
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_normalising_leaves_its_input_as_it_was(in_chans: int) -> None:
+    p = replace(PLAIN, in_chans=in_chans, mean=(0.5,) * in_chans, std=(0.25,) * in_chans)
+    pixels = torch.rand(2, 32, 32, in_chans, generator=torch.Generator().manual_seed(0))
+    before = pixels.clone()
+    x = p.normalise_batch(pixels)
+    assert torch.equal(pixels, before)
+    torch.testing.assert_close(x, (pixels.permute(0, 3, 1, 2) - 0.5) / 0.25)
+
+
 def test_preprocess_survives_json_and_pickle() -> None:
     PLAIN(photo(9, 9))
     assert Preprocess.from_dict(json.loads(json.dumps(PLAIN.to_dict()))) == PLAIN == pickle.loads(pickle.dumps(PLAIN))

@@ -1,0 +1,172 @@
+"""How long the model waits for images is measured, kept over a resume and said; kept images change no weights."""
+
+import csv
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import convmix
+from convmix.data import transforms
+from convmix.training import loop
+from convmix.training.session import train_session
+
+SETTINGS = {
+    "model": "convmixer_16_2_k3_p4",
+    "size": 24,
+    "batch_size": 12,
+    "precision": "fp32",
+    "workers": 0,
+    "hflip": 0.5,
+    "scale": "0.5,1",
+}
+STEPS = 4  # 48 of the 60 photos are trained on
+
+
+class Clock:
+    """Stands for the loop's `time`; goes on only where a test says so, so that shares come out exactly."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What a batch and a step take, by the loop's clock."""
+    took, clock = {"batch": 0.0, "step": 1.0}, Clock()
+    real_batches, real_step = loop.train_batches, loop.train_step
+
+    def batches(*args: object, **options: object) -> Iterator[loop.Batch]:
+        for batch in real_batches(*args, **options):  # type: ignore[arg-type]
+            clock.now += took["batch"]
+            yield batch
+
+    def step(t: loop.Training, batch: loop.Batch) -> None:
+        clock.now += took["step"]
+        real_step(t, batch)
+
+    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(loop, "train_batches", batches)
+    monkeypatch.setattr(loop, "train_step", step)
+    return took
+
+
+def train(photos: Path, out: Path, *, resume: bool = False, **settings: object) -> str:
+    """What the training said."""
+    with (out.parent / "said").open("w") as file:
+        console = Console(file=file, width=300)
+        overrides = {} if resume else {**SETTINGS, **settings}
+        train_session(str(photos), recipe=None, overrides=overrides, out=out, resume=resume, console=console, device="cpu")
+    return (out.parent / "said").read_text()
+
+
+@pytest.mark.parametrize(("batch", "share"), [(3.0, 0.75), (1.0, 0.5), (0.25, 0.2), (0.0, 0.0)])
+def test_the_wait_is_measured_and_recorded(photos: Path, tmp_path: Path, seconds: dict[str, float], batch: float, share: float) -> None:
+    seconds["batch"] = batch
+    train(photos, tmp_path / "run", epochs=2)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert [row["data_wait_share"] for row in record["curve"]] == pytest.approx([share] * 2)
+    assert record["data_wait_s"] == pytest.approx(2 * STEPS * batch)
+    assert record["train_elapsed_s"] == pytest.approx(2 * STEPS * (batch + 1))
+    rows = list(csv.DictReader((tmp_path / "run" / "curves.csv").read_text().splitlines()))
+    assert [float(row["data_wait_share"]) for row in rows] == pytest.approx([share] * 2)
+
+
+def test_a_model_that_waits_much_is_said_once(photos: Path, tmp_path: Path, seconds: dict[str, float]) -> None:
+    seconds["batch"] = 3.0
+    text = train(photos, tmp_path / "run", epochs=3)
+    assert text.count("the model waits for images 75% of the time: give it more --workers") == 1
+    text = train(photos, tmp_path / "not_kept", epochs=3, cache_gib=0)
+    assert text.count("the model waits for images 75% of the time: keep the decoded images in memory with a larger --cache-gib") == 1
+
+
+@pytest.mark.parametrize(("batch", "step"), [(1.0, 10.0), (0.3, 1.0)], ids=["a-small-share", "a-short-while"])
+def test_a_model_that_waits_little_says_nothing(photos: Path, tmp_path: Path, seconds: dict[str, float], batch: float, step: float) -> None:
+    seconds |= {"batch": batch, "step": step}
+    assert "waits for images" not in train(photos, tmp_path / "run", epochs=2)
+
+
+def test_the_wait_is_counted_over_a_resume(
+    photos: Path, tmp_path: Path, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seconds["batch"] = tmp_path / "run", 3.0
+    stop_after(6, monkeypatch)
+    with pytest.raises(convmix.ConvmixError, match="stopped after step 6"):
+        train(photos, out, epochs=3)
+    monkeypatch.setattr(loop, "_agreed_signal", lambda *_: 0)
+    train(photos, out, resume=True)
+    record = json.loads((out / "record.json").read_text())
+    assert record["data_wait_s"] == pytest.approx(3 * STEPS * 3.0)
+    assert [row["data_wait_share"] for row in record["curve"]] == pytest.approx([0.75] * 3)
+
+
+def test_a_state_from_before_the_wait_was_counted_resumes(
+    photos: Path, tmp_path: Path, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seconds["batch"] = tmp_path / "run", 3.0
+    stop_after(6, monkeypatch)
+    with pytest.raises(convmix.ConvmixError, match="stopped after step 6"):
+        train(photos, out, epochs=3)
+    state = out / "state" / "last.safetensors"
+    with safe_open(state, framework="pt") as file:
+        meta = json.loads(file.metadata()["state"])
+    del meta["position"]["data_wait_s"]
+    for row in meta["position"]["history"]:
+        del row["data_wait_s"], row["data_wait_share"]
+    save_file(load_file(state), state, metadata={"state": json.dumps(meta)})
+    monkeypatch.setattr(loop, "_agreed_signal", lambda *_: 0)
+    train(photos, out, resume=True)
+    record = json.loads((out / "record.json").read_text())
+    assert record["data_wait_s"] == pytest.approx(6 * 3.0)  # of the steps since
+    assert len(record["curve"]) == 3
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_agreed_signal", lambda t, _: signal.SIGTERM if t.position.step == step else 0)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every image that this process decodes for a batch."""
+    real, count = transforms.decode, []
+
+    def decode(source: str | bytes | Path, *, in_chans: int, max_pixels: int) -> transforms.Image:
+        count.append(1)
+        return real(source, in_chans=in_chans, max_pixels=max_pixels)
+
+    monkeypatch.setattr(transforms, "decode", decode)
+    return count
+
+
+def test_a_training_decodes_each_image_once(photos: Path, tmp_path: Path, decoded: list[int]) -> None:
+    train(photos, tmp_path / "kept", epochs=4)
+    train_and_val, test_and_picture = 48 + 6, 6 + 6
+    assert len(decoded) == train_and_val + test_and_picture
+    decoded.clear()
+    train(photos, tmp_path / "decoded", epochs=4, cache_gib=0)
+    assert len(decoded) == 4 * train_and_val + test_and_picture
+
+
+def test_kept_images_change_no_weights(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(photos, tmp_path / "decoded", epochs=3, cache_gib=0)
+    train(photos, tmp_path / "kept", epochs=3)
+    train(photos, tmp_path / "workers", epochs=3, workers=2)
+    with monkeypatch.context() as stopping:
+        stop_after(6, stopping)
+        with pytest.raises(convmix.ConvmixError, match="stopped after step 6"):
+            train(photos, tmp_path / "parts", epochs=3, workers=2)
+    train(photos, tmp_path / "parts", resume=True)
+    decoded, *kept = (load_file(tmp_path / run / "model.safetensors") for run in ("decoded", "kept", "workers", "parts"))
+    for weights in kept:
+        assert weights.keys() == decoded.keys()
+        assert all(torch.equal(weights[name], decoded[name]) for name in decoded)
