@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convmix.models import timm_registry
 
 if TYPE_CHECKING:
-    from convmix.api import Model, TrainedRun, load, train
+    from convmix.api import Model, TrainedRun, load, optimize, train
     from convmix.errors import ConvmixError
     from convmix.evaluation import evaluate
     from convmix.models.catalog import create_model, list_models
@@ -25,6 +25,7 @@ _HOME = {
     "evaluate": "convmix.evaluation",
     "list_models": "convmix.models.catalog",
     "load": "convmix.api",
+    "optimize": "convmix.api",
     "predict": "convmix.prediction",
     "train": "convmix.api",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "list_models",
     "load",
+    "optimize",
     "predict",
     "train",
 ]

@@ -7,18 +7,25 @@ run.model.predict(["new/cat.jpg"])
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
+from torch import Tensor, nn
 
+from convmix.acceleration import BATCH, optimize_run
 from convmix.artifact import Artifact, load_artifact
 from convmix.config import override
 from convmix.data.facts import DataFacts
+from convmix.errors import ConfigError
 from convmix.evaluation import Evaluation
 from convmix.evaluation import evaluate as evaluate_run
+from convmix.hardware import fast_bf16
 from convmix.prediction import Prediction
 from convmix.prediction import predict as predict_files
 from convmix.recipes import recipe as named_recipe
+from convmix.speed.select import BUDGET_S, Optimized, Precision
+from convmix.speed.select import optimize as optimize_model
+from convmix.speed.store import device_of
 from convmix.training.session import train_session
 
 
@@ -87,3 +94,44 @@ def train(
     console = Console(quiet=quiet)
     result = train_session(str(data), recipe=recipe, overrides=settings, out=place, resume=resume, console=console, device=device)
     return TrainedRun(result.path, result.metrics, result.stopped, result.keeps)
+
+
+def optimize(
+    model_or_run: nn.Module | str | Path | Artifact | Model | TrainedRun,
+    *,
+    sizes: tuple[int, int, int] | int = BATCH,
+    precision: str = "auto",
+    images: Tensor | None = None,
+    budget_s: float = BUDGET_S,
+    again: bool = False,
+) -> Optimized:
+    """The fastest way to run a model on this machine, found by trying every engine that is installed; kept for the next time.
+
+    model_or_run: a run (its directory, or loaded), whose validation images the engines are checked on; or any module, checked on `images`.
+    sizes: images per batch, with the height and width (batch, height, width) for a module; a run's images have the run's own.
+    precision: exact (float32), bf16 or int8: what may be computed in; auto: bf16 where this machine has it, else exact.
+    images: n,C,H,W, normalised; for a module alone. None: noise.
+    budget_s: no further engine is begun after this time.
+    again: measure also where a choice is kept.
+
+    The result is called with float32 images n,C,H,W of any n and returns float32 logits; its `.report` says what was measured. Raises a
+    ConvmixError for arguments that do not fit.
+    """
+    if isinstance(model_or_run, nn.Module):
+        if isinstance(sizes, int):
+            raise ConfigError(f"sizes: {sizes} is a batch alone; for a module give (images per batch, height, width)")
+        if precision == "auto":
+            precision = "bf16" if fast_bf16(device_of(model_or_run)) else "exact"
+        return optimize_model(
+            model_or_run, sizes=sizes, precision=cast(Precision, precision), images=images, budget_s=budget_s, again=again
+        )
+    if isinstance(model_or_run, (TrainedRun, str, Path)):
+        artifact = load_artifact(model_or_run.path if isinstance(model_or_run, TrainedRun) else model_or_run)
+    else:
+        artifact = model_or_run.artifact if isinstance(model_or_run, Model) else model_or_run
+    if images is not None:
+        raise ConfigError("images: a run is checked on its own validation images; leave images out, or give its model instead of the run")
+    if not isinstance(sizes, int) and tuple(sizes[1:]) != artifact.preprocess.size:
+        raise ConfigError(f"sizes: {sizes}, but the run's images are {artifact.preprocess.size}; give the images per batch alone")
+    batch_size = sizes if isinstance(sizes, int) else sizes[0]
+    return optimize_run(artifact, batch_size=batch_size, precision=precision, budget_s=budget_s, again=again)

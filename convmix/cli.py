@@ -121,6 +121,7 @@ def evaluate(
     batch_size: int = 64,
     device: str | None = None,
     precision: str = "auto",
+    optimize: str = "auto",
 ) -> None:
     """Score a model directory on its own test split, or on other labelled images.
 
@@ -134,10 +135,16 @@ def evaluate(
         train, val or test.
     output:
         The JSON file to write; into the model directory where it is left out.
+    precision:
+        auto, fp32, bf16, fp16 or int8.
+    optimize:
+        auto, always or never run the model in the fastest engine that `convmix optimize` finds; auto: where that ends sooner.
     """
     from convmix import evaluation
 
-    result = evaluation.evaluate(run, data, split=split, output=output, batch_size=batch_size, device=device, precision=precision)
+    result = evaluation.evaluate(
+        run, data, split=split, output=output, batch_size=batch_size, device=device, precision=precision, optimize=optimize
+    )
     Console().print(evaluation.table(result))
 
 
@@ -153,6 +160,7 @@ def predict(
     batch_size: int = 32,
     device: str | None = None,
     precision: str = "auto",
+    optimize: str = "auto",
 ) -> None:
     """Label images.
 
@@ -168,6 +176,10 @@ def predict(
         table, csv, json, jsonl or parquet.
     top:
         How many labels per image.
+    precision:
+        auto, fp32, bf16, fp16 or int8.
+    optimize:
+        auto, always or never run the model in the fastest engine that `convmix optimize` finds; auto: where that ends sooner.
     """
     from convmix import prediction
 
@@ -176,10 +188,43 @@ def predict(
             options = [f"--{parameter.replace('_', '-')}" for parameter in inspect.signature(predict).parameters]
             raise ConfigError(f"unknown option {name}{did_you_mean(name, options)}")
     rows = prediction.predict(
-        run, files, output=output or "-", format=format, top=top, batch_size=batch_size, device=device, precision=precision
+        run,
+        files,
+        output=output or "-",
+        format=format,
+        top=top,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        optimize=optimize,
     )
     if all(row.error for row in rows):
         sys.exit(1)
+
+
+@app.command
+def optimize(run: Path, /, *, precision: str = "auto", batch_size: int = 32, budget: str = "5m", again: bool = False) -> None:
+    """Find the fastest engine for a model on this machine; `predict` and `evaluate` use it from then on.
+
+    Parameters
+    ----------
+    run:
+        A model directory.
+    precision:
+        exact (float32), bf16 or int8: what may be computed in; auto: bf16 where this machine has it, else exact.
+    batch_size:
+        Images that are computed at once; leave it as it is for `predict` and `evaluate`.
+    budget:
+        No further engine is begun after this time, such as 90s or 10m.
+    again:
+        Measure also where an earlier choice is kept.
+    """
+    from convmix import api
+    from convmix.config import parse_duration
+    from convmix.speed.report import table
+
+    faster = api.optimize(run, sizes=batch_size, precision=precision, budget_s=parse_duration(budget), again=again)
+    Console().print(table(faster.report))
 
 
 @app.command

@@ -3,7 +3,6 @@
 run + data -> the images of a split, without those that the run was trained or chosen on -> outputs -> metrics -> JSON, CSV, table
 """
 
-import csv
 import os
 import re
 from collections import Counter
@@ -15,21 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from convmix import config
+from convmix.acceleration import accelerate
 from convmix.artifact import Artifact, load_artifact, write_csv, write_json
 from convmix.data.formats import read_class_names
 from convmix.data.loaders import eval_batches
-from convmix.data.scan import digest_of
-from convmix.data.sources import Examples, Source, open_source
+from convmix.data.sources import Examples, Source
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
 from convmix.inference import resolve, run_model
+from convmix.provenance import SPLITS, data_spec, digests, open_data, recorded_digests
 from convmix.results import Classes
 from convmix.tasks import create_task
 
 if TYPE_CHECKING:
     from rich.console import Group
 
-SPLITS = ("train", "val", "test")
 _USED_BEFORE = {"train": (), "val": ("train",), "test": ("train", "val")}
 MAX_CLASSES_SHOWN = 30
 
@@ -80,6 +78,7 @@ def evaluate(
     batch_size: int = 64,
     device: str | None = None,
     precision: str = "auto",
+    optimize: str = "auto",
     workers: int | None = None,
 ) -> Evaluation:
     """Score a run on labelled images and write the scores.
@@ -90,6 +89,7 @@ def evaluate(
     split: train, val or test.
     output: the JSON file (None: evaluation-NAME.json in the model directory); a CSV with every image is written beside it.
     device, precision: where and how to compute; None and auto: what this machine is best at.
+    optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
 
     An image that the run was trained on, or chosen by, is left out and counted, recognised by its bytes. Raises DataError for data
     that cannot be read, has a class that the run does not know, or has nothing left to score; RunError for an incomplete run.
@@ -104,10 +104,10 @@ def evaluate(
         raise ConfigError(f"output: {output} must end in .json")
     where, how = resolve(device, precision)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
-    spec = _spec(artifact)
+    spec = data_spec(artifact)
     own = data is None or _is_same(data, spec)
-    source = _open(artifact, spec if data is None else data, is_default=data is None)
-    recorded = _recorded(artifact)
+    source = open_data(artifact, spec if data is None else data, is_default=data is None)
+    recorded = recorded_digests(artifact)
     if own:
         examples, left_out, notes = _own_split(source, recorded, split)
         name = split
@@ -118,7 +118,9 @@ def evaluate(
     columns = _columns(examples, artifact.labels, data if data is not None else spec)
 
     batches = eval_batches(examples, artifact.preprocess, batch_size=batch_size, workers=workers)
-    outputs = run_model(artifact.model.to(where), batches, device=where, precision=how)
+    ready = accelerate(artifact, len(examples), batch_size=batch_size, device=where, precision=how, optimize=optimize)
+    outputs = run_model(ready.model, batches, device=where, precision=ready.precision)
+    notes += [ready.note] if ready.note else []
     bad = tuple((examples.name(i), reason) for i, reason in outputs.bad)
     if not len(outputs.values):
         raise DataError(f"{data if data is not None else spec}: none of its {len(bad)} images can be read; the first: {bad[0][1]}")
@@ -143,42 +145,8 @@ def evaluate(
     return result
 
 
-def _spec(artifact: Artifact) -> str:
-    try:
-        return str(artifact.info["data"]["spec"])
-    except KeyError as error:
-        raise RunError(f"{artifact.path / 'convmix.json'} has no {error.args[0]}; expected a folder that `convmix train` made") from None
-
-
 def _is_same(data: str | Path, spec: str) -> bool:
     return str(data) == spec or (Path(data).exists() and os.path.realpath(data) == os.path.realpath(spec))
-
-
-def _open(artifact: Artifact, data: str | Path, *, is_default: bool) -> Source:
-    """The data set, read with the settings of the run."""
-    try:
-        return open_source(data, config.from_dict(artifact.info["run"]).data)
-    except KeyError:
-        raise RunError(f"{artifact.path / 'convmix.json'} has no run; expected a folder that `convmix train` made") from None
-    except DataError as error:
-        if is_default:
-            raise DataError(f"{error}; the run was trained on {data}: go to the folder it was started in, or name the data") from None
-        raise
-
-
-def _recorded(artifact: Artifact) -> dict[str, Counter[str]]:
-    """Per split of the run the digests of its images, with how many images have each."""
-    path = artifact.path / "splits.csv"
-    splits: dict[str, Counter[str]] = {name: Counter() for name in SPLITS}
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            for row in csv.DictReader(file):
-                splits.setdefault(row["split"], Counter())[row["digest"]] += 1
-    except FileNotFoundError:
-        raise RunError(f"{artifact.path} has no splits.csv, so the images it was trained on cannot be told from others") from None
-    except (KeyError, csv.Error) as error:
-        raise RunError(f"{path} cannot be read: {error}; expected the columns split, name, digest, label") from None
-    return splits
 
 
 def _own_split(source: Source, recorded: dict[str, Counter[str]], split: str) -> tuple[Examples, int, list[str]]:
@@ -192,7 +160,7 @@ def _own_split(source: Source, recorded: dict[str, Counter[str]], split: str) ->
     keep = []
     for pool in pools:
         kept = []
-        for d in _digests(pool):
+        for d in digests(pool):
             kept.append(missing[d] > 0)
             missing[d] -= kept[-1]
         keep.append(np.array(kept, dtype=bool))
@@ -215,16 +183,12 @@ def _unseen(source: Source, recorded: dict[str, Counter[str]], split: str, data:
         raise DataError(f"{data} has no {split} split, it has {has}; give split={next(iter(source.splits))}")
     pool = source.splits[asked]
     used = recorded["train"].keys() | recorded["val"].keys()
-    keep = np.array([d not in used for d in _digests(pool)], dtype=bool)
+    keep = np.array([d not in used for d in digests(pool)], dtype=bool)
     left_out = int((~keep).sum())
     if not keep.any():
         raise DataError(f"{data}: the run was trained on, or chosen by, all of its {left_out} images; give it images that it has not seen")
     notes = [f"{left_out} images of this data were trained on or chosen by: left out"] if left_out else []
     return (pool.select(np.flatnonzero(keep)) if left_out else pool), left_out, notes
-
-
-def _digests(examples: Examples) -> list[str]:
-    return [digest_of(examples.source(i)) for i in range(len(examples))]
 
 
 def _joined(pools: Sequence[Examples], keep: Sequence[np.ndarray], split: str) -> Examples:

@@ -10,7 +10,7 @@ from convmix.data.loaders import Batch
 from convmix.errors import ConfigError, did_you_mean
 from convmix.hardware import autocast, default_device, resolve_precision
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")  # int8: on the CPU, through `acceleration`
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from convmix.acceleration import Accelerated, accelerate
 from convmix.artifact import Artifact, csv_line, load_artifact, replacing
 from convmix.data.formats import printable
 from convmix.data.loaders import default_workers, eval_batches
@@ -82,6 +83,7 @@ def predict(
     batch_size: int = 32,
     device: str | None = None,
     precision: str = "auto",
+    optimize: str = "auto",
     workers: int | None = None,
     recursive: bool = True,
 ) -> list[Prediction]:
@@ -93,6 +95,7 @@ def predict(
     format: table, csv, jsonl, json or parquet; None: by the output's suffix.
     top: labels per image, the most probable first.
     device, precision: where and how to compute; None and auto: what this machine is best at.
+    optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
     recursive: whether folders inside a folder count.
 
@@ -101,7 +104,15 @@ def predict(
     """
     form = output_format(format, output)
     stream = predict_stream(
-        run, files, top=top, batch_size=batch_size, device=device, precision=precision, workers=workers, recursive=recursive
+        run,
+        files,
+        top=top,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        optimize=optimize,
+        workers=workers,
+        recursive=recursive,
     )
     if output is None:
         return list(stream)
@@ -128,6 +139,7 @@ def predict_stream(
     batch_size: int = 32,
     device: str | None = None,
     precision: str = "auto",
+    optimize: str = "auto",
     workers: int | None = None,
     recursive: bool = True,
 ) -> Iterator[Prediction]:
@@ -140,16 +152,16 @@ def predict_stream(
     found = _Files(tuple(find_files(files, recursive=recursive)))
     if workers is None:
         workers = default_workers() if len(found) > batch_size else 0  # one batch is read sooner than a process starts
-    return _stream(artifact, found, top=top, batch_size=batch_size, device=where, precision=how, workers=workers)
+    ready = accelerate(artifact, len(found), batch_size=batch_size, device=where, precision=how, optimize=optimize)
+    return _stream(artifact, ready, found, top=top, batch_size=batch_size, device=where, workers=workers)
 
 
 def _stream(
-    artifact: Artifact, files: _Files, *, top: int, batch_size: int, device: torch.device, precision: str, workers: int
+    artifact: Artifact, ready: Accelerated, files: _Files, *, top: int, batch_size: int, device: torch.device, workers: int
 ) -> Iterator[Prediction]:
     task = create_task(artifact.task, artifact.labels)
-    model = artifact.model.to(device)
     for batch in eval_batches(files, artifact.preprocess, batch_size=batch_size, workers=workers):
-        outputs = run_model(model, [batch], device=device, precision=precision)
+        outputs = run_model(ready.model, [batch], device=device, precision=ready.precision)
         rows = {i: Prediction(files.names[i], None, None, error=reason) for i, reason in outputs.bad}
         finite = outputs.values.isfinite().all(1) if len(outputs.values) else torch.empty(0, dtype=torch.bool)
         for i in outputs.indices[~finite].tolist():

@@ -1,0 +1,281 @@
+"""The measured choice: every engine that is installed, checked against the plain model, timed, and the fastest kept.
+
+model -> candidate plans -> build, compare with the float32 original, time -> Optimized, with a report that says why
+
+No engine is trusted: its output is compared with the original's before it may win. Machines are noisy: plans that are near each other are
+timed in turn. The choice depends on model, sizes, precision, machine and versions, and is kept for that combination.
+"""
+
+import shutil
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from convmix.errors import ConfigError, ModelError, did_you_mean
+from convmix.hardware import fast_bf16
+from convmix.speed import store
+from convmix.speed.backends import Dtype, Plan, Runner, UnavailableError, build
+from convmix.speed.check import LIMITS, Limits, Original
+from convmix.speed.report import Report, Sizes, Trial
+
+Precision = Literal["exact", "bf16", "int8"]
+PRECISIONS = ("exact", "bf16", "int8")
+BUDGET_S = 300.0
+SLOWER = 1.5  # times the best: no longer worth measuring
+HEATS = 3  # rounds of all that are left, after which the finalists are known
+FINALISTS = 4
+ROUNDS = 9  # of the finalists
+ROUNDS_S = 30.0  # fewer rounds, but as many as the heats, where they take longer than this
+TURN_S = 0.05
+ORIGINAL = Plan()
+
+
+class Optimized(nn.Module):
+    """The fastest way found to run a model: float32 images n,C,H,W -> float32 logits n,k on the CPU, for inference alone.
+
+    `report` says what was measured. ModelError for another C, H or W than it was made for; n is free, multiples of the batch size waste
+    nothing.
+    """
+
+    def __init__(self, runner: Runner, report: Report) -> None:
+        super().__init__()
+        self.runner = runner
+        self.report = report
+
+    @property
+    def plan(self) -> Plan:
+        return self.report.plan
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.runner(images)
+
+
+def optimize(
+    model: nn.Module,
+    *,
+    sizes: Sizes,
+    precision: Precision = "exact",
+    images: Tensor | None = None,
+    targets: Tensor | None = None,
+    calibration: Tensor | None = None,
+    limits: Limits | None = None,
+    budget_s: float = BUDGET_S,
+    again: bool = False,
+) -> Optimized:
+    """The fastest way to run `model`, which stays as it is, on this machine; the choice of an earlier call is used again.
+
+    sizes: images per batch, height, width.
+    precision: what may be computed in: exact is float32 alone, bf16 allows bf16 too, int8 allows all three.
+    images: n,C,H,W float32, normalised; what outputs are compared on. None: noise, on which no class can be right or wrong.
+    targets: n, the images' classes, where known.
+    calibration: n,C,H,W, what int8 takes its value ranges from (None: `images`). Without either, nothing is tried in int8.
+    limits: what may differ; None is `LIMITS`, by what a candidate computes in.
+    budget_s: no candidate is begun after this time; one that is being compiled then is not interrupted.
+    again: measure also where a choice is kept.
+
+    Raises ConfigError and ModelError for arguments that do not fit.
+    """
+    _check(sizes, precision, images, targets, calibration)
+    device = store.device_of(model)
+    name = store.key(model, sizes=sizes, precision=precision)
+    if not again and (kept := restore(model, name)):
+        return kept
+    noise = _noise(model, sizes)
+    images = noise if (is_noise := images is None) else images
+    outputs = build(ORIGINAL, model, noise.to(device))(images)  # n,k
+    original = Original(images, outputs, targets, is_noise)
+    if calibration is None and not is_noise:
+        calibration = images
+    with store.workshop() as folder:
+        race = _Race(model, original, torch.cat([images, noise])[: sizes[0]].to(device), calibration, limits, folder)
+        race.run(candidates(precision, batch_size=sizes[0], device=device), budget_s)
+        runner = race.finish()
+        trials, made = tuple(race.found.values()), race.files(runner.plan)
+        restart_s = race.restart_s(runner.plan)
+        report = Report(sizes, precision, store.machine(device), 0 if is_noise else len(images), trials, runner.plan, restart_s)
+        store.save(name, report, made)
+    return Optimized(runner, report)
+
+
+def restore(model: nn.Module, name: str) -> Optimized | None:
+    """The choice kept under `name` (`store.key`), ready to run; None where there is none, or where it does not start any more."""
+    report = store.load(name)
+    if report is None:
+        return None
+    try:
+        example = _noise(model, report.sizes).to(store.device_of(model))
+        return Optimized(build(report.plan, model, example, store=store.files(name)), report)
+    except UnavailableError:
+        return None
+
+
+def candidates(precision: Precision, *, batch_size: int, device: torch.device) -> list[Plan]:
+    """The plans to try: the original, then by what they cost to build, the more promising first."""
+    dtypes: tuple[Dtype, ...] = ("fp32",) if precision == "exact" else ("bf16", "fp32") if fast_bf16(device) else ("fp32", "bf16")
+    folds = (True, False)
+    plans = [ORIGINAL]
+    plans += [Plan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        streams = (1, threads) if threads > 1 and batch_size % threads == 0 else (1,)
+        of_openvino: tuple[Dtype, ...] = ("int8", *dtypes) if precision == "int8" else dtypes
+        plans += [Plan("native", d) for d in dtypes]
+        plans += [Plan("openvino", d, folded=fold, streams=s) for d in of_openvino for s in streams for fold in folds]
+        plans += [Plan("onnxruntime", folded=fold) for fold in folds]
+    compiled = [Plan("compile", d, layout, fold) for d in dtypes for layout in ("nchw", "nhwc") for fold in folds]
+    plans += compiled[:2]
+    if device.type == "cpu":
+        plans += [Plan("aoti", dtypes[0], folded=fold) for fold in folds]
+    plans += compiled[2:]
+    return list(dict.fromkeys(plans))
+
+
+class _Race:
+    """Candidates of one model, tried one after the other on `batch` (B,C,H,W)."""
+
+    def __init__(
+        self, model: nn.Module, original: Original, batch: Tensor, calibration: Tensor | None, limits: Limits | None, folder: Path
+    ) -> None:
+        self.model, self.original, self.batch, self.calibration = model, original, batch, calibration
+        self.limits, self.folder = limits, folder
+        self.found: dict[Plan, Trial] = {}
+        self.running: dict[Plan, Runner] = {}  # those that may still win
+        self.unfoldable: str | None = None  # the reason, once known
+
+    def run(self, plans: list[Plan], budget_s: float) -> None:
+        """Try every plan; those far behind the leader leave, and free their memory."""
+        started = time.monotonic()
+        leader = ORIGINAL
+        for plan in plans:
+            if self.found and time.monotonic() - started > budget_s:
+                self.found[plan] = Trial(plan, f"not tried, {budget_s:.0f} s were over")
+                continue
+            self.found[plan] = self._try(plan)
+            if plan not in self.running:
+                continue
+            now = self._time(self.running[leader])  # beside the new one: minutes ago the machine may have been another
+            if self._ms(plan) > SLOWER * now:
+                self._leave([plan])
+            elif self._ms(plan) < now:
+                leader = plan
+            self._leave([p for p in self.running if self._ms(p) > SLOWER**2 * self._ms(leader)])
+
+    def finish(self) -> Runner:
+        """The fastest that is right on all images. They are timed in turn, so that a slow minute of the machine hits all alike."""
+        self._time_in_turn(HEATS)
+        ranked = sorted(self.running, key=self._ms)
+        self._leave([plan for plan in ranked[FINALISTS:] if plan != ORIGINAL])
+        self._time_in_turn(ROUNDS)
+        winner = next(plan for plan in sorted(self.running, key=self._ms) if self._is_right(plan))
+        self._is_right(ORIGINAL)  # for its row in the report
+        return self.running[winner]
+
+    def files(self, plan: Plan) -> Path:
+        """The folder for the engine's own files."""
+        folder = self.folder / str(plan).replace(" ", "_")
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def restart_s(self, plan: Plan) -> float:
+        """What the next start takes: from the engine's files, tried here; where it has none, as long as this time."""
+        files = self.files(plan)
+        if any(files.iterdir()):
+            started = time.perf_counter()
+            try:
+                build(plan, self.model, self.batch, store=files)
+                return time.perf_counter() - started
+            except UnavailableError:  # not kept, then
+                shutil.rmtree(files)
+                files.mkdir()
+        return self.found[plan].start_s or 0.0
+
+    def _try(self, plan: Plan) -> Trial:
+        """Built, compared on one batch, and timed twice."""
+        if plan.folded and self.unfoldable:
+            return Trial(plan, self.unfoldable)
+        started = time.perf_counter()
+        try:
+            runner = build(plan, self.model, self.batch, calibration=self.calibration, store=self.files(plan))
+        except UnavailableError as error:
+            if plan.folded and plan.backend == "eager":
+                self.unfoldable = str(error)
+            return Trial(plan, str(error))
+        start_s = time.perf_counter() - started
+        outputs = runner(self.original.images[: len(self.batch)])
+        difference, reason = self.original.difference(outputs), self.original.objection(outputs, self._limits(plan))
+        if reason:
+            return Trial(plan, reason, start_s, difference=difference)
+        self.running[plan] = runner
+        return Trial(plan, None, start_s, min(self._time(runner) for _ in range(2)), difference=difference)
+
+    def _is_right(self, plan: Plan) -> bool:
+        """On all images; its row of the report says so."""
+        outputs = self.running[plan](self.original.images)
+        reason = self.original.objection(outputs, self._limits(plan))
+        self.found[plan] = replace(
+            self.found[plan],
+            rejected=reason,
+            difference=self.original.difference(outputs),
+            changed=self.original.count_changed(outputs),
+            correct=self.original.count_correct(outputs),
+        )
+        return reason is None
+
+    def _time_in_turn(self, rounds: int) -> None:
+        times: dict[Plan, list[float]] = {plan: [] for plan in self.running}
+        started = time.monotonic()
+        for i in range(rounds):
+            if i >= HEATS and time.monotonic() - started > ROUNDS_S:
+                break
+            for plan, ms in times.items():
+                ms.append(self._time(self.running[plan]))
+        for plan, ms in times.items():
+            low, median, high = statistics.quantiles(ms, n=4)
+            self.found[plan] = replace(self.found[plan], median_ms=median, spread_ms=high - low)
+
+    def _leave(self, plans: list[Plan]) -> None:
+        for plan in plans:
+            self.found[plan] = replace(self.found[plan], rejected="slower")
+            if plan != ORIGINAL:  # what the others are compared with, and what remains if all others are wrong
+                del self.running[plan]
+
+    def _time(self, runner: Runner) -> float:
+        """ms per batch, over `TURN_S` at least. The engine before may still have threads that spin: the first call is not timed."""
+        runner(self.batch)
+        calls = 0
+        started = time.perf_counter()
+        while calls == 0 or time.perf_counter() - started < TURN_S:
+            runner(self.batch)
+            calls += 1
+        return 1000 * (time.perf_counter() - started) / calls
+
+    def _ms(self, plan: Plan) -> float:
+        ms = self.found[plan].median_ms
+        assert ms is not None  # those running were timed
+        return ms
+
+    def _limits(self, plan: Plan) -> Limits:
+        return self.limits or LIMITS[plan.dtype]
+
+
+def _noise(model: nn.Module, sizes: Sizes) -> Tensor:
+    """One batch, the same every time: B,C,H,W."""
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    return torch.randn(sizes[0], channels, *sizes[1:], generator=torch.Generator().manual_seed(0))
+
+
+def _check(sizes: Sizes, precision: str, images: Tensor | None, targets: Tensor | None, calibration: Tensor | None) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision: {precision} is not one of {', '.join(PRECISIONS)}{did_you_mean(str(precision), PRECISIONS)}")
+    if len(sizes) != 3 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in sizes):
+        raise ConfigError(f"sizes: {sizes} is not (images per batch, height, width), whole numbers of at least 1")
+    for name, given in (("images", images), ("calibration", calibration)):
+        if given is not None and (given.ndim != 4 or not len(given) or tuple(given.shape[2:]) != tuple(sizes[1:])):
+            raise ModelError(f"{name}: {tuple(given.shape)} is not n,C,{sizes[1]},{sizes[2]}, the height and width of sizes")
+    if targets is not None and (images is None or len(targets) != len(images)):
+        raise ModelError(f"targets: {len(targets)} classes for {0 if images is None else len(images)} images")

@@ -1,0 +1,230 @@
+"""Every engine gives the original's logits, for any number of images, or says why it cannot."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convmix.errors import ConfigError, ModelError
+from convmix.models.catalog import create_model
+from convmix.speed import backends
+from convmix.speed.backends import Plan, Runner, UnavailableError, build
+
+FAMILIES = {
+    "convmixer": ("convmixer_16_2_k5_p4", {}),
+    "multiscale": ("multiscale_convmixer", {"dim": 16, "depth": 2, "patch_size": 4}),
+    "convmlp": ("convmlp", {"blocks": [1, 1, 1], "dims": [16, 16, 32], "mlp_ratios": [1, 1, 1], "channels": 8, "n_conv_blocks": 1}),
+}
+TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "autocast": 0.05, "int8": 0.25}  # of the largest logit
+QUICK = [
+    Plan(layout="nhwc"),
+    Plan(dtype="bf16"),
+    Plan(dtype="fp16", layout="nhwc"),
+    Plan(dtype="autocast"),
+    Plan(folded=True),
+    Plan("onnxruntime"),
+    Plan("openvino"),
+    Plan("openvino", "bf16", streams=2),
+    Plan("openvino", "int8"),
+]
+COMPILED = [Plan("compile"), Plan("compile", "autocast"), Plan("compile", "bf16", "nhwc", folded=True), Plan("aoti"), Plan("aoti", "bf16")]
+
+
+def model_of(family: str) -> nn.Module:
+    """A small model whose norms have statistics that matter."""
+    torch.manual_seed(0)
+    name, arguments = FAMILIES[family]
+    model = create_model(name, num_classes=7, model_args=arguments)
+    with torch.no_grad():
+        for _ in range(20):
+            model(torch.randn(8, 3, 32, 32) * 2 + 1)  # training mode: BatchNorm learns what it sees
+    return model.eval()
+
+
+def images(n: int, *, seed: int = 1) -> Tensor:
+    return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 + 1
+
+
+def need(plan: Plan) -> None:
+    """Skip where the engine is not installed."""
+    for package in {"onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}.get(plan.backend, ()):
+        pytest.importorskip(package)
+    if plan.dtype == "int8":
+        pytest.importorskip("nncf")
+
+
+def built(plan: Plan, model: nn.Module, store: Path | None = None) -> Runner:
+    need(plan)
+    try:
+        return build(plan, model, images(4), calibration=images(16, seed=2), store=store)
+    except UnavailableError as error:
+        if "has no bf16" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+def assert_equal(runner: Runner, model: nn.Module, n: int) -> None:
+    with torch.no_grad():
+        expected = model(images(n))
+    found = runner(images(n))
+    assert found.dtype == torch.float32
+    assert found.shape == expected.shape
+    if n:
+        assert float((found - expected).abs().max() / expected.abs().max()) < TOLERANCE[runner.plan.dtype]
+
+
+@pytest.mark.parametrize("plan", QUICK, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_engine_equals_the_model(family: str, plan: Plan) -> None:
+    model = model_of(family)
+    runner = built(plan, model)
+    for n in (4, 3, 9):  # a full batch, a part of one, more than one
+        assert_equal(runner, model, n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", COMPILED, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_compiler_equals_the_model(family: str, plan: Plan) -> None:
+    model = model_of(family)
+    runner = built(plan, model)
+    for n in (4, 3, 9):
+        assert_equal(runner, model, n)
+    with torch.inference_mode():
+        assert_equal(runner, model, 4)  # as `run_model` calls it
+
+
+@pytest.mark.slow
+def test_compiled_models_of_one_class_do_not_share_torchs_limit() -> None:
+    with torch._dynamo.config.patch(recompile_limit=1):
+        first, second = model_of("convmixer"), model_of("convmixer")
+        with torch.no_grad():
+            second.head.weight.mul_(-1)
+        runners = [built(Plan("compile"), model) for model in (first, second)]
+        for runner, model in zip(runners, (first, second), strict=True):
+            assert_equal(runner, model, 4)
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan("openvino"), Plan("openvino", streams=4), Plan("onnxruntime")], ids=str)
+def test_any_number_of_images_is_answered(plan: Plan) -> None:
+    model = model_of("convmixer")
+    runner = built(plan, model)
+    for n in (0, 1, 4, 5, 8, 11):
+        assert_equal(runner, model, n)
+
+
+def test_images_of_another_size_are_refused() -> None:
+    runner = build(Plan(), model_of("convmixer"), images(4))
+    with pytest.raises(ModelError, match="built for images n,3,32,32, got 2,3,40,32"):
+        runner(torch.zeros(2, 3, 40, 32))
+    with pytest.raises(ModelError, match="got 3,32,32"):
+        runner(torch.zeros(3, 32, 32))
+    with pytest.raises(ModelError, match="expected float32 images"):
+        build(Plan(), model_of("convmixer"), torch.zeros(4, 3, 32, 32, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("plan", [Plan(dtype="bf16", layout="nhwc"), Plan("openvino", "int8")], ids=str)
+def test_the_model_stays_as_it_is(plan: Plan) -> None:
+    model = model_of("convmixer").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    runner = built(plan, model)
+    assert model.training
+    assert all(p.requires_grad and p.dtype == torch.float32 and p.is_contiguous() for p in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert_equal(runner, model.eval(), 4)  # evaluating, although the model was training
+
+
+@pytest.mark.parametrize("backend", ["eager", "onnxruntime", "openvino"])
+def test_models_of_timm_run_as_well(backend: backends.Backend) -> None:
+    model = create_model("resnet18", num_classes=5).eval()
+    assert_equal(built(Plan(backend), model), model, 3)
+    with pytest.raises(UnavailableError, match="cannot be folded"):
+        build(Plan(folded=True), model, images(4))
+    with pytest.raises(UnavailableError, match="ResNet"):
+        build(Plan("native"), model, images(4))
+
+
+@pytest.mark.parametrize(("package", "plan"), [("openvino", Plan("openvino")), ("onnxruntime", Plan("onnxruntime"))])
+def test_a_missing_package_is_a_reason(package: str, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UnavailableError, match=rf"{package} is not installed; pip install 'convmix\[speed\]'"):
+        build(plan, model_of("convmixer"), images(4))
+
+
+def test_int8_without_images_is_a_reason() -> None:
+    need(Plan("openvino", "int8"))
+    with pytest.raises(UnavailableError, match="int8 needs calibration images"):
+        build(Plan("openvino", "int8"), model_of("convmixer"), images(4))
+
+
+def test_a_failing_engine_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> backends.Call:
+        raise RuntimeError("no such instruction\nand a long story")
+
+    monkeypatch.setitem(backends._BUILDERS, "compile", fail)
+    with pytest.raises(UnavailableError, match=r"^RuntimeError: no such instruction$"):
+        build(Plan("compile"), model_of("convmixer"), images(4))
+
+
+@pytest.mark.parametrize("plan", [Plan("onnxruntime"), Plan("openvino"), Plan("openvino", "int8")], ids=str)
+def test_kept_files_are_used_instead_of_the_model(plan: Plan, tmp_path: Path) -> None:
+    model = model_of("convmixer")
+    built(plan, model, store=tmp_path)
+    other = model_of("convmixer")
+    nn.init.zeros_(other.head.weight)
+    assert_equal(build(plan, other, images(4), store=tmp_path), model, 4)  # no calibration images either
+
+
+@pytest.mark.slow
+def test_a_kept_package_is_used_instead_of_compiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("convmixer")
+    built(Plan("aoti"), model, store=tmp_path)
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", None)
+    assert_equal(built(Plan("aoti"), model, store=tmp_path), model, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"backend": "openvno"}, "backend: openvno is not one of .*did you mean openvino"),
+        ({"dtype": "bf32"}, "dtype: bf32 is not one of"),
+        ({"backend": "onnxruntime", "dtype": "bf16"}, "onnxruntime does not compute in bf16; it has fp32"),
+        ({"backend": "openvino", "layout": "nhwc"}, "openvino chooses its own layout"),
+        ({"backend": "eager", "streams": 2}, "streams: 2, expected 1"),
+        ({"backend": "openvino", "streams": 0}, "streams: 0, expected 1"),
+    ],
+)
+def test_impossible_plans_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Plan(**arguments)  # type: ignore[arg-type]
+
+
+def test_building_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    for plan in (Plan("openvino", "int8"), Plan("onnxruntime")):
+        built(plan, model_of("convmixer"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_sent_and_no_telemetry_is_left_behind(tmp_path: Path) -> None:
+    need(Plan("openvino", "int8"))
+    program = """
+import socket, sys
+def refuse(*arguments, **_):
+    print("NETWORK", arguments)
+    raise OSError
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+import torch
+from convmix.models.catalog import create_model
+from convmix.speed.backends import Plan, build
+build(Plan("openvino", "int8"), create_model("convmixer_8_1_k3_p4"), torch.zeros(2, 3, 8, 8), calibration=torch.randn(4, 3, 8, 8))
+print(sys.modules["openvino_telemetry"])
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "NNCF_CI", "NNCF_DEV")} | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == ["None"]
+    assert not (tmp_path / "home" / "intel").exists()
