@@ -15,18 +15,20 @@ PACKAGE = REPO / "convmix"
 
 # A file may import what stands above it.
 ORDER = (
-    "errors", "config", "data.facts", "recipes", "hardware",
-    "data.decode", "data.geometry", "data.mixing", "data.transforms",
-    "data.formats", "data.folders", "data.tables", "data.shards", "data.hub", "data.sources", "data.splits", "data.scan", "data.loaders",
+    "errors", "config", "data.facts", "recipes", "hardware", "cache",
+    "data.decode", "data.geometry", "data.mixing", "data.randaugment", "data.transforms",
+    "data.formats", "data.folders", "data.tables", "data.shards", "data.hub", "data.sources", "data.splits", "data.scan",
+    "data.memory", "data.loaders", "ops.build", "ops.storage", "ops.depthwise", "ops.act_norm", "ops.mix",
     "models.layers", "models.convmixer", "models.multiscale", "models.convmlp", "models.checkpoint", "models.origins", "models.published",
     "models.weights", "models.catalog", "models.timm_registry", "models.receptive", "models.describe",
     "results", "metrics",
+    "speed.fold", "speed.native", "speed.backends", "speed.check", "speed.report", "speed.store", "speed.select",
     "tasks.base", "tasks.classify",
     "artifact", "inference", "draw", "card",
     "training.agree",
     "training.schedule", "training.budget", "training.signals", "training.state", "training.log", "training.job", "training.loop",
     "training.finish", "training.session",
-    "files", "evaluation", "prediction",
+    "files", "provenance", "acceleration", "evaluation", "prediction",
 )  # fmt: skip
 ROOF = ("__init__", "__main__", "api", "cli", "demo")  # may import everything
 
