@@ -24,7 +24,8 @@ _ACTIVATIONS = {nn.GELU: "GELU", nn.ReLU: "RELU"}
 def act_norm(u: Tensor, act: nn.Module, norm: nn.Module, residual: Tensor | None = None) -> Tensor:
     """norm(act(u)) + residual, and norm's running statistics brought up to date: B,C,H,W -> B,C,H,W.
 
-    The sums are in float32 for bf16 as BatchNorm's are. In bf16 GELU is a polynomial within 7e-5 of the exact one, its slope within 2.1e-4.
+    The sums are in float32 for bf16 as BatchNorm's are. In bf16 GELU is within 6e-5 of the exact one and its slope within 2e-4, before they
+    are rounded; in float32 both are within 1e-6.
     """
     if not (isinstance(norm, nn.BatchNorm2d) and _fusable(u, act, norm, residual)):
         y = norm(act(u))

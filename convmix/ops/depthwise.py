@@ -55,7 +55,9 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Te
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Tensor:
     """The convolution with `before` rows and columns of zeros above and left of x, k-1-before below and right."""
     channels, k = x.shape[1], weight.shape[-1]
-    fits = weight.shape == (channels, 1, k, k) and (bias is None or bias.shape == (channels,)) and 0 <= before < k
+    if not 0 <= before < k:
+        raise RuntimeError(f"expected 0 <= before < {k}, the kernel size, but found before={before}")
+    fits = weight.shape == (channels, 1, k, k) and (bias is None or bias.shape == (channels,))
     kernels = _kernels(x, k) if fits else None  # PyTorch says what does not fit
     if kernels is None:
         with torch.autocast(x.device.type, enabled=False):
@@ -171,8 +173,9 @@ def _library(kernel_size: int, storage: str) -> ctypes.CDLL | None:
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    """The layout of an output made from x."""
-    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    """The layout of an output made from x: channels last also for a share of the channels of such a tensor."""
+    last = x.is_contiguous(memory_format=torch.channels_last) or x.stride(1) == 1
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _sizes(x: Tensor) -> tuple[int, int, int, int]:

@@ -217,9 +217,11 @@ def _openvino(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor |
     if path is not None and path.exists():
         network = core.read_model(path)
     else:
+        if plan.dtype == "int8" and calibration is None:
+            raise UnavailableError("int8 needs calibration images")
         network = ov.convert_model(torch.export.export(net, (part,)))
         network.reshape(list(part.shape))
-        if plan.dtype == "int8":
+        if calibration is not None and plan.dtype == "int8":
             network = _quantized(network, calibration, batch_size=len(part))
         if path is not None:
             ov.save_model(network, path, compress_to_fp16=False)
@@ -244,10 +246,8 @@ def _openvino(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor |
     return call
 
 
-def _quantized(network: Any, calibration: Tensor | None, *, batch_size: int) -> Any:
+def _quantized(network: Any, calibration: Tensor, *, batch_size: int) -> Any:
     """An OpenVINO network in int8, its value ranges from `calibration` (NNCF, post-training)."""
-    if calibration is None:
-        raise UnavailableError("int8 needs calibration images")
     nncf = _imported("nncf")
     count = -(-len(calibration) // batch_size)
     rows = torch.arange(count * batch_size) % len(calibration)  # the last batch is filled with the first images

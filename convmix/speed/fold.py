@@ -142,7 +142,7 @@ def _fold_convmixer(model: nn.Module) -> None:
     for name in [f"blocks.{i}" for i, _ in model.get_submodule("blocks").named_children()]:
         _, pointwise, act, norm = _layers(model, name, (nn.Sequential, Block), (MixSpace, TimmResidual), CONV, ANY, NORM)
         depthwise, inner_act, inner_norm = _layers(model, f"{name}.0.fn", (nn.Sequential,), CONV, ANY, NORM)
-        if depthwise.groups != depthwise.in_channels or pointwise.weight.shape[1:] != (pointwise.in_channels, 1, 1):
+        if depthwise.groups != depthwise.in_channels or not _is_pointwise(pointwise):
             raise _refusal(model, name, "is not a depthwise and a pointwise convolution")
         (a, b), (c, d) = _line(before[-1]), _line(inner_norm)
         if (torch.maximum(b.abs(), c.abs()) <= LARGEST_QUOTIENT * a.abs()).all():
@@ -203,7 +203,7 @@ def _merge_branches(model: nn.Module, name: str, mixing: TokenMixing) -> None:
     first = 0
     for conv, width in zip(convs, mixing.widths, strict=True):
         k = conv.kernel_size[0]
-        start = (size - 1) // 2 - (k - 1) // 2  # from the tap on the pixel itself; even kernels have one more tap behind it than before
+        start = (size - 1) // 2 - (k - 1) // 2  # the taps on the pixel itself coincide, also of odd and even kernels
         weight[first : first + width, :, start : start + k, start : start + k] += conv.weight
         bias[first : first + width] += conv.bias
         first += width if split else 0
@@ -239,6 +239,11 @@ def _averages_into_classifier(model: nn.Module) -> bool:
     pool, head = model.get_submodule("global_pool"), model.get_submodule("head")
     mean = type(pool) is SelectAdaptivePool2d and pool.pool_type in ("avg", "fast")
     return mean and type(model.get_submodule("head_drop")) is nn.Dropout and type(head) is nn.Linear
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether what is added to its input comes out the same everywhere: no groups, and no padding, to which nothing would be added."""
+    return conv.weight.shape[1:] == (conv.in_channels, 1, 1) and conv.padding == (0, 0)
 
 
 def _line(norm: Any) -> Line:

@@ -13,6 +13,8 @@ KernelsOff = Callable[[], AbstractContextManager[None]]
 
 
 def _forget() -> None:
+    if build._own_directory.cache_info().currsize:
+        build._own_directory().cleanup()
     for memory in MEMORIES:
         memory.cache_clear()
 

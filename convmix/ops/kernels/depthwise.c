@@ -1,7 +1,7 @@
 /* Depthwise convolution at stride 1 and its weight gradient, channels last: one library per kernel size and storage type. */
 #include "strip.h"
 
-#define SUMS (K * K + 1)             /* per channel: one for every weight, and the bias */
+#define SUMS (K * K + 1) /* per channel: one for every weight, and the bias */
 
 /* y[b,h,w,c] = bias[c] + sum over i,j of weights[i,j,c] * x[b, h+i-before, w+j-before, c], x being zero outside the image.
  * bias may be NULL. Returns 0, or -1 where there was no memory. */
@@ -57,10 +57,10 @@ INLINE void correlate_row(vec *row_sums, const operand *row, const operand *slop
     for (int64_t w = 0; w < width; w += TILE) {
         operand d[TILE / STEP];
         for (int t = 0; t < TILE / STEP; t++) d[t] = slopes[w + t * STEP];
-#pragma GCC unroll 32
+#pragma GCC unroll 64
         for (int u = 0; u < TILE + K - 1 - (STEP - 1); u++) {
             operand in = row[w + u];
-#pragma GCC unroll 32
+#pragma GCC unroll 64
             for (int j = 0; j < K; j++)
                 if (u - j >= 0 && u - j < TILE && (u - j) % STEP == 0) sums[j] = multiply_add(sums[j], in, d[(u - j) / STEP]);
         }
@@ -104,7 +104,8 @@ int weight_gradient(const stored *x, const stored *dy, real *partial, int64_t ba
                                 prefetch_channels(x + image + ((first + r) * width + w) * channels, channels);
                                 prefetch_channels(dy + image + ((first + r) * width + w) * channels, channels);
                             }
-                            fill_row(slopes, dy + image + (first + r) * width * channels, load_pad(NULL, lanes), columns, 0, width, channels, lanes);
+                            const stored *slope_row = dy + image + (first + r) * width * channels;
+                            fill_row(slopes, slope_row, load_pad(NULL, lanes), columns, 0, width, channels, lanes);
                             for (int i = 0; i < K; i++) correlate_row(strip + i * K, buffer + (r + i) * columns, slopes, width);
                             for (int64_t w = 0; w < width; w += STEP) strip[K * K] = multiply_add(strip[K * K], slopes[w], one());
                         }

@@ -20,7 +20,10 @@ int mix(const stored *x, const stored *weights, const real *bias, const stored *
 #pragma omp parallel num_threads(threads)
     {
         operand *buffer = aligned_alloc(VECTOR_BYTES, (size_t)((rows + K - 1) * columns) * sizeof(operand));
-        if (!buffer) failed = 1;
+        if (!buffer) {
+#pragma omp atomic write
+            failed = 1;
+        }
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < batch * strips; unit++) {
             if (!buffer) continue;

@@ -24,6 +24,7 @@ INLINE vec multiply_add(vec sum, operand a, operand b) { return sum + a * b; }
 
 #define TAPS ((K + STEP - 1) / STEP) /* operands in one row of the kernel */
 #define TILE 8                       /* outputs of a row whose sums stay in registers together */
+                                     /* Loops over TILE + K - 1 are unrolled whole: gcc 12 miscompiled them in parts. */
 #define BUFFER_BYTES (96 * 1024)     /* of a strip: well inside a core's second-level cache */
 
 /* Columns of the buffer: the width in whole tiles, and the border. */
@@ -104,10 +105,10 @@ INLINE void convolve_tile(vec *sums, const operand *buffer, int64_t columns, con
     for (int i = 0; i < K; i++) {
         operand w[TAPS];
         for (int j = 0; j < TAPS; j++) w[j] = taps[i * TAPS + j];
-#pragma GCC unroll 32
+#pragma GCC unroll 64
         for (int u = 0; u < TILE + STEP * (TAPS - 1); u++) {
             operand in = buffer[i * columns + u];
-#pragma GCC unroll 32
+#pragma GCC unroll 64
             for (int j = 0; j < TAPS; j++)
                 if (u - STEP * j >= 0 && u - STEP * j < TILE) sums[u - STEP * j] = multiply_add(sums[u - STEP * j], in, w[j]);
         }
