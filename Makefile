@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 TESTED := $(VENV)/.tested
 TREE_HASH = $(BIN)/python .ci/tree_hash.py
 
-.PHONY: help demo test test-fast check lint format results show clean
+.PHONY: help demo test test-fast check lint format results show speed clean
 
 help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
@@ -21,6 +21,7 @@ help:
 	@echo "make format     bring the code into the gate's format"
 	@echo "make results    write RESULTS.md and the table in README.md from benchmarks/results"
 	@echo "make show       run the experiments behind those records again (about an hour)"
+	@echo "make speed      run the races behind the tables of speed again (about two hours)"
 	@echo "make clean      remove $(VENV) and the caches; runs/ stays"
 
 demo: $(INSTALLED)
@@ -52,6 +53,9 @@ results: $(INSTALLED)
 
 show: $(INSTALLED)
 	$(BIN)/python benchmarks/show.py
+
+speed: $(INSTALLED)
+	$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

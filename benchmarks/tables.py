@@ -1,4 +1,4 @@
-"""Writes RESULTS.md and the table of README.md from the run records in benchmarks/results/.
+"""Writes RESULTS.md and the tables of README.md from the run records in benchmarks/results/.
 
     python benchmarks/tables.py            write both
     python benchmarks/tables.py --check    fail where they differ from what would be written
@@ -13,7 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import speed_tables
+
 ROOT = Path(__file__).resolve().parents[1]
+SPEED = ROOT / "benchmarks/results/speed"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 CURVE_ROWS = 10
 KEYS = (
@@ -24,6 +27,16 @@ KEYS = (
 )  # fmt: skip
 
 Record = Mapping[str, Any]
+README_SPEED = """Images per second beside the official path (eager, float32) and the fastest of the peers (PyTorch's best settings,
+ONNX Runtime, OpenVINO), all in turn in one run of `convmix benchmark`: medians, and ratios with their quartiles."""
+SPEED_HEAD = """## Speed
+
+`convmix benchmark` (docs/how_to/speed.md) runs every contender in a process of its own; they take turns, and ratios are taken round by
+round. The official path is timm's module, or the authors', eager in float32; peers run that module in the settings that are fastest somewhere.
+Training is forward, loss, backward and AdamW. "Of matmul rate": counted multiply-adds against the machine's own rate of 2048 x 2048 matrix
+products in the same type. "Error": largest difference of the logits (training: of the first loss), as a share of the largest. Peak memory
+is without what the imports take. `make speed` repeats it all.
+"""
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -137,28 +150,38 @@ def section(r: Record) -> str:
     return f"## {r['name']}\n\n```sh\n{r['command']}\n```\n\n{listed}\n\n{curve(r['curve'])}\n"
 
 
-def results_page(records: Sequence[Record]) -> str:
+def results_page(records: Sequence[Record], races: Sequence[Record] = (), sweeps: Sequence[Record] = ()) -> str:
     head = """# Results
 
 Written by `make results` from the run records in [benchmarks/results](benchmarks/results/README.md); not edited by hand. `make show` runs
 the experiments again. Every accuracy is on test images that the run used for nothing else, at its end, with one seed; the interval
 is Wilson's 95 % interval for a share and says nothing about the spread between seeds.
 """
-    return "\n".join([head, summary(records), "", *map(section, records)]).rstrip("\n") + "\n"
+    parts = [head, summary(records), "", *map(section, records)]
+    if races or sweeps:
+        parts += [SPEED_HEAD, speed_tables.summary(races, table), ""]
+        parts += [speed_tables.section(r, table) for r in races]
+        parts += [speed_tables.sweep_section(s, table) for s in sweeps]
+    return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def readme_page(readme: str, records: Sequence[Record]) -> str:
+def readme_page(readme: str, records: Sequence[Record], races: Sequence[Record] = ()) -> str:
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise SystemExit(f"README.md must hold {BEGIN} and {END} once each, in this order")
     before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{summary(records)}\n\n{END}{rest.split(END)[1]}"
+    speed = f"\n\n{README_SPEED}\n\n{speed_tables.summary(races, table)}" if races else ""
+    return f"{before}{BEGIN}\n\n{summary(records)}{speed}\n\n{END}{rest.split(END)[1]}"
 
 
 def pages(root: Path) -> dict[Path, str]:
     """The files that are written, with what stands in them."""
     records = read_records(root / "benchmarks/results")
+    races, sweeps = speed_tables.read_races(root / "benchmarks/results/speed")
     readme = root / "README.md"
-    return {root / "RESULTS.md": results_page(records), readme: readme_page(readme.read_text(), records)}
+    return {
+        root / "RESULTS.md": results_page(records, races, sweeps),
+        readme: readme_page(readme.read_text(), records, races),
+    }
 
 
 def main(arguments: Sequence[str] | None = None, *, root: Path = ROOT) -> int:

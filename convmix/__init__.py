@@ -10,6 +10,7 @@ from convmix.models import timm_registry
 
 if TYPE_CHECKING:
     from convmix.api import Model, TrainedRun, load, optimize, train
+    from convmix.benchmarking.measure import benchmark
     from convmix.errors import ConvmixError
     from convmix.evaluation import evaluate
     from convmix.models.catalog import create_model, list_models
@@ -20,6 +21,7 @@ _HOME = {
     "ConvmixError": "convmix.errors",
     "Model": "convmix.api",
     "TrainedRun": "convmix.api",
+    "benchmark": "convmix.benchmarking.measure",
     "create_model": "convmix.models.catalog",
     "describe": "convmix.models.describe",
     "evaluate": "convmix.evaluation",
@@ -34,6 +36,7 @@ __all__ = [
     "ConvmixError",
     "Model",
     "TrainedRun",
+    "benchmark",
     "create_model",
     "describe",
     "evaluate",

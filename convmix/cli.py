@@ -228,6 +228,57 @@ def optimize(run: Path, /, *, precision: str = "auto", batch_size: int = 32, bud
 
 
 @app.command
+def benchmark(
+    *models: str,
+    work: str = "inference",
+    batch_size: int | None = None,
+    size: str | None = None,
+    num_classes: int = 1000,
+    precision: str = "auto",
+    rounds: int = 9,
+    threads: int | None = None,
+    device: str | None = None,
+    budget: str = "3m",
+    sweep: str | None = None,
+    output: Path | None = None,
+) -> None:
+    """Measure models beside the official path and the fastest peers, in one run.
+
+    Parameters
+    ----------
+    models:
+        Names of `convmix models`.
+    work:
+        inference, training or both, as inference,training.
+    batch_size:
+        Images per batch; 8 for inference and 32 for training where it is left out.
+    size:
+        Input size in pixels, N or HxW; 224, or 32 for models made for CIFAR-10.
+    precision:
+        exact (float32), bf16 or int8: what may be computed in; auto: bf16 where this machine has it, else exact.
+    rounds:
+        Turns of every contender.
+    threads:
+        Of the CPU; all where it is left out.
+    budget:
+        For convmix's own choice of an engine, such as 90s or 3m.
+    sweep:
+        batch, resolution, depth or kernel: how speed and memory grow with it.
+    output:
+        A folder for records (JSON) and pictures.
+    """
+    from convmix.benchmarking.measure import benchmark as measure
+
+    if not models:
+        raise ConfigError("benchmark needs the name of a model; `convmix models` lists them")
+    measure(
+        models, work=work, batch_size=batch_size, size=size, num_classes=num_classes, precision=precision, rounds=rounds, threads=threads,
+        device=device, budget=budget, sweep=sweep, output=output, console=Console(),
+        command=shlex.join(["convmix", *sys.argv[1:]]),
+    )  # fmt: skip
+
+
+@app.command
 def describe(name: str, /, *, size: str = "224", num_classes: int = 1000, in_chans: int = 3, json: bool = False) -> None:
     """Parameters, true MACs, receptive field, stages and training memory of a model.
 

@@ -65,7 +65,7 @@ def curves_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     panels["lr"].plot(epochs, _column(history, "lr"), color=GREY, **style)
     _dress(panels["lr"], "learning rate")
     panels["lr"].set_xlabel("epoch")
-    return _png(figure)
+    return png(figure)
 
 
 def predictions_picture(
@@ -123,7 +123,7 @@ def predictions_picture(
         figure.text(centre, (bottom_in - 0.21) / total_in, share, color="black", **style)
         if wrong:
             figure.text(centre, (bottom_in - 0.37) / total_in, "true: " + _shorten(true_label, letters - 4), color="black", **style)
-    return _png(figure)
+    return png(figure)
 
 
 def _columns(n: int, *, widest: int) -> int:
@@ -182,7 +182,7 @@ def _shorten(text: str, letters: int) -> str:
     return text[:head] + "…" + (text[-tail:] if tail else "")
 
 
-def _png(figure: "Figure") -> bytes:
+def png(figure: "Figure") -> bytes:
     out = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # labels in scripts that the font lacks: boxes, no stop

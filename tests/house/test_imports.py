@@ -29,6 +29,8 @@ ORDER = (
     "training.schedule", "training.budget", "training.signals", "training.state", "training.log", "training.job", "training.loop",
     "training.finish", "training.session",
     "files", "provenance", "acceleration", "evaluation", "prediction",
+    "benchmarking.work", "benchmarking.process", "benchmarking.race", "benchmarking.roofline", "benchmarking.record",
+    "benchmarking.picture", "benchmarking.measure",
 )  # fmt: skip
 ROOF = ("__init__", "__main__", "api", "cli", "demo")  # may import everything
 

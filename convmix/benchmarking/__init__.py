@@ -1,0 +1,1 @@
+"""`convmix benchmark`: convmix beside its peers, in one run."""

@@ -1,0 +1,126 @@
+"""The command: works -> races, one after the other -> records, printed and written as JSON with a picture each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from convmix.artifact import write_bytes, write_json
+from convmix.benchmarking import work as works_of
+from convmix.benchmarking.picture import bars, lines
+from convmix.benchmarking.race import race
+from convmix.benchmarking.record import record, summary, table, title
+from convmix.benchmarking.roofline import Rates, measure_rates
+from convmix.benchmarking.work import Work, contenders, default_precision
+from convmix.config import Run, override, parse_duration
+from convmix.errors import ConfigError, did_you_mean
+from convmix.hardware import default_device
+from convmix.models.catalog import SMALL
+from convmix.models.describe import describe
+
+
+def benchmark(
+    models: Sequence[str],
+    *,
+    work: str = "inference",
+    batch_size: int | None = None,
+    size: int | str | None = None,
+    num_classes: int = 1000,
+    precision: str = "auto",
+    rounds: int = 9,
+    threads: int | None = None,
+    device: str | None = None,
+    budget: str = "3m",
+    sweep: str | None = None,
+    output: str | Path | None = None,
+    console: Console | None = None,
+    command: str = "convmix.benchmark",
+) -> list[dict[str, Any]]:
+    """Races of the models against the official path and the fastest peers: one record (`record.record`) per race.
+
+    The arguments are those of the command. None: 8 images a batch for inference and 32 for training, of 224 x 224 pixels (32 x 32 for
+    models made for CIFAR-10), all threads, the accelerator where there is one, nothing printed. `command` is what the record says it came
+    from. With `output`, each record is written to output/NAME.json, with a picture, as soon as it is measured.
+    Raises ConfigError and ModelError for values that cannot be measured.
+    """
+    place = _device(device)
+    in_pixels = None if size is None else override(Run(), {"size": size}).data.size
+    works = [
+        Work(
+            model=name,
+            kind=kind,
+            batch_size=(32 if kind == "training" else 8) if batch_size is None else batch_size,
+            height=(in_pixels or _own_size(name))[0],
+            width=(in_pixels or _own_size(name))[1],
+            num_classes=num_classes,
+            device=place.type,
+            threads=torch.get_num_threads() if threads is None else threads,
+            precision=default_precision(place) if precision == "auto" else precision,
+            budget_s=parse_duration(budget),
+        )
+        for name in models
+        for kind in work.replace(" ", "").split(",")
+    ]
+    points = [[(None, one)] if sweep is None else works_of.sweep(one, sweep) for one in works]
+    _check([one for some in points for _, one in some], rounds)
+    say = console or Console(quiet=True)
+    torch.set_num_threads(works[0].threads)
+    rates = measure_rates(place)
+    found = []
+    for one, some in zip(works, points, strict=True):
+        records = []
+        for value, point in some:
+            say.print(f"[bold]{name_of(point)}[/bold]", highlight=False)
+            made = _measure(point, rates, rounds=rounds, command=command, console=say, in_sweep=sweep is not None)
+            records.append(made if value is None else made | {"point": value})
+            say.print(table(made), summary(made), "", sep="\n", highlight=False)
+        if output is not None:
+            _write(Path(output), one, records, sweep)
+        found += records
+    return found
+
+
+def name_of(work: Work) -> str:
+    """Of the files: convmixer_768_32-inference-b8-224-bf16-cpu."""
+    side = f"{work.height}" if work.height == work.width else f"{work.height}x{work.width}"
+    return f"{work.model}-{work.kind}-b{work.batch_size}-{side}-{work.precision}-{work.device}"
+
+
+def _device(name: str | None) -> torch.device:
+    if name not in (None, "cpu", "cuda", "mps"):
+        raise ConfigError(f"device: {name} is none of cpu, cuda, mps{did_you_mean(name, ('cpu', 'cuda', 'mps'))}")
+    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+        raise ConfigError(f"device: {name} was asked for, but PyTorch sees none; leave --device out to use what is there")
+    return torch.device(name) if name else default_device()
+
+
+def _own_size(model: str) -> tuple[int, int]:
+    return (32, 32) if model in SMALL else (224, 224)
+
+
+def _measure(work: Work, rates: Rates, *, rounds: int, command: str, console: Console, in_sweep: bool) -> dict[str, Any]:
+    macs = describe(work.model, size=(work.height, work.width), num_classes=work.num_classes).macs
+    result = race(work, contenders(work, in_sweep=in_sweep), rounds=rounds, say=lambda text: console.print(text, highlight=False))
+    made = record(result, rates=rates, macs=macs, command=command)
+    if all(lane["failed"] for lane in made["lanes"]):
+        raise ConfigError(f"{title(made)}: nothing could be measured; {made['lanes'][0]['failed']}")
+    return made
+
+
+def _write(output: Path, work: Work, records: list[dict[str, Any]], sweep: str | None) -> None:
+    """NAME.json and NAME.png; of a sweep one of each for all points."""
+    output.mkdir(parents=True, exist_ok=True)
+    name = name_of(work) if sweep is None else f"{name_of(work)}-{sweep}"
+    write_json(output / f"{name}.json", records[0] if sweep is None else {"kind": "sweep", "over": sweep, "records": records})
+    write_bytes(output / f"{name}.png", bars(records[0]) if sweep is None else lines(records, sweep))
+
+
+def _check(works: Sequence[Work], rounds: int) -> None:
+    """Everything that can be known to be wrong is said before anything is measured."""
+    if rounds < 1:
+        raise ConfigError(f"rounds: {rounds}, expected at least 1")
+    for work in works:
+        works_of.check(work)
+        describe(work.model, size=(work.height, work.width), num_classes=work.num_classes)

@@ -1,0 +1,168 @@
+"""A race as a record: JSON values with machine and versions, the ratios in them, a table for a terminal and a picture.
+
+    {"kind": "speed", "work": {...}, "lanes": [{"name", "role", "ms", "median_ms", "images_per_s", ...}], "best_peer": "...", ...}
+
+Ratios are taken round by round, between turns that follow each other, and given as median and quartiles.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from convmix.benchmarking.race import Lane, Result
+from convmix.benchmarking.roofline import Rates, operations
+from convmix.hardware import describe_machine
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PACKAGES = ("convmix", "torch", "timm", "openvino", "nncf", "onnxruntime")
+Record = Mapping[str, Any]
+
+
+def record(result: Result, *, rates: Rates, macs: int, command: str) -> dict[str, Any]:
+    """JSON values of a race; `macs` are the model's for one image."""
+    work = result.work
+    count = operations(macs, work.batch_size, work.kind)
+    official = _of_role(result, "official")
+    ours = fastest(result, "ours")
+    peer = fastest(result, "peer")
+    lanes = [_lane(lane, official, ours, count, rates, work.batch_size) for lane in result.lanes]
+    return {
+        "kind": "speed",
+        "command": command,
+        "date": date.today().isoformat(),
+        "work": asdict(work),
+        "gmacs_per_image": macs / 1e9,
+        "lanes": lanes,
+        "ours": ours and ours.contender.name,
+        "best_peer": peer and peer.contender.name,
+        "ours_to_official": _ratio(official, ours),
+        "ours_to_best_peer": _ratio(peer, ours),
+        "machine": describe_machine(torch.device(work.device)) | {"threads": work.threads},
+        "rates": asdict(rates),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def fastest(result: Result, role: str) -> Lane | None:
+    """Of those with that role that were measured."""
+    measured = [lane for lane in result.lanes if lane.contender.role == role and lane.ms]
+    return min(measured, key=lambda lane: statistics.median(lane.ms), default=None)
+
+
+def _of_role(result: Result, role: str) -> Lane | None:
+    return next((lane for lane in result.lanes if lane.contender.role == role and lane.ms), None)
+
+
+def _lane(lane: Lane, official: Lane | None, ours: Lane | None, count: int, rates: Rates, batch_size: int) -> dict[str, Any]:
+    said = {"name": lane.contender.name, "role": lane.contender.role, "plan": lane.plan, "failed": lane.failed}
+    if not lane.ms:
+        return said
+    median_ms = statistics.median(lane.ms)
+    is_bf16 = any(word in lane.plan for word in ("bf16", "autocast", "int8"))
+    return said | {
+        "start_s": lane.start_s,
+        "ms": list(lane.ms),
+        "median_ms": median_ms,
+        "quartiles_ms": _quartiles(lane.ms),
+        "images_per_s": 1000 * batch_size / median_ms,
+        "to_official": _ratio(official, lane),
+        "ours_is_faster": _ratio(lane, ours),
+        "memory_mib": lane.memory_mib,
+        "difference": lane.difference,
+        "share_of_matmul_rate": count / (median_ms / 1000) / (rates.matmul_bf16 if is_bf16 else rates.matmul_fp32),
+    }
+
+
+def _ratio(slow: Lane | None, fast: Lane | None) -> dict[str, float] | None:
+    """How many times faster `fast` is: median and quartiles over the rounds."""
+    if slow is None or fast is None or not slow.ms or not fast.ms:
+        return None
+    ratios = [a / b for a, b in zip(slow.ms, fast.ms, strict=False)]
+    low, high = _quartiles(ratios)
+    return {"median": statistics.median(ratios), "low": low, "high": high}
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    if len(values) < 2:
+        return [values[0], values[0]]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [low, high]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def title(record: Record) -> str:
+    work = record["work"]
+    return (
+        f"{work['model']}, {work['kind']}, batch {work['batch_size']}, {work['height']}x{work['width']}, "
+        f"{record['machine']['name'].strip()}, {work['threads']} threads"
+    )
+
+
+def table(record: Record) -> "Table":
+    """For a terminal: the fastest first, those that failed at the end with the reason."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title(record), title_justify="left", box=None, header_style="bold", pad_edge=False)
+    shown.add_column("")
+    for heading in ("images/s", "ms", "+-", "x official", "convmix x", "MiB", "of peak", "error"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for lane in sorted(record["lanes"], key=lambda lane: lane.get("median_ms", float("inf"))):
+        how = f" ({lane['plan']})" if lane["role"] == "ours" and lane["plan"] else ""
+        name = Text(lane["name"] + how, style="bold" if lane["role"] == "ours" else "")
+        if lane["failed"]:
+            shown.add_row(Text(f"{lane['name']}: {lane['failed']}"))
+            continue
+        low, high = lane["quartiles_ms"]
+        shown.add_row(
+            name,
+            f"{lane['images_per_s']:.1f}",
+            _ms(lane["median_ms"]),
+            _ms((high - low) / 2),
+            _times(lane["to_official"]),
+            _times(lane["ours_is_faster"]),
+            f"{lane['memory_mib']:.0f}" if lane["memory_mib"] is not None else "",
+            f"{lane['share_of_matmul_rate']:.0%}",
+            f"{lane['difference']:.0e}" if lane["difference"] is not None else "",
+        )
+    return shown
+
+
+def summary(record: Record) -> str:
+    """The two ratios in a sentence, and the rates that stand behind the shares."""
+    rates = record["rates"]
+    machine = (
+        f"This machine multiplies matrices at {rates['matmul_fp32'] / 1e9:.0f} (float32) and {rates['matmul_bf16'] / 1e9:.0f} (bf16) "
+        f"GFLOP/s and copies {rates['copy'] / 1e9:.0f} GB/s."
+    )
+    if not record["ours_to_best_peer"] or not record["ours_to_official"]:
+        return machine
+    return (
+        f"convmix is {_range(record['ours_to_best_peer'])} times as fast as the best peer ({record['best_peer']}) and "
+        f"{_range(record['ours_to_official'])} times as fast as the official path. {machine}"
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _times(ratio: Mapping[str, float] | None) -> str:
+    return f"{ratio['median']:.2f}" if ratio else ""
+
+
+def _range(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"

@@ -1,0 +1,150 @@
+"""What is measured and who takes part: frozen values that travel between processes.
+
+Work (model, inference or training, batch, size) -> contenders -> a race of processes (`race`) -> a record (`record`)
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from convmix.errors import ConfigError, did_you_mean
+from convmix.hardware import fast_bf16
+from convmix.models import catalog
+from convmix.speed.backends import Dtype, Plan
+from convmix.speed.select import PRECISIONS
+
+Role = Literal["official", "peer", "ours"]
+KINDS = ("inference", "training")
+SWEEPS = {  # what grows, and where it starts and ends
+    "batch": (1, 2, 4, 8, 16, 32, 64),
+    "resolution": (32, 64, 96, 128, 192, 256, 320),
+    "depth": (2, 4, 8, 16, 32),
+    "kernel": (3, 5, 7, 9, 11, 15),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One model doing one thing."""
+
+    model: str
+    kind: str  # inference or training
+    batch_size: int
+    height: int  # px
+    width: int
+    num_classes: int
+    device: str
+    threads: int
+    precision: str  # exact, bf16 or int8: what convmix may compute in; peers compete in all that it allows
+    budget_s: float  # for convmix's own choice of an engine
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the images: B,C,H,W."""
+        return self.batch_size, 3, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to do the work. For training, `plan` has the backend eager or compile, and autocast as dtype."""
+
+    name: str
+    role: Role
+    plan: Plan | None = None  # None: what `convmix.optimize` chooses
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it runs the architecture in PyTorch's own layers: timm's module, or the authors'."""
+        return self.role != "ours"
+
+
+def contenders(work: Work, *, in_sweep: bool = False) -> list[Contender]:
+    """The official path, the peers in the settings that are fastest somewhere, and convmix; in a sweep only those that start at once.
+
+    float32 engines take part where nothing else is allowed, and those that have nothing else.
+    """
+    everyone = _of_training(work) if work.kind == "training" else _of_inference(work)
+    if not in_sweep:
+        return everyone
+    quick = [c for c in everyone if c.plan and c.plan.backend in ("eager", "native")]
+    return [c for c in quick if c.role != "peer" or (c.plan and c.plan.layout == "nhwc")]
+
+
+def _of_training(work: Work) -> list[Contender]:
+    found = [Contender("official path", "official", Plan()), Contender("channels_last", "peer", Plan(layout="nhwc"))]
+    dtype: Dtype = "fp32"
+    said = ""
+    if work.precision != "exact":
+        dtype, said = "autocast", "autocast bf16, "
+        found.append(Contender(f"{said}channels_last", "peer", Plan(dtype=dtype, layout="nhwc")))
+    found += [
+        Contender(f"compile, {said}contiguous", "peer", Plan("compile", dtype)),
+        Contender(f"compile, {said}channels_last", "peer", Plan("compile", dtype, "nhwc")),
+        Contender("convmix", "ours", Plan(dtype=dtype, layout="nhwc")),
+    ]
+    if work.device != "cpu":
+        found.append(Contender("convmix, compile", "ours", Plan("compile", dtype, "nhwc")))
+    return found
+
+
+def _of_inference(work: Work) -> list[Contender]:
+    found = [Contender("official path", "official", Plan()), Contender("channels_last", "peer", Plan(layout="nhwc"))]
+    if work.precision == "exact":
+        found.append(Contender("compile, freezing", "peer", Plan("compile")))
+    else:
+        found += [
+            Contender("bf16, channels_last", "peer", Plan(dtype="bf16", layout="nhwc")),
+            Contender("compile, freezing, bf16", "peer", Plan("compile", "bf16", "nhwc")),
+            Contender("compile, freezing, autocast bf16", "peer", Plan("compile", "autocast", "nhwc")),
+        ]
+    if work.device == "cpu":
+        lower: dict[str, list[Dtype]] = {"exact": ["fp32"], "bf16": ["bf16"], "int8": ["bf16", "int8"]}
+        found.append(Contender("ONNX Runtime", "peer", Plan("onnxruntime")))
+        found += [Contender(f"OpenVINO {dtype}", "peer", Plan("openvino", dtype)) for dtype in lower[work.precision]]
+        if work.threads > 1 and work.batch_size % work.threads == 0:
+            best = lower[work.precision][-1]
+            found.append(Contender(f"OpenVINO {best}, {work.threads} streams", "peer", Plan("openvino", best, streams=work.threads)))
+        spec = catalog.find(work.model)
+        if spec is not None and spec.family == "convmixer":
+            found.append(Contender("convmix kernels", "ours", Plan("native", "fp32" if work.precision == "exact" else "bf16")))
+    return [*found, Contender("convmix", "ours")]
+
+
+def sweep(work: Work, over: str) -> list[tuple[int, Work]]:
+    """The same work at growing batch, resolution, depth or kernel size; ConfigError where the model has none of that."""
+    if over not in SWEEPS:
+        raise ConfigError(f"sweep: {over} is not one of {', '.join(SWEEPS)}{did_you_mean(over, SWEEPS)}")
+    if over == "batch":
+        return [(n, dataclasses.replace(work, batch_size=n)) for n in SWEEPS[over]]
+    if over == "resolution":
+        return [(n, dataclasses.replace(work, height=n, width=n)) for n in SWEEPS[over]]
+    spec = catalog.find(work.model)
+    if spec is None or spec.family != "convmixer" or "dim" not in spec.arguments:
+        raise ConfigError(f"sweep: {over} can be varied in a ConvMixer of a size such as convmixer_256_8, not in {work.model}")
+    argument = {"depth": "depth", "kernel": "kernel_size"}[over]
+    return [(n, dataclasses.replace(work, model=_convmixer_name(dict(spec.arguments) | {argument: n}))) for n in SWEEPS[over]]
+
+
+def _convmixer_name(arguments: dict[str, Any]) -> str:
+    sizes = "convmixer_{dim}_{depth}_k{kernel_size}_p{patch_size}".format_map(arguments)
+    return sizes + ("_relu" if arguments.get("act") == "relu" else "")
+
+
+def check(work: Work) -> None:
+    """ConfigError for values that cannot be measured."""
+    if work.kind not in KINDS:
+        raise ConfigError(f"work: {work.kind} is not one of {', '.join(KINDS)}{did_you_mean(work.kind, KINDS)}")
+    for name, value in (("batch_size", work.batch_size), ("size", min(work.height, work.width)), ("threads", work.threads)):
+        if value < 1:
+            raise ConfigError(f"{name}: {value}, expected at least 1")
+    if work.precision not in PRECISIONS:
+        raise ConfigError(f"precision: {work.precision} is not one of {', '.join(PRECISIONS)}{did_you_mean(work.precision, PRECISIONS)}")
+    if work.precision == "int8" and (work.kind == "training" or work.device != "cpu"):
+        raise ConfigError("precision: int8 exists for inference on the CPU; take bf16 or exact")
+
+
+def default_precision(device: torch.device) -> str:
+    """bf16 where the hardware has it, else float32 alone."""
+    return "bf16" if fast_bf16(device) else "exact"

@@ -1,0 +1,85 @@
+"""What is concluded from times: ratios, the fastest of each side, shares of the machine's rates; tables and pictures."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from convmix.benchmarking.picture import bars, lines
+from convmix.benchmarking.race import Lane, Result
+from convmix.benchmarking.record import record, summary, table
+from convmix.benchmarking.roofline import Rates, measure_rates, operations
+from convmix.benchmarking.work import Contender, Work
+from convmix.speed.backends import Plan
+
+RATES = Rates(matmul_fp32=100e9, matmul_bf16=400e9, copy=20e9)
+WORK = Work("convmixer_8_2_k3_p4", "inference", 8, 16, 16, 3, "cpu", 1, "bf16", 1.0)
+RESULT = Result(
+    WORK,
+    (
+        Lane(Contender("official path", "official", Plan()), "eager fp32", 0.1, (400.0, 420.0, 380.0), 50.0, 0.0),
+        Lane(Contender("slow peer", "peer", Plan()), "eager fp32", 0.1, (300.0, 300.0, 300.0), 50.0, 1e-7),
+        Lane(Contender("good peer", "peer", Plan(dtype="bf16")), "eager bf16", 9.0, (100.0, 110.0, 90.0), 40.0, 1e-3),
+        Lane(Contender("broken", "peer", Plan()), failed="it is not installed"),
+        Lane(Contender("convmix", "ours"), "native bf16", 1.0, (50.0, 50.0, 30.0), 30.0, 2e-3),
+    ),
+)
+
+
+def lane_of(made, name):
+    return next(lane for lane in made["lanes"] if lane["name"] == name)
+
+
+def test_ratios_are_taken_round_by_round():
+    made = record(RESULT, rates=RATES, macs=10**9, command="convmix benchmark")
+    assert (made["ours"], made["best_peer"]) == ("convmix", "good peer")
+    assert made["ours_to_best_peer"] == {"median": pytest.approx(2.2), "low": pytest.approx(2.1), "high": pytest.approx(2.6)}
+    assert made["ours_to_official"]["median"] == pytest.approx(8.4)  # of 8, 8.4 and 12.67
+    assert lane_of(made, "slow peer")["ours_is_faster"]["median"] == pytest.approx(6)
+    assert lane_of(made, "convmix")["ours_is_faster"]["median"] == 1
+    assert lane_of(made, "good peer")["images_per_s"] == pytest.approx(80)
+
+
+def test_shares_are_of_the_rate_of_the_type():
+    made = record(RESULT, rates=RATES, macs=10**9, command="")
+    assert lane_of(made, "official path")["share_of_matmul_rate"] == pytest.approx(2 * 8e9 / 0.4 / 100e9)
+    assert lane_of(made, "good peer")["share_of_matmul_rate"] == pytest.approx(2 * 8e9 / 0.1 / 400e9)
+    assert operations(10, 4, "training") == 3 * operations(10, 4, "inference") == 240
+
+
+def test_a_record_is_json_and_names_machine_and_versions():
+    made = json.loads(json.dumps(record(RESULT, rates=RATES, macs=1, command="convmix benchmark x")))
+    assert made["command"] == "convmix benchmark x"
+    assert made["versions"]["torch"] and made["machine"]["threads"] == 1
+    assert lane_of(made, "broken") == {"name": "broken", "role": "peer", "plan": "", "failed": "it is not installed"}
+
+
+def test_without_an_official_path_or_peer_there_is_no_ratio():
+    made = record(Result(WORK, RESULT.lanes[-1:]), rates=RATES, macs=1, command="")
+    assert made["ours_to_official"] is made["ours_to_best_peer"] is None
+    assert "times as fast" not in summary(made)
+
+
+def test_the_table_has_the_fastest_first_and_says_what_failed():
+    made = record(RESULT, rates=RATES, macs=10**9, command="")
+    console = Console(file=io.StringIO(), width=120)
+    console.print(table(made))
+    rows = [line.split("  ")[0] for line in console.file.getvalue().splitlines()[2:]]
+    assert rows == ["convmix (native bf16)", "good peer", "slow peer", "official path", "broken: it is not installed"]
+    assert "2.20 (2.10 to 2.60) times as fast as the best peer (good peer)" in summary(made)
+
+
+def test_pictures_are_900_pixels_wide():
+    made = record(RESULT, rates=RATES, macs=10**9, command="")
+    assert Image.open(io.BytesIO(bars(made))).width == 900
+    swept = [made | {"point": 1}, made | {"point": 2}]
+    assert Image.open(io.BytesIO(lines(swept, "batch"))).width == 900
+
+
+def test_the_machines_rates_are_measured():
+    import torch
+
+    rates = measure_rates(torch.device("cpu"))
+    assert 1e8 < rates.matmul_fp32 < 1e15 and 1e7 < rates.matmul_bf16 < 1e15 and 1e7 < rates.copy < 1e13
