@@ -32,10 +32,11 @@ ONNX Runtime, OpenVINO), all in turn in one run of `convmix benchmark`: medians,
 SPEED_HEAD = """## Speed
 
 `convmix benchmark` (docs/how_to/speed.md) runs every contender in a process of its own; they take turns, and ratios are taken round by
-round. The official path is timm's module, or the authors', eager in float32; peers run that module in the settings that are fastest somewhere.
-Training is forward, loss, backward and AdamW. "Of matmul rate": counted multiply-adds against the machine's own rate of 2048 x 2048 matrix
-products in the same type. "Error": largest difference of the logits (training: of the first loss), as a share of the largest. Peak memory
-is without what the imports take. `make speed` repeats it all.
+round. The official path is timm's module, or the authors', eager in float32; peers run that module in the settings that are fastest
+somewhere. Training is forward, loss, backward and AdamW. "Of matmul rate": counted multiply-adds against the machine's own rate of
+2048 x 2048 matrix products in the same type; fewer products than counted are done where Winograd's algorithm is used. "Error": largest
+difference of the logits (training: of the first loss), as a share of the largest. Peak memory is without what the imports take.
+`make speed` repeats it all.
 """
 
 

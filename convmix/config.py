@@ -128,6 +128,9 @@ class Run:
     schedule: Schedule = Schedule()
     seed: int = _setting(0, "seed of initialisation, order and augmentation")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _setting("auto", "auto: bf16 where the hardware is fast at it")
+    tune: Literal["auto", "never", "always"] = _setting(
+        "auto", "time a few steps to choose layout, number type and compiling; auto: where the run is long enough to gain"
+    )
     tracker: str | None = _setting(None, "tensorboard or another of accelerate's trackers")
     save_every: float = _setting(60.0, "seconds between two saves inside an epoch")
 

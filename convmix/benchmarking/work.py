@@ -107,7 +107,7 @@ def _of_inference(work: Work) -> list[Contender]:
             best = lower[work.precision][-1]
             found.append(Contender(f"OpenVINO {best}, {work.threads} streams", "peer", Plan("openvino", best, streams=work.threads)))
         spec = catalog.find(work.model)
-        if spec is not None and spec.family == "convmixer":
+        if spec is not None and spec.family in ("convmixer", "convmlp"):
             found.append(Contender("convmix kernels", "ours", Plan("native", "fp32" if work.precision == "exact" else "bf16")))
     return [*found, Contender("convmix", "ours")]
 

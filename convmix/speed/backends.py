@@ -166,10 +166,21 @@ def _eager(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | No
 
 
 def _compile(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+    import torch._inductor.config as inductor_config
+
     # Through torch.export, because torch keeps compiled code per class, at most 8 times, and all of our models share one `forward`.
     with torch.autocast(example.device.type, torch.bfloat16, enabled=plan.dtype == "autocast"):
         graph = torch.export.export(net, (example,)).module()
-    return torch.compile(graph, fullgraph=True, dynamic=False, options={"freezing": True})
+    compiled = torch.compile(graph, fullgraph=True, dynamic=False)
+    # Compiled here, for freezing (weights packed for oneDNN, activations in its kernels) is taken from the configuration alone: as one
+    # of `options` torch 2.15 ignores it without a word.
+    with (
+        inductor_config.patch(freezing=True),
+        torch.inference_mode(),
+        torch.autocast(example.device.type, torch.bfloat16, enabled=plan.dtype == "autocast"),
+    ):
+        compiled(example.clone())  # a tensor made in inference mode, as a Runner's are
+    return compiled
 
 
 def _aoti(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
@@ -257,9 +268,20 @@ def _quantized(network: Any, calibration: Tensor, *, batch_size: int) -> Any:
 
 
 def _native(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+    """Kernels of our own: all of a ConvMixer; in a ConvMLP the large convolutions, the rest compiled by torch."""
+    from convmix.models.convmlp import ConvMLP
     from convmix.speed.native import native
+    from convmix.speed.winograd import use_winograd
 
-    return native(net, _TORCH_DTYPES[plan.dtype])
+    dtype = _TORCH_DTYPES[plan.dtype]
+    if not isinstance(net, ConvMLP):
+        return native(net, dtype)
+    net = _folded(net)
+    use_winograd(net, dtype)
+    compiled = Plan("compile", plan.dtype, "nhwc")
+    net = net.to(dtype).to(memory_format=torch.channels_last)
+    call = _compile(compiled, net, _as_given(compiled, example), None, None)
+    return lambda images: call(_as_given(compiled, images))
 
 
 _BUILDERS: dict[str, Callable[[Plan, nn.Module, Tensor, Tensor | None, Path | None], Call]] = {

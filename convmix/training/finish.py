@@ -6,7 +6,7 @@ The test split is opened here and nowhere before, so nothing can have been chose
 import json
 import shlex
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -87,6 +87,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
             "stopped": p.stopped,
             "precision": t.precision,
             "processes": t.accelerator.num_processes,
+            "tuning": asdict(t.tuning),
         },
         "machine": describe_machine(t.accelerator.device),
         "versions": {name: version(name) for name in ("convmix", "torch", "torchvision", "timm", "pillow")},
@@ -122,7 +123,11 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "images_per_s": p.images_seen / p.train_s,
         "stopped": p.stopped,
         **{split: {k: scores[k] for k in brief if k in scores} for split, scores in metrics.items()},
-        "machine": {**describe_machine(t.accelerator.device), "precision": t.precision, "processes": t.accelerator.num_processes},
+        "machine": {
+            **describe_machine(t.accelerator.device),
+            **asdict(t.tuning.tuned),
+            "processes": t.accelerator.num_processes,
+        },
         "versions": {name: version(name) for name in ("convmix", "torch", "timm")},
         "curve": p.history,
     }

@@ -28,6 +28,7 @@ from convmix.tasks.base import Task
 from convmix.tasks.classify import Classify
 from convmix.training.agree import from_main
 from convmix.training.log import scan_progress
+from convmix.training.tuning import Tuning, from_dict
 
 JOB = Path("state") / "job.json"
 
@@ -49,6 +50,7 @@ class Job:
     notes: list[str] = field(default_factory=list)  # one line each, for people
     split_rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     bad_rows: list[tuple[str, str, str]] = field(default_factory=list)
+    tuning: Tuning | None = None  # how it computes; None where that is still to be found out
 
 
 def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> Job:
@@ -79,12 +81,20 @@ def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
         )
     # weights come from the saved state and everything is resolved, so neither is looked up again
     asked_for = {"size", "mean", "std"}
-    return _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, fresh=False)
+    job = _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, fresh=False)
+    job.tuning = from_dict(saved["tuning"]) if saved.get("tuning") else None
+    return job
 
 
 def job_file(job: Job) -> dict[str, Any]:
     """What `resumed_job` reads back."""
-    return {"spec": job.spec, "run": config.to_dict(job.run), "overrides": job.overrides, "fingerprint": job.data["fingerprint"]}
+    return {
+        "spec": job.spec,
+        "run": config.to_dict(job.run),
+        "overrides": job.overrides,
+        "fingerprint": job.data["fingerprint"],
+        "tuning": dataclasses.asdict(job.tuning) if job.tuning else None,
+    }
 
 
 def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[Scan, Source]:

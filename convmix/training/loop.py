@@ -26,6 +26,7 @@ from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
 from convmix.training.signals import Interrupted, StopRequests
 from convmix.training.state import Position, save_state, seed_step
+from convmix.training.tuning import Compiled, Tuning, learning
 
 STATE = "state/last.safetensors"
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
@@ -47,11 +48,17 @@ class Training:
     log: TrainingLog
     budget: Budget | None
     started: float  # time.monotonic() at which elapsed time was zero
-    precision: str
+    tuning: Tuning
+    compiled: Compiled | None = None  # the forward pass of training steps, where that is faster
     memories: Mapping[str, Memory] = field(default_factory=dict)  # split -> its decoded images, where they are kept
     saved_at: float = field(default_factory=time.monotonic)
     mark: float = 0.0  # when the last step ended
     pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
+
+    @property
+    def precision(self) -> str:
+        """fp32, bf16 or fp16."""
+        return self.tuning.tuned.precision
 
     @property
     def raw_model(self) -> nn.Module:
@@ -85,12 +92,8 @@ def fit(t: Training) -> None:
 
 
 def learn(t: Training) -> None:
-    """Training mode; the batch norms of a frozen backbone keep their statistics."""
-    t.model.train()
-    if t.job.run.net.freeze == "backbone":
-        for module in t.model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    """Training mode."""
+    learning(t.model, t.job.run.net.freeze)
 
 
 def train_epoch(t: Training, requests: StopRequests) -> int:
@@ -122,7 +125,7 @@ def train_step(t: Training, batch: Batch) -> None:
             last = i + 1 == len(parts)
             with contextlib.nullcontext() if last else t.accelerator.no_sync(t.model):
                 with t.accelerator.autocast():
-                    outputs = t.model(x)
+                    outputs = (t.compiled or t.model)(x)
                 loss = t.job.task.loss(outputs, y) * (len(x) / len(images))
                 t.accelerator.backward(loss)
             losses.append(loss.detach())

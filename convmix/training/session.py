@@ -16,7 +16,7 @@ from convmix.config import Optim, override, parse_duration
 from convmix.data.loaders import steps_per_epoch
 from convmix.data.memory import Memory, allot, memory_limit
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
-from convmix.hardware import default_device, keep_freed_memory, resolve_precision
+from convmix.hardware import default_device, keep_freed_memory
 from convmix.training.agree import from_main
 from convmix.training.budget import Budget
 from convmix.training.finish import TrainResult, describe_run, finish
@@ -25,6 +25,7 @@ from convmix.training.log import TrainingLog
 from convmix.training.loop import STATE, Training, fit, save
 from convmix.training.schedule import full_plan
 from convmix.training.state import Position, load_state
+from convmix.training.tuning import Compiled, Tuning, default, lay_out, tune
 
 
 def train_session(
@@ -45,8 +46,9 @@ def train_session(
         if speaks:
             _refuse_taken(out)
         job = new_job(spec, recipe=recipe, overrides=overrides, out=out, console=console, speaks=speaks)
-    accelerator = _accelerator(job, processes.device)
-    training = _training(job, accelerator, console, started=started, resume=resume)
+    tuning = job.tuning = _tuning(job, processes, console, started=started, resume=resume)
+    accelerator = _accelerator(job, processes.device, tuning.tuned.precision)
+    training = _training(job, tuning, accelerator, console, started=started, resume=resume)
     _say_what(training)
     try:
         if not training.position.stopped:
@@ -71,15 +73,35 @@ def default_out(spec: str, *, resume: bool) -> Path:
     return places[max(0, first_free - 1)] if resume else places[first_free]
 
 
-def _training(job: Job, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
+def _tuning(job: Job, processes: Any, console: Console, *, started: float, resume: bool) -> Tuning:
+    """How this training computes: as it began where it is resumed, else as the main process finds out. Task and model are made ready."""
+    run, device = job.run, processes.device
+    labels = torch.as_tensor(job.splits["train"].labels)
+    job.task.prepare_training(run.optim, run.augment, labels)
+    _freeze(job)
+    if device.type == "cpu":
+        keep_freed_memory()
+    if run.precision == "fp16" and device.type == "cpu":
+        raise ConfigError("precision: fp16 needs a GPU; on a CPU use bf16 or fp32")
+    if resume:
+        return job.tuning or Tuning(default(run.precision, device))
+    budget_s = parse_duration(run.schedule.budget) if run.schedule.budget else float("inf")
+    part = max(1, run.optim.batch_size // processes.num_processes)
+    return from_main(
+        lambda: tune(
+            job.model, run, task=job.task, images=(job.preprocess.in_chans, *job.preprocess.size), targets=labels[:part], device=device,
+            steps=full_plan(run.schedule, steps_per_epoch(len(labels), run.optim.batch_size)).total_steps,
+            left_s=budget_s - (time.monotonic() - started), processes=processes.num_processes,
+            say=lambda text: console.print(text, highlight=False, soft_wrap=True),
+        )
+    )  # fmt: skip
+
+
+def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
     """Model, optimiser and averages through accelerate; the state restored or its files begun."""
     run = job.run
-    job.task.prepare_training(run.optim, run.augment, torch.as_tensor(job.splits["train"].labels))
-    if accelerator.device.type == "cpu":  # the layout of our kernels, and of oneDNN's fastest
-        job.model.to(memory_format=torch.channels_last)
-        keep_freed_memory()
-    trained = _trained_parameters(job)
-    optimizer = _optimizer(trained, run.optim)
+    lay_out(job.model, tuning.tuned.layout)
+    optimizer = _optimizer(job.model, run.optim)
     ema = None
     if run.optim.ema_decay:
         from timm.utils import ModelEmaV3
@@ -98,9 +120,11 @@ def _training(job: Job, accelerator: Any, console: Console, *, started: float, r
         seconds = parse_duration(run.schedule.budget)
         budget = Budget(seconds, started, counts.get("val", 0), counts.get("test", 0), run.optim.batch_size)
     training = Training(
-        job, accelerator, model, optimizer, ema, position, log, budget, started, resolve_precision(run.precision, accelerator.device),
+        job, accelerator, model, optimizer, ema, position, log, budget, started, tuning,
         memories=_memories(job, accelerator.num_processes),
     )  # fmt: skip
+    if tuning.tuned.compile:
+        training.compiled = Compiled(model, run.optim.batch_size // run.optim.accumulate, say=log.say)
     if accelerator.is_main_process and not (resume and state.exists()):
         write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows)
         write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
@@ -131,15 +155,13 @@ def _processes(device: str | None) -> Any:
     return PartialState(cpu=(device or default_device().type) == "cpu", timeout=patience)
 
 
-def _accelerator(job: Job, device: torch.device) -> Any:
+def _accelerator(job: Job, device: torch.device, precision: str) -> Any:
     """accelerate's engine in the precision and with the tracker of the run."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    name, precision = job.run.tracker, resolve_precision(job.run.precision, device)
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("precision: fp16 needs a GPU; on a CPU use bf16 or fp32")
+    name = job.run.tracker
     if name and name not in LOGGER_TYPE_TO_CLASS:
         raise ConfigError(f"unknown tracker {name}{did_you_mean(name, LOGGER_TYPE_TO_CLASS)}")
     AcceleratorState._reset_state()  # it remembers the precision of the process's first training
@@ -170,14 +192,13 @@ def _optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
-def _trained_parameters(job: Job) -> nn.Module:
-    """The model, with everything but the classifier frozen for a linear probe."""
+def _freeze(job: Job) -> None:
+    """Everything but the classifier, for a linear probe."""
     if job.run.net.freeze == "backbone":
         model: Any = job.model
         head = {id(p) for p in model.get_classifier().parameters()}
         for parameter in job.model.parameters():
             parameter.requires_grad_(id(parameter) in head)
-    return job.model
 
 
 def _say_what(t: Training) -> None:
@@ -194,6 +215,8 @@ def _say_what(t: Training) -> None:
         f"{job.run.model}: {params / 1e6:.2f} M parameters, {h}x{w} px, recipe {job.run.recipe}, "
         f"{t.precision} on {t.accelerator.device.type}, into {job.out}"
     )
+    if t.tuning.trials and not p.step:
+        t.log.say(f"training in {t.tuning}")
     if p.step:
         t.log.say(f"resuming at step {p.step} of {p.plan.total_steps}, epoch {len(p.history) + 1}")
 

@@ -104,10 +104,11 @@ def test_exact_races_have_float32_alone():
     assert lower == {"bf16", "int8"}
 
 
-def test_our_kernels_take_part_for_convmixers_alone():
-    assert any(c.plan and c.plan.backend == "native" for c in contenders(work()))
-    assert not any(c.plan and c.plan.backend == "native" for c in contenders(work(model="convmlp_s")))
-    assert contenders(work(model="convmlp_s"))[-1] == Contender("convmix", "ours")
+def test_our_kernels_take_part_where_there_are_some():
+    for model in (TINY, "convmlp_s"):
+        assert any(c.plan and c.plan.backend == "native" for c in contenders(work(model=model)))
+    assert not any(c.plan and c.plan.backend == "native" for c in contenders(work(model="resnet18")))
+    assert contenders(work(model="resnet18"))[-1] == Contender("convmix", "ours")
 
 
 @pytest.mark.parametrize(

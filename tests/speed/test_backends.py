@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.errors import ConfigError, ModelError
+from convmix.hardware import fast_bf16
 from convmix.models.catalog import create_model
 from convmix.speed import backends
 from convmix.speed.backends import Plan, Runner, UnavailableError, build
@@ -221,3 +222,15 @@ print(sys.modules["openvino_telemetry"])
     ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == ["None"]
     assert not (tmp_path / "home" / "intel").exists()
+
+
+@pytest.mark.slow
+def test_compiled_models_have_their_weights_packed() -> None:
+    """What freezing is for; a setting that torch ignored once."""
+    if not fast_bf16(torch.device("cpu")):
+        pytest.skip("oneDNN packs weights for bf16 hardware")
+    runner = built(Plan("compile", "bf16", "nhwc"), model_of("convmlp"))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        runner(images(4))
+    names = {event.key for event in profile.key_averages()}
+    assert "mkldnn::_convolution_pointwise" in names and "aten::mkldnn_convolution" not in names
