@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convmix.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
-from convmix.hardware import autocast, resolve_precision
+from convmix.hardware import autocast, keep_freed_memory, resolve_precision
 from convmix.provenance import validation_images
 from convmix.speed import store
 from convmix.speed.select import BUDGET_S, PRECISIONS, Optimized, Precision, optimize, restore
@@ -86,6 +86,7 @@ def accelerate(artifact: Artifact, num_images: int, *, batch_size: int, device: 
     if optimize != "never" and possible:
         faster = _faster(artifact, num_images, min(batch_size, BATCH), precision, must=optimize == "always" or precision == "int8")
         if faster:
+            keep_freed_memory()  # every batch needs the same amounts again
             plan, speedup = faster.plan, faster.report.speedup
             return Accelerated(faster, "fp32", f"computed by {plan}, measured to be {speedup:.1f} times as fast as plain float32 here")
     return Accelerated(artifact.model.to(device), precision)

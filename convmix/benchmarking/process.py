@@ -41,6 +41,8 @@ def serve(pipe: Connection, work: Work, contender: Contender) -> None:
     """The process: builds, reports Ready or a reason in words, then answers until it is told to stop."""
     if contender.is_plain:
         os.environ["CONVMIX_KERNELS"] = "off"
+    elif work.device == "cpu":
+        keep_freed_memory()  # as `train`, `evaluate` and `predict` do
     torch.set_num_threads(work.threads)
     device = torch.device(work.device)
     before = _resident_bytes()
@@ -125,8 +127,6 @@ def _training_step(
     """Forward, loss, backward, AdamW."""
     plan = contender.plan
     assert plan is not None
-    if contender.role == "ours" and device.type == "cpu":
-        keep_freed_memory()
     layout = torch.channels_last if plan.layout == "nhwc" else torch.contiguous_format
     model = model.train().to(device).to(memory_format=layout)
     images = images.to(device).contiguous(memory_format=layout)

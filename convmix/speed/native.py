@@ -72,7 +72,7 @@ class _Block(nn.Module):
 
     def __init__(self, mix: Any, pointwise: Any, before: tuple[Tensor, Tensor], *, kernel: MixKernel, act: str, dtype: torch.dtype) -> None:
         super().__init__()
-        self.kernel, self.act = kernel, act
+        self.kernel = kernel
         conv, norm = _pair(mix)
         a, b = before
         self.explicit = bool((a.abs() <= SMALLEST_SCALE * b.abs()).any())  # then this BN is applied as an operation of its own
@@ -86,13 +86,13 @@ class _Block(nn.Module):
         self.bias = (conv.bias.double() + b * taps.sum((1, 2))).to(real)
         self.pad = torch.where(b == 0, 0, -b / a).to(dtype)
         self.carry, self.scale, self.shift = a.to(real), scale.to(real), (shift + b).to(real)
-        self.weight, self.pointwise_bias = _laid_out(pointwise.weight, dtype), pointwise.bias.to(dtype)
+        self.pointwise = _Pointwise(_laid_out(pointwise.weight, dtype), pointwise.bias.to(dtype), act)
 
     def forward(self, g: Tensor) -> Tensor:
         if self.explicit:
             g = (g * self.a + self.b).to(g.dtype)
         y = self.kernel(g, self.taps, self.bias, self.pad, self.carry, self.scale, self.shift)
-        return _pointwise(y, self.weight, self.pointwise_bias, self.act)
+        return self.pointwise(y)
 
 
 def _pair(part: Any) -> tuple[Any, Any]:
@@ -115,9 +115,18 @@ def _act(x: Tensor, act: str) -> Tensor:
     return F.gelu(x) if act == "gelu" else F.relu_(x)
 
 
-def _pointwise(y: Tensor, weight: Tensor, bias: Tensor, act: str) -> Tensor:
-    """act(1x1 convolution), in one pass where PyTorch was built with oneDNN."""
-    if not torch.backends.mkldnn.is_available():
-        return _act(F.conv2d(y, weight, bias), act)
-    algorithm = "none" if act == "gelu" else ""
-    return torch.ops.mkldnn._convolution_pointwise(y, weight, bias, [0, 0], [1, 1], [1, 1], 1, act, [], algorithm)
+class _Pointwise:
+    """act(1x1 convolution) in one pass where PyTorch was built with oneDNN, whose blocks the weights are packed into."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, act: str) -> None:
+        self.weight, self.bias, self.act = weight, bias, act
+        self.packed, self.packed_for = weight, torch.Size()
+
+    def __call__(self, y: Tensor) -> Tensor:
+        if not torch.backends.mkldnn.is_available():
+            return _act(F.conv2d(y, self.weight, self.bias), self.act)
+        if y.shape != self.packed_for:  # the best blocks depend on the size of the image
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, [0, 0], [1, 1], [1, 1], 1, list(y.shape))
+            self.packed_for = y.shape
+        algorithm = "none" if self.act == "gelu" else ""
+        return torch.ops.mkldnn._convolution_pointwise(y, self.packed, self.bias, [0, 0], [1, 1], [1, 1], 1, self.act, [], algorithm)

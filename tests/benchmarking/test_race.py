@@ -14,6 +14,7 @@ from convmix.benchmarking import race as race_module
 from convmix.benchmarking.process import plain
 from convmix.benchmarking.race import race
 from convmix.benchmarking.work import Contender, Work, contenders, sweep
+from convmix.cli import main
 from convmix.errors import ConvmixError
 from convmix.models.catalog import create_model
 from convmix.models.layers import DepthwiseConv2d
@@ -146,3 +147,19 @@ def test_mistakes_are_said_before_anything_is_measured(arguments, message, monke
     monkeypatch.setattr("convmix.benchmarking.measure.measure_rates", lambda *_: pytest.fail("measured"))
     with pytest.raises(ConvmixError, match=message):
         convmix.benchmark(**{"models": [TINY], "console": Console(quiet=True), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "benchmark needs the name of a model"),
+        (["convmixer_256_8", "--rounds", "0"], "rounds: 0"),
+        (["convmixer_256_8", "--budget", "x"], "x"),
+    ],
+)
+def test_the_command_says_mistakes_in_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error:") and message in error and len(error.splitlines()) == 1
