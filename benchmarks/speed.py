@@ -19,7 +19,8 @@ SMALL = "convmix benchmark convmixer_256_8 --work inference,training --num-class
 RACES = {
     "training": "convmix benchmark convmixer_256_8 --work training --batch-size 128 --size 32 --num-classes 10 --rounds 9",
     "inference": "convmix benchmark convmixer_768_32 convmixer_1024_20_ks9_p14 convmixer_1536_20 --rounds 7 --budget 30s",
-    "convmlp": "convmix benchmark convmlp_s convmlp_m convmlp_l --rounds 7 --budget 90s",
+    "convmlp_s": "convmix benchmark convmlp_s --rounds 7 --budget 90s",
+    "convmlp": "convmix benchmark convmlp_m convmlp_l --rounds 7 --budget 90s",
     "int8": "convmix benchmark convmixer_768_32 --precision int8 --rounds 7 --budget 60s",
     "multiscale": "convmix benchmark multiscale_convmixer_s --rounds 7 --budget 90s",
     "batch": f"{SMALL} --sweep batch --size 32",

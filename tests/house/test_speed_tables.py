@@ -85,8 +85,8 @@ def test_training_comes_before_inference_and_small_before_large(tmp_path: Path):
     assert [race["file"] for race in races] == ["c", "b", "a"] and not sweeps
 
 
-def test_every_recorded_race_has_its_command():
+def test_every_recorded_race_can_be_run_again():
     races, sweeps = speed_tables.read_races(tables.SPEED)
-    commands = set(speed.RACES.values())
+    raced = {word for command in speed.RACES.values() for word in command.split()}
     for record in [*races, *(s["records"][0] for s in sweeps)]:
-        assert speed_tables.command(record) in commands or "--device" in record["command"]
+        assert record["work"]["model"] in raced
