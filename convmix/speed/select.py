@@ -120,6 +120,8 @@ def candidates(precision: Precision, *, batch_size: int, device: torch.device) -
     dtypes: tuple[Dtype, ...] = ("fp32",) if precision == "exact" else ("bf16", "fp32") if fast_bf16(device) else ("fp32", "bf16")
     folds = (True, False)
     plans = [ORIGINAL]
+    if precision == "int8" and device.type == "cpu":  # the only plans that compute in what was asked for
+        plans += [Plan("openvino", "int8", folded=fold) for fold in folds]
     plans += [Plan("native", d) for d in dtypes] if device.type == "cpu" else []
     plans += [Plan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
     if device.type == "cpu":
