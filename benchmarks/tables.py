@@ -36,6 +36,7 @@ round. The official path is timm's module, or the authors', eager in float32; pe
 somewhere. Training is forward, loss, backward and AdamW. "Of matmul rate": counted multiply-adds against the machine's own rate of
 2048 x 2048 matrix products in the same type; fewer products than counted are done where Winograd's algorithm is used. "Error": largest
 difference of the logits (training: of the first loss), as a share of the largest. Peak memory is without what the imports take.
+convmix's processes keep freed memory for the next batch, as `train`, `predict` and `evaluate` do; the peers run as they are installed.
 `make speed` repeats it all.
 """
 

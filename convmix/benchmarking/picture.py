@@ -1,6 +1,7 @@
 """Pictures of races: bars for one work, lines where something grows. PNG, 900 pixels wide."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from convmix.benchmarking.record import title
@@ -40,11 +41,13 @@ def bars(record: Mapping[str, Any]) -> bytes:
 def lines(records: Sequence[Mapping[str, Any]], over: str) -> bytes:
     """Throughput and memory of every contender against what grows."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(WIDTH_IN, 4.2), dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.1)
     speed, memory = figure.subplots(1, 2)
     names = [(lane["name"], lane["role"]) for lane in records[0]["lanes"]]
+    styles = cycle(("-", "--", ":", "-."))  # colour is never the only sign
     for name, role in names:
         points = [
             (record["point"], lane["images_per_s"], lane["memory_mib"])
@@ -53,11 +56,13 @@ def lines(records: Sequence[Mapping[str, Any]], over: str) -> bytes:
             if lane["name"] == name and not lane["failed"]
         ]
         x = [point[0] for point in points]
-        style: dict[str, Any] = {"color": COLOURS[role], "marker": MARKERS[role], "label": name}
+        style: dict[str, Any] = {"color": COLOURS[role], "marker": MARKERS[role], "linestyle": next(styles), "label": name}
         speed.plot(x, [point[1] for point in points], **style)
         memory.plot(x, [point[2] for point in points], **style)
     for axes, what in ((speed, "images per second"), (memory, "peak memory (MiB)")):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         if over in ("batch", "resolution", "depth"):
             axes.set_xscale("log", base=2)
         axes.set_xticks([record["point"] for record in records], [str(record["point"]) for record in records])
@@ -68,5 +73,5 @@ def lines(records: Sequence[Mapping[str, Any]], over: str) -> bytes:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     speed.legend(frameon=False, fontsize=9)
-    figure.suptitle(title(records[0]), fontsize=10, x=0.01, ha="left")
+    figure.suptitle(title(records[0], over=over), fontsize=10, x=0.01, ha="left")
     return png(figure)

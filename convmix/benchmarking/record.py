@@ -103,12 +103,19 @@ def _version(name: str) -> str | None:
         return None
 
 
-def title(record: Record) -> str:
+def title(record: Record, *, over: str = "") -> str:
+    """What was measured, on what; `over` is what grows in a sweep, whose value at one point is left out."""
     work = record["work"]
-    return (
-        f"{work['model']}, {work['kind']}, batch {work['batch_size']}, {work['height']}x{work['width']}, "
-        f"{record['machine']['name'].strip()}, {work['threads']} threads"
-    )
+    threads = work["threads"]
+    parts = {
+        "model": f"ConvMixer with growing {over}" if over in ("depth", "kernel") else work["model"],
+        "kind": work["kind"],
+        "batch": f"batch {work['batch_size']}",
+        "resolution": f"{work['height']}x{work['width']}",
+        "machine": record["machine"]["name"].strip(),
+        "threads": f"{threads} thread{'' if threads == 1 else 's'}",
+    }
+    return ", ".join(text for name, text in parts.items() if name != over)
 
 
 def table(record: Record) -> "Table":

@@ -66,7 +66,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Te
     taps = weight.to(x.dtype).squeeze(1).permute(1, 2, 0).contiguous()  # C,1,k,k -> k,k,C
     offset = None if bias is None else bias.to(real_type(x.dtype)).contiguous()
     y = torch.empty_like(x, memory_format=torch.channels_last)
-    _check(kernels.convolve(_at(x), _at(taps), _at(offset), _at(y), *_sizes(x), before, torch.get_num_threads()))
+    nothing = [None] * 4  # the zeros outside, and no activation behind
+    _check(kernels.convolve(_at(x), _at(taps), _at(offset), *nothing, _at(y), *_sizes(x), before, torch.get_num_threads()))
     return y.contiguous(memory_format=layout)
 
 
@@ -159,15 +160,16 @@ def _kernels(x: Tensor, kernel_size: int) -> Any:
         return None
     if _layout(x) == torch.contiguous_format and x.dtype != torch.bfloat16:
         return None  # PyTorch's kernels for planes are faster than ours with two changes of layout
-    return _library(kernel_size, STORAGE[x.dtype])
+    return library(kernel_size, STORAGE[x.dtype])
 
 
 @functools.cache
-def _library(kernel_size: int, storage: str) -> ctypes.CDLL | None:
-    lib = build.library("depthwise", f"K={kernel_size}", storage)
+def library(kernel_size: int, storage: str, *act: str) -> ctypes.CDLL | None:
+    """kernels/depthwise.c; `act` is GELU or RELU where an activation and what follows it are wanted (`mix.MixKernel`)."""
+    lib = build.library("depthwise", f"K={kernel_size}", storage, *act)
     if lib is not None:
         pointers, sizes = ctypes.c_void_p, ctypes.c_int64
-        lib.convolve.argtypes = [pointers] * 4 + [sizes] * 5 + [ctypes.c_int]
+        lib.convolve.argtypes = [pointers] * 8 + [sizes] * 5 + [ctypes.c_int]
         lib.weight_gradient.argtypes = [pointers] * 3 + [sizes] * 6 + [ctypes.c_int]
     return lib
 

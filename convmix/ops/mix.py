@@ -3,13 +3,10 @@
 x B,C,H,W -> carry * x + scale * act(bias + depthwise(x)) + shift, x having the value `pad` outside the image
 """
 
-import ctypes
-import functools
-
 import torch
 from torch import Tensor
 
-from convmix.ops import build
+from convmix.ops import depthwise
 from convmix.ops.storage import STORAGE
 
 
@@ -17,7 +14,7 @@ class MixKernel:
     """The kernel for one kernel size, activation ("gelu" or "relu") and type; raises LookupError where there is none for this machine."""
 
     def __init__(self, kernel_size: int, act: str, dtype: torch.dtype) -> None:
-        library = _library(kernel_size, act.upper(), STORAGE[dtype]) if dtype in STORAGE else None
+        library = depthwise.library(kernel_size, STORAGE[dtype], act.upper()) if dtype in STORAGE else None
         if library is None:
             raise LookupError(f"no compiled kernel of size {kernel_size} for {act} in {dtype}")
         self.library, self.kernel_size, self.dtype = library, kernel_size, dtype
@@ -31,14 +28,6 @@ class MixKernel:
         y = torch.empty_like(x)
         batch, channels, height, width = x.shape
         at = [t.data_ptr() for t in (x, taps, bias, pad, carry, scale, shift, y)]
-        if x.numel() and self.library.mix(*at, batch, height, width, channels, (self.kernel_size - 1) // 2, torch.get_num_threads()):
+        if x.numel() and self.library.convolve(*at, batch, height, width, channels, (self.kernel_size - 1) // 2, torch.get_num_threads()):
             raise MemoryError("no memory for the working buffers of a depthwise convolution")
         return y
-
-
-@functools.cache
-def _library(kernel_size: int, act: str, storage: str) -> ctypes.CDLL | None:
-    library = build.library("mix", f"K={kernel_size}", storage, act)
-    if library is not None:
-        library.mix.argtypes = [ctypes.c_void_p] * 8 + [ctypes.c_int64] * 5 + [ctypes.c_int]
-    return library

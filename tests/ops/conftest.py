@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from convmix.ops import act_norm, build, depthwise, mix, winograd
+from convmix.ops import act_norm, build, depthwise, winograd
 
 # What a process remembers of its kernels.
-LIBRARIES = (depthwise._library, act_norm._library, mix._library, winograd._library)
+LIBRARIES = (depthwise.library, act_norm._library, winograd._library)
 MEMORIES = (build.library, build._version, build._own_directory, build._say_once, *LIBRARIES)
 KernelsOff = Callable[[], AbstractContextManager[None]]
 

@@ -96,37 +96,34 @@ def test_a_model_that_waits_little_says_nothing(photos: Path, tmp_path: Path, se
     assert "waits for images" not in train(photos, tmp_path / "run", epochs=2)
 
 
-def test_the_wait_is_counted_over_a_resume(
-    photos: Path, tmp_path: Path, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def stopped(photos: Path, tmp_path: Path, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that was stopped after 6 steps, each of which waited 3 s, and may go on."""
     out, seconds["batch"] = tmp_path / "run", 3.0
     stop_after(6, monkeypatch)
     with pytest.raises(convmix.ConvmixError, match="stopped after step 6"):
         train(photos, out, epochs=3)
     monkeypatch.setattr(loop, "_agreed_signal", lambda *_: 0)
-    train(photos, out, resume=True)
-    record = json.loads((out / "record.json").read_text())
+    return out
+
+
+def test_the_wait_is_counted_over_a_resume(photos: Path, stopped: Path) -> None:
+    train(photos, stopped, resume=True)
+    record = json.loads((stopped / "record.json").read_text())
     assert record["data_wait_s"] == pytest.approx(3 * STEPS * 3.0)
     assert [row["data_wait_share"] for row in record["curve"]] == pytest.approx([0.75] * 3)
 
 
-def test_a_state_from_before_the_wait_was_counted_resumes(
-    photos: Path, tmp_path: Path, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, seconds["batch"] = tmp_path / "run", 3.0
-    stop_after(6, monkeypatch)
-    with pytest.raises(convmix.ConvmixError, match="stopped after step 6"):
-        train(photos, out, epochs=3)
-    state = out / "state" / "last.safetensors"
+def test_a_state_from_before_the_wait_was_counted_resumes(photos: Path, stopped: Path) -> None:
+    state = stopped / "state" / "last.safetensors"
     with safe_open(state, framework="pt") as file:
         meta = json.loads(file.metadata()["state"])
     del meta["position"]["data_wait_s"]
     for row in meta["position"]["history"]:
         del row["data_wait_s"], row["data_wait_share"]
     save_file(load_file(state), state, metadata={"state": json.dumps(meta)})
-    monkeypatch.setattr(loop, "_agreed_signal", lambda *_: 0)
-    train(photos, out, resume=True)
-    record = json.loads((out / "record.json").read_text())
+    train(photos, stopped, resume=True)
+    record = json.loads((stopped / "record.json").read_text())
     assert record["data_wait_s"] == pytest.approx(6 * 3.0)  # of the steps since
     assert len(record["curve"]) == 3
 

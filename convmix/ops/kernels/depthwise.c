@@ -1,12 +1,24 @@
-/* Depthwise convolution at stride 1 and its weight gradient, channels last: one library per kernel size and storage type. */
+/* Depthwise convolution at stride 1 and its weight gradient, channels last: one library per kernel size and storage type, and with -DGELU or
+ * -DRELU one that also does what stands between the convolution and the next layer of a trained ConvMixer. */
 #include "strip.h"
+#if defined(GELU) || defined(RELU)
+#define EPILOGUE
+#include "activation.h"
+#endif
 
 #define SUMS (K * K + 1) /* per channel: one for every weight, and the bias */
 
-/* y[b,h,w,c] = bias[c] + sum over i,j of weights[i,j,c] * x[b, h+i-before, w+j-before, c], x being zero outside the image.
- * bias may be NULL. Returns 0, or -1 where there was no memory. */
-int convolve(const stored *x, const stored *weights, const real *bias, stored *y, int64_t batch, int64_t height, int64_t width,
-             int64_t channels, int64_t before, int threads) {
+INLINE vec load_channels(const real *p, int64_t lanes) {
+    vec v = {0};
+    if (p) memcpy(&v, p, (size_t)lanes * sizeof *p);
+    return v;
+}
+
+/* sum = bias[c] + sum over i,j of weights[i,j,c] * x[b, h+i-before, w+j-before, c], x having the value pad[c] outside the image.
+ * y[b,h,w,c] = sum; with -DGELU or -DRELU carry * x + scale * act(sum) + shift, per channel. Arrays of channels that are NULL are zero.
+ * Returns 0, or -1 where there was no memory. */
+int convolve(const stored *x, const stored *weights, const real *bias, const stored *pad, const real *carry, const real *scale,
+             const real *shift, stored *y, int64_t batch, int64_t height, int64_t width, int64_t channels, int64_t before, int threads) {
     int64_t columns = padded_width(width), rows = strip_rows(height, width), strips = (height + rows - 1) / rows;
     int failed = 0;
 #pragma omp parallel num_threads(threads)
@@ -25,17 +37,24 @@ int convolve(const stored *x, const stored *weights, const real *bias, stored *y
             for (int64_t c = 0; c < channels; c += LANES) {
                 int64_t lanes = channels - c < LANES ? channels - c : LANES;
                 operand taps[K * TAPS];
-                vec offset = {0};
                 load_taps(taps, weights + c, channels, lanes);
-                if (bias) memcpy(&offset, bias + c, (size_t)lanes * sizeof(real));
-                fill(buffer, image + c, load_pad(NULL, lanes), first, count + K - 1, before, height, width, channels, lanes);
+                fill(buffer, image + c, load_pad(pad ? pad + c : NULL, lanes), first, count + K - 1, before, height, width, channels, lanes);
+                vec offset = load_channels(bias ? bias + c : NULL, lanes);
+#if defined(EPILOGUE)
+                vec of_x = load_channels(carry + c, lanes), of_act = load_channels(scale + c, lanes), constant = load_channels(shift + c, lanes);
+#endif
                 for (int64_t r = 0; r < count; r++)
                     for (int64_t w = 0; w < width; w += TILE) {
+                        const operand *corner = buffer + r * columns + w;
                         prefetch_channels(image + ((first + r) * width + w) * channels + c, channels);
                         prefetch_channels(out + (r * width + w) * channels + c, channels);
                         vec sums[TILE];
                         for (int t = 0; t < TILE; t++) sums[t] = offset;
-                        convolve_tile(sums, buffer + r * columns + w, columns, taps);
+                        convolve_tile(sums, corner, columns, taps);
+#if defined(EPILOGUE)
+                        const operand *centre = corner + before * columns + before;
+                        for (int t = 0; t < TILE; t++) sums[t] = act(sums[t]) * of_act + constant + left_of(centre[t]) * of_x;
+#endif
                         int64_t valid = width - w < TILE ? width - w : TILE;
                         stored *to = out + (r * width + w) * channels + c;
                         if (lanes == LANES)
