@@ -152,7 +152,32 @@ def section(r: Record) -> str:
     return f"## {r['name']}\n\n```sh\n{r['command']}\n```\n\n{listed}\n\n{curve(r['curve'])}\n"
 
 
-def results_page(records: Sequence[Record], races: Sequence[Record] = (), sweeps: Sequence[Record] = ()) -> str:
+def read_int8(folder: Path) -> list[Record]:
+    """What benchmarks/int8.py has measured."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def int8_section(records: Sequence[Record]) -> str:
+    """What int8 changes in the answers of trained models."""
+    header = ("trained model", "float32", "int8", "difference in points", "answers that differ", "x float32's speed", "engine")
+    rows = [
+        (
+            r["name"],
+            accuracy(r["fp32"]),
+            accuracy(r["int8"]),
+            f"{100 * (r['int8']['accuracy'] - r['fp32']['accuracy']):+.2f}",
+            f"{r['changed_answers']:,} of {r['fp32']['n']:,}",
+            f"{r['times_as_fast_as_float32']:.2f}",
+            r["engine"],
+        )
+        for r in records
+    ]
+    return f"### What int8 costs in accuracy\n\n```sh\npython benchmarks/int8.py\n```\n\n{table(header, rows)}\n"
+
+
+def results_page(
+    records: Sequence[Record], races: Sequence[Record] = (), sweeps: Sequence[Record] = (), int8: Sequence[Record] = ()
+) -> str:
     head = """# Results
 
 Written by `make results` from the run records in [benchmarks/results](benchmarks/results/README.md); not edited by hand. `make show` runs
@@ -163,6 +188,7 @@ is Wilson's 95 % interval for a share and says nothing about the spread between 
     if races or sweeps:
         parts += [SPEED_HEAD, speed_tables.summary(races, table), ""]
         parts += [speed_tables.section(r, table) for r in races]
+        parts += [int8_section(int8)] if int8 else []
         parts += [speed_tables.sweep_section(s, table) for s in sweeps]
     return "\n".join(parts).rstrip("\n") + "\n"
 
@@ -181,7 +207,7 @@ def pages(root: Path) -> dict[Path, str]:
     races, sweeps = speed_tables.read_races(root / "benchmarks/results/speed")
     readme = root / "README.md"
     return {
-        root / "RESULTS.md": results_page(records, races, sweeps),
+        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8")),
         readme: readme_page(readme.read_text(), records, races),
     }
 
