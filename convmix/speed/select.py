@@ -119,16 +119,15 @@ def candidates(precision: Precision, *, batch_size: int, device: torch.device) -
     """The plans to try: the original, then by what they cost to build, the more promising first."""
     dtypes: tuple[Dtype, ...] = ("fp32",) if precision == "exact" else ("bf16", "fp32") if fast_bf16(device) else ("fp32", "bf16")
     folds = (True, False)
+    threads = torch.get_num_threads()
+    streams = (1, threads) if threads > 1 and batch_size % threads == 0 else (1,)
     plans = [ORIGINAL]
     if precision == "int8" and device.type == "cpu":  # the only plans that compute in what was asked for
-        plans += [Plan("openvino", "int8", folded=fold) for fold in folds]
+        plans += [Plan("openvino", "int8", folded=fold, streams=s) for fold in (False, True) for s in reversed(streams)]
     plans += [Plan("native", d) for d in dtypes] if device.type == "cpu" else []
     plans += [Plan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        streams = (1, threads) if threads > 1 and batch_size % threads == 0 else (1,)
-        of_openvino: tuple[Dtype, ...] = ("int8", *dtypes) if precision == "int8" else dtypes
-        plans += [Plan("openvino", d, folded=fold, streams=s) for d in of_openvino for s in streams for fold in folds]
+        plans += [Plan("openvino", d, folded=fold, streams=s) for d in dtypes for s in streams for fold in folds]
         plans += [Plan("onnxruntime", folded=fold) for fold in folds]
     compiled = [Plan("compile", d, layout, fold) for d in dtypes for layout in ("nchw", "nhwc") for fold in folds]
     plans += compiled[:2]
