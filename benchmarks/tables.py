@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ablation_tables
 import speed_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -176,7 +177,11 @@ def int8_section(records: Sequence[Record]) -> str:
 
 
 def results_page(
-    records: Sequence[Record], races: Sequence[Record] = (), sweeps: Sequence[Record] = (), int8: Sequence[Record] = ()
+    records: Sequence[Record],
+    races: Sequence[Record] = (),
+    sweeps: Sequence[Record] = (),
+    int8: Sequence[Record] = (),
+    ablations: Sequence[Record] = (),
 ) -> str:
     head = """# Results
 
@@ -184,7 +189,7 @@ Written by `make results` from the run records in [benchmarks/results](benchmark
 the experiments again. Every accuracy is on test images that the run used for nothing else, at its end, with one seed; the interval
 is Wilson's 95 % interval for a share and says nothing about the spread between seeds.
 """
-    parts = [head, summary(records), "", *map(section, records)]
+    parts = [head, summary(records), "", *map(section, records), *ablation_tables.sections(ablations, table)]
     if races or sweeps:
         parts += [SPEED_HEAD, speed_tables.summary(races, table), ""]
         parts += [speed_tables.section(r, table) for r in races]
@@ -205,9 +210,10 @@ def pages(root: Path) -> dict[Path, str]:
     """The files that are written, with what stands in them."""
     records = read_records(root / "benchmarks/results")
     races, sweeps = speed_tables.read_races(root / "benchmarks/results/speed")
+    ablations = ablation_tables.read_ablations(root / "benchmarks/results/ablation")
     readme = root / "README.md"
     return {
-        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8")),
+        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations),
         readme: readme_page(readme.read_text(), records, races),
     }
 

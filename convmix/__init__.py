@@ -11,8 +11,13 @@ from convmix.models import timm_registry
 if TYPE_CHECKING:
     from convmix.api import Model, TrainedRun, load, optimize, train
     from convmix.benchmarking.measure import benchmark
+    from convmix.comparison.ablation import ablate
+    from convmix.comparison.contest import compare
     from convmix.errors import ConvmixError
     from convmix.evaluation import evaluate
+    from convmix.evaluation.certainty import calibrate
+    from convmix.explanation.study import explain
+    from convmix.health.examination import doctor
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
     from convmix.prediction import predict
@@ -21,10 +26,15 @@ _HOME = {
     "ConvmixError": "convmix.errors",
     "Model": "convmix.api",
     "TrainedRun": "convmix.api",
+    "ablate": "convmix.comparison.ablation",
     "benchmark": "convmix.benchmarking.measure",
+    "calibrate": "convmix.evaluation.certainty",
+    "compare": "convmix.comparison.contest",
     "create_model": "convmix.models.catalog",
     "describe": "convmix.models.describe",
+    "doctor": "convmix.health.examination",
     "evaluate": "convmix.evaluation",
+    "explain": "convmix.explanation.study",
     "list_models": "convmix.models.catalog",
     "load": "convmix.api",
     "optimize": "convmix.api",
@@ -36,10 +46,15 @@ __all__ = [
     "ConvmixError",
     "Model",
     "TrainedRun",
+    "ablate",
     "benchmark",
+    "calibrate",
+    "compare",
     "create_model",
     "describe",
+    "doctor",
     "evaluate",
+    "explain",
     "list_models",
     "load",
     "optimize",

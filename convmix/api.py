@@ -7,7 +7,7 @@ run.model.predict(["new/cat.jpg"])
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ from convmix.speed.select import optimize as optimize_model
 from convmix.speed.store import device_of
 from convmix.training.session import train_session
 
+if TYPE_CHECKING:
+    from convmix.explanation.result import Explanation
+
 
 class Model:
     """A trained model from its directory, with the verbs that use it."""
@@ -40,14 +43,23 @@ class Model:
         """Class names, in the order of the outputs."""
         return self.artifact.labels
 
-    def predict(self, files: str | Path | Sequence[str | Path], *, top: int = 1, batch_size: int = 32) -> list[Prediction]:
+    def predict(
+        self, files: str | Path | Sequence[str | Path], *, top: int = 1, threshold: float | None = None, batch_size: int = 32
+    ) -> list[Prediction]:
         """Labels with probabilities for files, folders or globs; see `convmix.predict`."""
         some = [files] if isinstance(files, (str, Path)) else files
-        return predict_files(self.artifact, [str(f) for f in some], top=top, batch_size=batch_size)
+        return predict_files(self.artifact, [str(f) for f in some], top=top, threshold=threshold, batch_size=batch_size)
 
     def evaluate(self, data: str | Path | None = None, *, split: str = "test") -> Evaluation:
         """Scores on the run's own split, or on other labelled data; see `convmix.evaluate`."""
         return evaluate_run(self.artifact, data, split=split)
+
+    def explain(self, files: str | Path | Sequence[str | Path] = (), *, classes: Sequence[str] = ()) -> "Explanation":
+        """Where the model finds its evidence in images, and what it is made of; see `convmix.explain`."""
+        from convmix.explanation.study import explain
+
+        some = [files] if isinstance(files, (str, Path)) else files
+        return explain(self.artifact, some, classes=classes)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     model.safetensors  weights, nothing that can execute
     config.json        timm's and the Hub's: architecture, its arguments, input size, mean, std, label names
-    convmix.json       task, labels, geometry, metrics with intervals, the recipe as resolved, data fingerprint, versions
+    convmix.json       task, labels, geometry, calibration, metrics with intervals, the recipe as resolved, data fingerprint, versions
     splits.csv, bad_images.csv, curves.csv, curves.png, README.md, state/
 
 Every file is written beside its place and then moved there, so a killed process leaves the last good one.
@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from torch import Tensor, nn
 
+from convmix.calibration import Calibration
 from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError, RunError, TrainingError
 from convmix.models import catalog
@@ -43,6 +44,7 @@ class Artifact:
     labels: tuple[str, ...]
     preprocess: Preprocess
     info: dict[str, Any]  # convmix.json
+    calibration: Calibration | None = None  # None: probabilities are the softmax of the outputs, and every answer is sure
 
 
 def save_artifact(path: Path, *, model: nn.Module, task: str, labels: Sequence[str], preprocess: Preprocess, info: dict[str, Any]) -> None:
@@ -86,6 +88,11 @@ def save_description(
     write_json(path / "convmix.json", described)
 
 
+def save_calibration(path: Path, calibration: Calibration) -> None:
+    """Replace the calibration in convmix.json and leave the rest of the directory as it is."""
+    write_json(path / "convmix.json", {**_read_json(path, "convmix.json"), "calibration": calibration.to_dict()})
+
+
 def load_artifact(path: str | Path) -> Artifact:
     """Read a model directory; RunError names what is missing or does not fit."""
     from safetensors import SafetensorError
@@ -104,6 +111,10 @@ def load_artifact(path: str | Path) -> Artifact:
     except (ConfigError, TypeError) as error:
         raise RunError(f"{path / 'convmix.json'} does not describe a model: {error}") from None
     try:
+        calibration = Calibration.from_dict(info["calibration"]) if "calibration" in info else None
+    except RunError as error:
+        raise RunError(f"{path / 'convmix.json'}: {error}") from None
+    try:
         architecture, model_args = config["architecture"], config["model_args"]
     except KeyError as error:
         raise RunError(f"{path / 'config.json'} has no {error.args[0]}; expected what `convmix train` wrote") from None
@@ -115,7 +126,7 @@ def load_artifact(path: str | Path) -> Artifact:
         raise RunError(f"{path} has no model.safetensors; the training stopped before its first save, run it again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise RunError(f"{weights} cannot be read: {str(error).splitlines()[0]}") from None
-    return Artifact(path, model.eval(), task, labels, preprocess, info)
+    return Artifact(path, model.eval(), task, labels, preprocess, info, calibration)
 
 
 def write_json(path: Path, value: Any) -> None:

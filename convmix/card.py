@@ -33,6 +33,7 @@ def model_card(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         _front_matter(info),
         _intro(info, config),
         _results(info),
+        _calibration(info),
         _usage(config),
         _labels(info["labels"]),
         _data(info),
@@ -81,7 +82,31 @@ def _results(info: Mapping[str, Any]) -> str:
         last = info["run"]["schedule"]["keep"] == "last"
         text += " The weights are those of the last epoch." if last else " The weights were chosen on the validation split."
     if "test" in info["metrics"]:
-        text += " The test split was not used to choose anything."
+        calibrated = (info.get("calibration") or {}).get("split") == "test"
+        text += " The test split was used for the calibration." if calibrated else " The test split was not used to choose anything."
+    return text
+
+
+def _calibration(info: Mapping[str, Any]) -> str:
+    """How far the probabilities can be taken at their word, and when an answer is 'not sure'."""
+    c = info.get("calibration")
+    if c is None:
+        return ""
+    where = {"val": "the validation split", "test": "the test split"}.get(c["split"], _code(_data_name(c["split"])))
+    text = (
+        f"## Calibration\n\nLogits are divided by the temperature {c['temperature']:.3f}, fitted on {c['n']} images of {where}; "
+        f"on them the expected calibration error is {c['ece_before']:.4f} before and {c['ece_after']:.4f} after."
+    )
+    if c["threshold"] is None:
+        return text + " There is no threshold: every answer counts as sure."
+    text += f' An answer with a probability below {c["threshold"]:.4f} is "not sure".'
+    if choice := c["choice"]:
+        low, high = choice["accuracy_interval"]
+        text += (
+            f" This threshold was chosen on the same images for {choice['target']} {_percent(choice['wanted'])}: "
+            f"{_percent(choice['coverage'])} of them are sure, {_percent(choice['accuracy'])} of those right "
+            f"(95 % interval {_percent(low)} to {_percent(high)})."
+        )
     return text
 
 

@@ -1,12 +1,13 @@
 """The command line: the verbs of `api.py` with the settings of `config.py` as options. Parse, call, print."""
 
 import sys
+from collections.abc import Callable
 
 from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-from convmix.commands import judging, learning, listing, using
+from convmix.commands import comparing, judging, learning, listing, using
 from convmix.errors import ConvmixError
 
 app = App(
@@ -15,11 +16,23 @@ app = App(
     help_format="rich",
     result_action="return_value",
 )
-app.command(learning.with_settings(learning.train), name="train")
-for verb in (
-    using.predict, judging.evaluate, using.optimize, using.benchmark, listing.describe, listing.models, listing.recipes,
-):  # fmt: skip
-    app.command(verb)
+VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
+    ("train", learning.with_settings(learning.train)),
+    ("predict", using.predict),
+    ("evaluate", judging.evaluate),
+    ("calibrate", judging.calibrate),
+    ("explain", judging.explain),
+    ("compare", learning.with_settings(comparing.compare, without=("model", "model_args"))),
+    ("ablate", learning.with_settings(comparing.ablate)),
+    ("doctor", judging.doctor),
+    ("optimize", using.optimize),
+    ("benchmark", using.benchmark),
+    ("describe", listing.describe),
+    ("models", listing.models),
+    ("recipes", listing.recipes),
+)
+for name, verb in VERBS:
+    app.command(verb, name=name)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -50,6 +50,7 @@ class Data:
     val_fraction: float = _setting(0.1, "share of the training images held out where no validation split is given")
     test_fraction: float = _setting(0.1, "share of the training images held out where no test split is given")
     split_seed: int = _setting(0, "seed of the splits made here, apart from the seed of the training")
+    train_images: int | None = _setting(None, "train on so many images, every class in proportion, drawn with split_seed (None: all)")
     image_column: str | None = _setting(None, "table column with the image or its path (None: found by name)")
     label_column: str | None = _setting(None, "table column with the class (None: found by name)")
     max_pixels: int = _setting(100_000_000, "an image with more pixels counts as broken")
@@ -302,7 +303,7 @@ def validate(run: Run) -> None:
         "optim.lr": 0, "optim.weight_decay": 0, "optim.clip_grad": 0, "augment.mixup": 0, "augment.cutmix": 0,
         "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0, "schedule.min_lr": 0,
         "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0, "data.workers": 0,
-        "data.cache_gib": 0,
+        "data.cache_gib": 0, "data.train_images": 1,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",

@@ -101,7 +101,7 @@ def predictions_picture(
     figure = Figure(figsize=(WIDTH_IN, 0.45 + rows * (height_in + caption_in + 0.1)), dpi=DPI)
     total_in = figure.get_figheight()
     left_in = (WIDTH_IN - columns * cell_in) / 2
-    figure.text(0.5, 1 - 0.12 / total_in, _shorten(title, 95), ha="center", va="top", fontsize=12, parse_math=False)
+    figure.text(0.5, 1 - 0.12 / total_in, shorten(title, 95), ha="center", va="top", fontsize=12, parse_math=False)
     for i in range(n):
         row, column = divmod(i, columns)
         bottom_in = total_in - 0.45 - row * (height_in + caption_in + 0.1) - height_in
@@ -113,7 +113,7 @@ def predictions_picture(
         wrong = true_label != label
         _frame(axes, wrong=wrong)
         letters = int(picture_in * (12.0 if wrong else 14.5))  # that fit beneath an image at 8.5 points, bold or not
-        said = ("✗ " if wrong else "") + _shorten(label, letters - 2 * wrong)
+        said = ("✗ " if wrong else "") + shorten(label, letters - 2 * wrong)
         share = f"{100 * float(probabilities[i]):.0f} %"
         centre = (box[0] + picture_in / 2) / WIDTH_IN
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8.5, "parse_math": False}
@@ -122,7 +122,7 @@ def predictions_picture(
         )
         figure.text(centre, (bottom_in - 0.21) / total_in, share, color="black", **style)
         if wrong:
-            figure.text(centre, (bottom_in - 0.37) / total_in, "true: " + _shorten(true_label, letters - 4), color="black", **style)
+            figure.text(centre, (bottom_in - 0.37) / total_in, "true: " + shorten(true_label, letters - 4), color="black", **style)
     return png(figure)
 
 
@@ -171,7 +171,7 @@ def _frame(axes: "Axes", *, wrong: bool) -> None:
         spine.set_linewidth(3.0 if wrong else 0.6)
 
 
-def _shorten(text: str, letters: int) -> str:
+def shorten(text: str, letters: int) -> str:
     """At most `letters` characters on one line, cut in the middle: the ends of class names tell them apart."""
     text = " ".join(text.split())
     letters = max(letters, 3)

@@ -1,6 +1,6 @@
 """Labels with probabilities for files, batch by batch; a broken image becomes a row that says why.
 
-files -> Preprocess of the model directory -> model -> Prediction -> table, CSV, JSON lines, JSON or parquet
+files -> Preprocess of the model directory -> model -> calibrated probabilities -> Prediction -> table, CSV, JSON lines, JSON or parquet
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import torch
 
 from convmix.acceleration import Accelerated, accelerate
 from convmix.artifact import Artifact, csv_line, load_artifact, replacing
+from convmix.calibration import check_threshold
 from convmix.data.formats import printable
 from convmix.data.loaders import default_workers, eval_batches
 from convmix.errors import ConfigError, did_you_mean
@@ -44,6 +45,7 @@ class Prediction:
     probability: float | None  # of `label`, 0..1
     alternatives: tuple[tuple[str, float], ...] = ()  # the next most probable (label, probability), best first
     error: str | None = None
+    sure: bool | None = True  # whether `probability` reaches the run's threshold; None: see `error`
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a name that is no UTF-8 has its odd bytes as \\xNN."""
@@ -51,6 +53,7 @@ class Prediction:
             "name": printable(self.name),
             "label": self.label,
             "probability": self.probability,
+            "sure": self.sure,
             "alternatives": [{"label": label, "probability": p} for label, p in self.alternatives],
             "error": self.error,
         }
@@ -80,6 +83,7 @@ def predict(
     output: str | Path | None = None,
     format: str | None = None,
     top: int = 1,
+    threshold: float | None = None,
     batch_size: int = 32,
     device: str | None = None,
     precision: str = "auto",
@@ -94,6 +98,7 @@ def predict(
     output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
     format: table, csv, jsonl, json or parquet; None: by the output's suffix.
     top: labels per image, the most probable first.
+    threshold: an image whose best probability is below it is "not sure"; None: the threshold that `convmix calibrate` stored, if any.
     device, precision: where and how to compute; None and auto: what this machine is best at.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
@@ -107,6 +112,7 @@ def predict(
         run,
         files,
         top=top,
+        threshold=threshold,
         batch_size=batch_size,
         device=device,
         precision=precision,
@@ -136,6 +142,7 @@ def predict_stream(
     files: Sequence[str | Path],
     *,
     top: int = 1,
+    threshold: float | None = None,
     batch_size: int = 32,
     device: str | None = None,
     precision: str = "auto",
@@ -147,29 +154,40 @@ def predict_stream(
     for name, value, low in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and value < low:
             raise ConfigError(f"{name}: {value} is too small, expected at least {low}")
+    if threshold is not None:
+        check_threshold(threshold)
     where, how = resolve(device, precision)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
     found = _Files(tuple(find_files(files, recursive=recursive)))
     if workers is None:
         workers = default_workers() if len(found) > batch_size else 0  # one batch is read sooner than a process starts
     ready = accelerate(artifact, len(found), batch_size=batch_size, device=where, precision=how, optimize=optimize)
-    return _stream(artifact, ready, found, top=top, batch_size=batch_size, device=where, workers=workers)
+    return _stream(artifact, ready, found, top=top, threshold=threshold, batch_size=batch_size, device=where, workers=workers)
 
 
 def _stream(
-    artifact: Artifact, ready: Accelerated, files: _Files, *, top: int, batch_size: int, device: torch.device, workers: int
+    artifact: Artifact,
+    ready: Accelerated,
+    files: _Files,
+    *,
+    top: int,
+    threshold: float | None,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
 ) -> Iterator[Prediction]:
-    task = create_task(artifact.task, artifact.labels)
+    task = create_task(artifact.task, artifact.labels, artifact.calibration)
     for batch in eval_batches(files, artifact.preprocess, batch_size=batch_size, workers=workers):
         outputs = run_model(ready.model, [batch], device=device, precision=ready.precision)
-        rows = {i: Prediction(files.names[i], None, None, error=reason) for i, reason in outputs.bad}
+        rows = {i: Prediction(files.names[i], None, None, error=reason, sure=None) for i, reason in outputs.bad}
         finite = outputs.values.isfinite().all(1) if len(outputs.values) else torch.empty(0, dtype=torch.bool)
         for i in outputs.indices[~finite].tolist():
-            rows[i] = Prediction(files.names[i], None, None, error="the model's output is not finite")
+            rows[i] = Prediction(files.names[i], None, None, error="the model's output is not finite", sure=None)
         if finite.any():
-            ranked = task.decode(outputs.values[finite]).top(top)
-            for i, ((label, probability), *others) in zip(outputs.indices[finite].tolist(), ranked, strict=True):
-                rows[i] = Prediction(files.names[i], label, probability, tuple(others))
+            said = task.decode(outputs.values[finite], threshold=threshold)
+            answers = zip(outputs.indices[finite].tolist(), said.top(top), said.sure.tolist(), strict=True)
+            for i, ((label, probability), *others), sure in answers:
+                rows[i] = Prediction(files.names[i], label, probability, tuple(others), sure=sure)
         yield from (rows[i] for i in sorted(rows))
 
 
@@ -191,11 +209,12 @@ def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_t
     """The rows in one of `FORMATS`, part by part; `top` is the number of labels that a CSV row has room for."""
     if format == "csv":
         numbers = range(2, top + 1)
-        yield csv_line(["name", "label", "probability", *(f"{c}_{i}" for i in numbers for c in ("label", "probability")), "error"])
+        yield csv_line(["name", "label", "probability", "sure", *(f"{c}_{i}" for i in numbers for c in ("label", "probability")), "error"])
         for p in predictions:
             others: list[object] = [value for pair in p.alternatives[: top - 1] for value in pair]
             others += [None] * (2 * (top - 1) - len(others))
-            yield csv_line([printable(p.name), p.label, p.probability, *others, p.error])
+            sure = None if p.sure is None else str(p.sure).lower()
+            yield csv_line([printable(p.name), p.label, p.probability, sure, *others, p.error])
     elif format == "jsonl":
         for p in predictions:
             yield (json.dumps(p.to_dict(), ensure_ascii=False) + "\n").encode()
@@ -233,6 +252,8 @@ def table(predictions: Sequence[Prediction]) -> "Table":
     for p in predictions:
         pairs = [] if p.label is None or p.probability is None else [(p.label, p.probability), *p.alternatives]
         cells = [cell for label, share in pairs for cell in (Text(_visible(label)), Text(_percent(share)))]
+        if cells and not p.sure:
+            cells[0] = Text(f"not sure ({_visible(pairs[0][0])})", style="yellow")
         cells += [Text("")] * (2 * columns - len(cells))
         result.add_row(Text(_visible(printable(p.name))), *cells, *([Text(p.error or "")] if has_errors else []))
     return result
@@ -252,7 +273,7 @@ def _parquet(predictions: Iterable[Prediction]) -> bytes:
     import pyarrow.parquet as pq
 
     pair = pa.struct([("label", pa.string()), ("probability", pa.float64())])
-    columns = [("name", pa.string()), ("label", pa.string()), ("probability", pa.float64())]
+    columns = [("name", pa.string()), ("label", pa.string()), ("probability", pa.float64()), ("sure", pa.bool_())]
     schema = pa.schema([*columns, ("alternatives", pa.list_(pair)), ("error", pa.string())])
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=schema), sink)

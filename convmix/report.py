@@ -29,13 +29,15 @@ nav a { margin-right: 1rem; color: inherit; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .3rem; }
-th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
+         overflow-wrap: break-word; }
 th { font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 figure { margin: 1rem 0; }
 figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 4px; }
 .gallery { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
 .gallery figure { margin: 0; width: 8.5rem; }
+.gallery figure.double { width: 17.5rem; }
 .gallery img { width: 100%; image-rendering: auto; }
 .gallery img.small { image-rendering: pixelated; }
 .gallery figcaption { line-height: 1.3; font-size: .82rem; }
@@ -50,6 +52,7 @@ class Thumbnail:
     png: bytes  # PNG or JPEG, as encoded
     caption: str  # lines are kept
     small: bool = False  # to be enlarged without smoothing
+    wide: bool = False  # twice as wide: two images side by side
 
 
 class Page:
@@ -100,7 +103,8 @@ class Page:
         figures = ""
         for p in pictures:
             kind = " class=small" if p.small else ""
-            figures += f'<figure><img{kind} src="{_data_uri(p.png)}" alt="{escape(p.caption)}">{_caption(p.caption)}</figure>'
+            width = " class=double" if p.wide else ""
+            figures += f'<figure{width}><img{kind} src="{_data_uri(p.png)}" alt="{escape(p.caption)}">{_caption(p.caption)}</figure>'
         self._parts.append(f'<div class="gallery">{figures}</div>')
 
     def write(self, path: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The model directory: written atomically, read back exactly, understood by timm, precise about what is missing."""
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -13,7 +14,8 @@ import torch
 from PIL import Image
 from tiny_run import LABELS, make_run, write_image
 
-from convmix.artifact import load_artifact, replacing, write_bytes, write_csv, write_json
+from convmix.artifact import load_artifact, replacing, save_calibration, write_bytes, write_csv, write_json
+from convmix.calibration import Calibration
 from convmix.errors import RunError, TrainingError
 
 
@@ -148,6 +150,42 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run" / "convmix.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(RunError, match="format 99, this version of convmix reads 1"):
+        load_artifact(tmp_path / "run")
+
+
+CALIBRATION = Calibration(1.5, 0.75, "val", 500, 0.1, 0.02, 0.9, 0.8)
+
+
+def test_a_directory_without_a_calibration_has_none(tmp_path: Path) -> None:
+    assert make_run(tmp_path / "run").calibration is None
+
+
+def test_a_calibration_is_stored_beside_all_the_rest(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    save_calibration(made.path, CALIBRATION)
+    read = load_artifact(made.path)
+    assert read.calibration == CALIBRATION
+    assert {k: v for k, v in read.info.items() if k != "calibration"} == made.info
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.read_bytes() != files[path]] == ["convmix.json"]
+
+
+def test_a_calibration_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_run(tmp_path / "run")
+    save_calibration(made.path, CALIBRATION)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        with pytest.raises(TrainingError, match=r"cannot write .*convmix\.json"):
+            save_calibration(made.path, dataclasses.replace(CALIBRATION, temperature=3.0))
+    assert load_artifact(made.path).calibration == CALIBRATION
+
+
+@pytest.mark.parametrize("broken", [None, [], {"temperature": 1.0}, CALIBRATION.to_dict() | {"temperature": -1}], ids=str)
+def test_a_broken_calibration_is_named_with_its_file(tmp_path: Path, broken: object) -> None:
+    make_run(tmp_path / "run")
+    path = tmp_path / "run" / "convmix.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": broken}))
+    with pytest.raises(RunError, match=r"convmix\.json: calibration"):
         load_artifact(tmp_path / "run")
 
 

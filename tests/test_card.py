@@ -83,6 +83,40 @@ def test_what_is_unknown_is_left_out(written: tuple[dict[str, Any], dict[str, An
     assert "## Data" not in card and "## Training" not in card and "## Preprocessing" in card
 
 
+CHOICE = {
+    "threshold": 0.7182, "target": "accuracy", "wanted": 0.95, "n": 300, "coverage": 0.6, "accuracy": 0.9533,
+    "accuracy_interval": [0.9232, 0.972],
+}  # fmt: skip
+CALIBRATION = {
+    "temperature": 1.6180, "threshold": 0.7182, "split": "val", "n": 500, "ece_before": 0.0812, "ece_after": 0.0123,
+    "nll_before": 0.9, "nll_after": 0.8, "choice": CHOICE,
+}  # fmt: skip
+
+
+def test_the_calibration_is_told_with_its_threshold(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    info, config = written
+    assert "## Calibration" not in model_card(info, config)
+    card = model_card(info | {"calibration": CALIBRATION}, config)
+    for text in (
+        "## Calibration\n\nLogits are divided by the temperature 1.618, fitted on 500 images of the validation split",
+        "calibration error is 0.0812 before and 0.0123 after",
+        'a probability below 0.7182 is "not sure"',
+        "for accuracy 95.00 %: 60.00 % of them are sure, 95.33 % of those right (95 % interval 92.32 % to 97.20 %)",
+        "The test split was not used to choose anything.",
+    ):
+        assert text in card, text
+    always = model_card(info | {"calibration": CALIBRATION | {"threshold": None, "choice": None}}, config)
+    assert "every answer counts as sure" in always and "0.7182" not in always
+
+
+def test_a_calibration_on_the_test_split_is_confessed_and_other_data_named(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    info, config = written
+    card = model_card(info | {"calibration": CALIBRATION | {"split": "test"}}, config)
+    assert "The test split was used for the calibration." in card and "not used to choose" not in card
+    card = model_card(info | {"calibration": CALIBRATION | {"split": "/home/somebody/photos (all)"}}, config)
+    assert "500 images of `photos (all)`" in card and "somebody" not in card
+
+
 def test_odd_labels_do_not_break_the_page(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
     info, config = written
     card = model_card(info | {"labels": ["*a*", "b`c", "d\n## e", "<script>"]}, config)

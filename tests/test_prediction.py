@@ -1,9 +1,11 @@
 """Files in, rows out: the right answer for each file, in order, in every format, whatever the files are."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 import torch
 from tiny_run import LABELS, make_run, write_folder, write_image
 
-from convmix.artifact import Artifact
+from convmix.artifact import Artifact, save_calibration
+from convmix.calibration import Calibration
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.files import find_files
 from convmix.prediction import FORMATS, Prediction, encode, predict, predict_stream
@@ -110,6 +113,81 @@ def test_the_stream_reads_no_further_than_it_is_asked(run: Artifact, images: Pat
 def test_grey_images_reach_a_grey_model(tmp_path: Path) -> None:
     grey = make_run(tmp_path / "run", in_chans=1, mean=(0.5,), std=(0.25,))
     assert predict(grey, [write_image(tmp_path / "a.png", 0), write_image(tmp_path / "b.png", 0, mode="L")])[1].error is None
+
+
+# Sure or not
+
+CALIBRATION = Calibration(2.0, 0.6, "val", 500, 0.1, 0.02, 0.9, 0.8)
+
+
+@pytest.fixture(scope="module")
+def careful(run: Artifact) -> Artifact:
+    """The same model with a temperature and a threshold."""
+    return dataclasses.replace(run, calibration=CALIBRATION)
+
+
+def test_probabilities_are_calibrated_and_the_answers_stay(run: Artifact, images: Path) -> None:
+    files = sorted(images.glob("?.png"))
+    with torch.inference_mode():
+        logits = run.model(torch.stack([run.preprocess.load(str(file)) for file in files]))
+    expected = (logits / 2).softmax(1).amax(1).tolist()
+    threshold = sorted(expected)[2] - 1e-4
+    careful = dataclasses.replace(run, calibration=dataclasses.replace(CALIBRATION, threshold=threshold))
+    rows = predict(careful, files, precision="fp32")
+    assert [r.probability for r in rows] == pytest.approx(expected, abs=1e-6)
+    assert [r.label for r in rows] == [r.label for r in predict(run, files, precision="fp32")]
+    assert [r.sure for r in rows] == [p >= threshold for p in expected]
+    assert sum(bool(r.sure) for r in rows) == 3
+
+
+def test_without_a_threshold_every_answer_is_sure_and_an_error_is_neither(run: Artifact, images: Path) -> None:
+    assert {r.sure for r in predict(run, [images])} == {True, None}
+    assert [r.sure for r in predict(run, [images]) if r.error] == [None]
+
+
+@pytest.mark.parametrize("kind", ["run", "careful"])
+def test_a_threshold_asked_for_stands_in_for_the_stored_one(request: pytest.FixtureRequest, images: Path, kind: str) -> None:
+    model, files = request.getfixturevalue(kind), sorted(images.glob("?.png"))
+    shares = sorted(r.probability or 0 for r in predict(model, files))
+    assert [r.sure for r in predict(model, files, threshold=0.0)] == [True] * 5
+    assert [r.sure for r in predict(model, files, threshold=1.0)] == [False] * 5
+    assert sum(bool(r.sure) for r in predict(model, files, threshold=shares[2])) == 3  # the threshold itself is sure
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
+def test_a_threshold_that_is_no_probability_is_named(run: Artifact, images: Path, threshold: float) -> None:
+    with pytest.raises(ConfigError, match=f"threshold: {threshold:g} is outside 0..1"):
+        predict(run, [images], threshold=threshold)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_says_what_is_not_sure(format: str) -> None:
+    rows = [
+        Prediction("a", "cat", 0.9, (("dog", 0.1),)),
+        Prediction("b", "cat", 0.5, (("dog", 0.4),), sure=False),
+        Prediction("c", None, None, error="empty file", sure=None),
+    ]
+    data = b"".join(encode(rows, format=format, top=2))
+    if format == "table":
+        _, a, b, c = data.decode().splitlines()
+        assert "not sure (cat)" in b and "50.0 %" in b and "dog" in b
+        assert "not sure" not in a + c
+        return
+    if format == "csv":
+        found = [row["sure"] for row in csv.DictReader(io.StringIO(data.decode()))]
+        assert found == ["true", "false", ""]
+        return
+    if format == "parquet":
+        values = pq.read_table(io.BytesIO(data)).to_pylist()
+    else:
+        values = json.loads(data) if format == "json" else [json.loads(line) for line in data.splitlines()]
+    assert [(v["label"], v["sure"]) for v in values] == [("cat", True), ("cat", False), (None, None)]
+
+
+def test_a_directory_brings_its_threshold(run: Artifact, images: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(run.path, tmp_path / "run")
+    save_calibration(path, dataclasses.replace(CALIBRATION, threshold=1.0))
+    assert not any(r.sure for r in predict(path, [images]))
 
 
 # Which files
@@ -244,7 +322,7 @@ def test_rows_go_to_standard_output(run: Artifact, images: Path) -> None:
         [sys.executable, "-c", code, str(run.path)], input=f"{images / '0.png'}\n", capture_output=True, text=True, check=True, timeout=120
     )
     header, row = csv.reader(io.StringIO(done.stdout))
-    assert header == ["name", "label", "probability", "error"]
+    assert header == ["name", "label", "probability", "sure", "error"]
     assert row[0] == str(images / "0.png") and row[1] in LABELS
 
 

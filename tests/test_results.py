@@ -18,6 +18,13 @@ def test_top_of_more_than_there_are_gives_all() -> None:
     assert len(Classes(torch.tensor([[0.4, 0.6]]), ("a", "b")).top(5)[0]) == 2
 
 
+def test_an_image_is_sure_from_the_threshold_on() -> None:
+    p = torch.tensor([[0.5, 0.5], [0.25, 0.75], [0.9, 0.1]])
+    assert Classes(p, ("a", "b"), 0.75).sure.tolist() == [False, True, True]
+    assert Classes(p, ("a", "b")).sure.tolist() == [True, True, True]
+    assert Classes(p, ("a", "b"), 1.0).sure.tolist() == [False, False, False]
+
+
 @pytest.mark.parametrize(
     ("probabilities", "message"),
     [

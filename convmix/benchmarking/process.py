@@ -4,6 +4,7 @@ parent -> Pipe -> serve(): "run" -> ms per batch, "memory" -> MiB
 """
 
 import contextlib
+import json
 import os
 import resource
 import statistics
@@ -151,7 +152,8 @@ def _model(work: Work, contender: Contender) -> nn.Module:
     from convmix.models.catalog import create_model
 
     torch.manual_seed(0)
-    model = create_model(work.model, num_classes=work.num_classes).eval()
+    arguments = json.loads(work.model_args)
+    model = create_model(work.model, num_classes=work.num_classes, in_chans=work.in_chans, model_args=arguments).eval()
     return plain(model) if contender.is_plain else model
 
 
@@ -162,7 +164,7 @@ def plain(model: nn.Module) -> nn.Module:
     from convmix.models.convmixer import ConvMixer
     from convmix.models.layers import DepthwiseConv2d
 
-    if isinstance(model, ConvMixer):
+    if isinstance(model, ConvMixer) and model.is_published:
         net: Any = model
         conv, act = net.blocks[0][0].fn[0], type(net.stem[1])
         official = TimmConvMixer(

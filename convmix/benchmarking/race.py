@@ -66,9 +66,22 @@ class _Runner:
 
 def race(work: Work, contenders: list[Contender], *, rounds: int, say: Callable[[str], None]) -> Result:
     """Build one after the other, then `rounds` turns each; a contender that fails or ends is left out with its reason."""
+    runners = _take_turns([(work, contender) for contender in contenders], rounds=rounds, say=say)
+    official = next((r.ready.first for r in runners if r.ready and r.contender.role == "official"), None)
+    return Result(work, tuple(_lane(runner, official) for runner in runners))
+
+
+def race_models(works: list[Work], plan: Plan, *, rounds: int, say: Callable[[str], None]) -> tuple[Lane, ...]:
+    """A race between different models that all run by the same plan, one lane per work; `say` is told as in `race`."""
+    runners = _take_turns([(work, Contender(work.model, "ours", plan)) for work in works], rounds=rounds, say=say)
+    return tuple(_lane(runner, None) for runner in runners)
+
+
+def _take_turns(entries: list[tuple[Work, Contender]], *, rounds: int, say: Callable[[str], None]) -> list[_Runner]:
+    """What every contender did; its process has ended."""
     with contextlib.ExitStack() as stack:
         runners = []
-        for contender in contenders:
+        for work, contender in entries:
             runner = stack.enter_context(_started(work, _decided(work, contender)))
             runners.append(runner)
             _build(runner)
@@ -80,8 +93,7 @@ def race(work: Work, contenders: list[Contender], *, rounds: int, say: Callable[
         for runner in runners:
             if runner.failed is None:
                 runner.memory_mib = runner.answer("memory")
-        official = next((r.ready.first for r in runners if r.ready and r.contender.role == "official"), None)
-        return Result(work, tuple(_lane(runner, official) for runner in runners))
+        return runners
 
 
 def _decided(work: Work, contender: Contender) -> Contender:

@@ -5,7 +5,7 @@ Work (model, inference or training, batch, size) -> contenders -> a race of proc
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -39,11 +39,13 @@ class Work:
     threads: int
     precision: str  # exact, bf16 or int8: what convmix may compute in; peers compete in all that it allows
     budget_s: float  # for convmix's own choice of an engine
+    in_chans: int = 3
+    model_args: str = "{}"  # further arguments of the model, as JSON
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Of the images: B,C,H,W."""
-        return self.batch_size, 3, self.height, self.width
+        return self.batch_size, self.in_chans, self.height, self.width
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,7 @@ def sweep(work: Work, over: str) -> list[tuple[int, Work]]:
     if spec is None or spec.family != "convmixer" or "dim" not in spec.arguments:
         raise ConfigError(f"sweep: {over} can be varied in a ConvMixer of a size such as convmixer_256_8, not in {work.model}")
     argument = {"depth": "depth", "kernel": "kernel_size"}[over]
-    return [(n, dataclasses.replace(work, model=_convmixer_name(dict(spec.arguments) | {argument: n}))) for n in SWEEPS[over]]
-
-
-def _convmixer_name(arguments: dict[str, Any]) -> str:
-    sizes = "convmixer_{dim}_{depth}_k{kernel_size}_p{patch_size}".format_map(arguments)
-    return sizes + ("_relu" if arguments.get("act") == "relu" else "")
+    return [(n, dataclasses.replace(work, model=catalog.convmixer_name({**spec.arguments, argument: n}))) for n in SWEEPS[over]]
 
 
 def check(work: Work) -> None:

@@ -1,8 +1,12 @@
-"""What a model does and what its data is like: evaluate."""
+"""What a model does, how sure it may be, and what the data is like: evaluate, calibrate, explain, doctor."""
 
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
+
+Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
 
 def evaluate(
@@ -11,6 +15,9 @@ def evaluate(
     /,
     *,
     split: str = "test",
+    against: Path | None = None,
+    slices: str | None = None,
+    robustness: bool = False,
     output: Path | None = None,
     batch_size: int = 64,
     device: str | None = None,
@@ -27,8 +34,16 @@ def evaluate(
         Labelled images in any form that `train` takes; the data set of the training where it is left out.
     split:
         train, val or test.
+    against:
+        A second model directory, scored on the same images: says whether the difference between the two is real.
+    slices:
+        A CSV file about the images: table.csv, or table.csv:COLUMN,COLUMN; accuracy by its columns. Class, size, aspect and brightness
+        need no file.
+    robustness:
+        Also score the images blurred, noisy, compressed, darker or brighter, and turned; 15 times the work.
     output:
-        The JSON file to write; into the model directory where it is left out.
+        The JSON file to write; into the model directory where it is left out. A CSV with every image, a page and its pictures are written
+        beside it.
     precision:
         auto, fp32, bf16, fp16 or int8.
     optimize:
@@ -37,6 +52,126 @@ def evaluate(
     from convmix import evaluation
 
     result = evaluation.evaluate(
-        run, data, split=split, output=output, batch_size=batch_size, device=device, precision=precision, optimize=optimize
-    )
+        run, data, split=split, against=against, slices=slices, robustness=robustness, output=output, batch_size=batch_size, device=device,
+        precision=precision, optimize=optimize,
+    )  # fmt: skip
     Console().print(evaluation.table(result))
+
+
+def calibrate(
+    run: Path,
+    data: str | None = None,
+    /,
+    *,
+    accuracy: float | None = None,
+    coverage: float | None = None,
+    split: str = "val",
+    batch_size: int = 64,
+    device: str | None = None,
+    precision: str = "auto",
+) -> None:
+    """Choose below which probability an answer is "not sure"; predict honours it from then on.
+
+    Parameters
+    ----------
+    run:
+        A model directory; its probabilities are calibrated anew, its answers stay.
+    data:
+        Labelled images in any form that `train` takes; the validation images of the training where it is left out.
+    accuracy:
+        Answer as many images as possible so that this share of the answers is right, such as 0.95.
+    coverage:
+        Answer this share of the images, the surest ones. With neither every answer is sure.
+    split:
+        val, or the split of other data; test makes the scores on it no longer blind.
+    precision:
+        auto, fp32, bf16 or fp16.
+    """
+    from convmix.evaluation import calibrated, certainty
+
+    result = certainty.calibrate(
+        run, data, accuracy=accuracy, coverage=coverage, split=split, batch_size=batch_size, device=device, precision=precision
+    )
+    Console().print(calibrated.table(result))
+
+
+def explain(
+    run: Path,
+    files: Annotated[list[str] | None, Parameter(allow_leading_hyphen=True)] = None,
+    /,
+    *,
+    classes: Several = None,
+    methods: Several = None,
+    output: Path | None = None,
+    limit: int = 16,
+    device: str | None = None,
+) -> None:
+    """Show where in images a model finds its evidence, how far that can be trusted, and what the model is made of.
+
+    Parameters
+    ----------
+    run:
+        A model directory.
+    files:
+        Images, folders, quoted globs, or - for a list of paths on standard input; the model itself alone where they are left out.
+    classes:
+        Classes to explain beside the predicted one, one after the other.
+    methods:
+        Any of saliency, integrated_gradients, gradcam, occlusion, one after the other; all where it is left out.
+    output:
+        The folder for the page, its pictures and its JSON; the model directory where it is left out.
+    limit:
+        Images to explain at most.
+    """
+    from convmix.explanation import study, terminal
+
+    result = study.explain(
+        run, files or [], classes=classes or [], methods=methods or tuple(study.METHODS), output=output, limit=limit, device=device
+    )
+    Console().print(terminal.table(result))
+
+
+def doctor(
+    data: str,
+    /,
+    *,
+    run: Path | None = None,
+    fix: Path | None = None,
+    output: Path | None = None,
+    near: bool = True,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    in_chans: int | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+) -> None:
+    """Examine a data set: broken and odd images, copies, leaks between splits, class balance, probable label errors.
+
+    Parameters
+    ----------
+    data:
+        Labelled images in any form that `train` takes; they are never changed.
+    run:
+        A model directory whose model checks the labels of images that it was not trained on.
+    fix:
+        A folder to make and fill with a cleaned copy, or a .csv that lists what to keep.
+    output:
+        The folder for the page, the table and the JSON; doctor-NAME where it is left out.
+    near:
+        Also look for near copies: resized, re-encoded, mirrored, of other brightness.
+    in_chans:
+        Channels of the images; 3 where it is left out.
+    workers:
+        Processes that decode; one per core where it is left out.
+    """
+    from rich.progress import Progress
+
+    from convmix.health import examination
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
+        line = bar.add_task("images", total=None)
+        result = examination.doctor(
+            data, run=run, fix=fix, output=output, near=near, image_column=image_column, label_column=label_column, in_chans=in_chans,
+            device=device, workers=workers, progress=lambda done, total: bar.update(line, completed=done, total=total),
+        )  # fmt: skip
+    Console().print(examination.table(result))

@@ -4,6 +4,7 @@ import inspect
 import os
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,12 +77,15 @@ def _print_result(run: Any) -> None:
     print(f"model directory: {run.path}")
 
 
-def with_settings(function: Any) -> Any:
-    """`function` with an option per setting in the place of its `**options`."""
+def with_settings(function: Any, *, without: Collection[str] = ()) -> Any:
+    """`function` with an option per setting in the place of its `**options`; not for those it has itself, nor those named in `without`."""
     fixed = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    taken = {*without, *(p.name for p in fixed)}
     groups = {section: Group(title, sort_key=i + 10) for i, (section, title) in enumerate(GROUPS.items())}
     options = []
     for s in settings():
+        if s.name in taken:
+            continue
         parameter = Parameter(help=s.help, group=groups[s.section], show_default=False)
         annotation: Any = Annotated[bool | None, parameter] if s.type is bool else Annotated[str | None, parameter]
         options.append(inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))

@@ -20,6 +20,7 @@ def predict(
     output: Path | None = None,
     format: str | None = None,
     top: int = 1,
+    threshold: float | None = None,
     batch_size: int = 32,
     device: str | None = None,
     precision: str = "auto",
@@ -39,6 +40,9 @@ def predict(
         table, csv, json, jsonl or parquet.
     top:
         How many labels per image.
+    threshold:
+        An image whose best probability is below it (0..1) is "not sure"; what `convmix calibrate` stored where it is left out, 0 to be sure
+        of all.
     precision:
         auto, fp32, bf16, fp16 or int8.
     optimize:
@@ -56,6 +60,7 @@ def predict(
         output=output or "-",
         format=format,
         top=top,
+        threshold=threshold,
         batch_size=batch_size,
         device=device,
         precision=precision,

@@ -10,10 +10,12 @@ import io
 import logging
 import stat
 import struct
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Ima
     Raises BadImage for whatever is missing, empty, truncated, no image, larger than `max_pixels` (seen in the header, before
     decoding) or of another number of bands.
     """
-    data = source if isinstance(source, bytes) else _read(source)
+    data = source if isinstance(source, bytes) else read_file(source)
     if not data:
         raise BadImage("empty file")
     with _quiet(max_pixels):
@@ -66,6 +68,41 @@ def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Ima
             raise BadImage("too large for the memory") from None
         except Exception as e:  # codecs raise anything on broken bytes
             raise BadImage(_reason(e)) from None
+
+
+def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> tuple[int, int]:
+    """Height and width of what `decode` would give, from the header alone where Pillow knows the format; BadImage as there."""
+    with _quiet(max_pixels):
+        try:
+            with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as im:
+                # Pillow's size of a TIFF is upright already
+                turned = im.format != "TIFF" and im.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
+                return (im.width, im.height) if turned else (im.height, im.width)
+        except Exception:  # an array, a TIFF of many bands, corrupt EXIF, or nothing readable: `decode` knows
+            pass
+    image = decode(source, in_chans=in_chans, max_pixels=max_pixels)
+    return (image.shape[0], image.shape[1]) if isinstance(image, np.ndarray) else (image.height, image.width)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an encoded image says of itself."""
+
+    format: str  # Pillow's name of it: JPEG, PNG, ...; NPY; "" where nothing tells
+    mode: str  # as stored: RGB, L, P, CMYK, I;16, ...; "" for arrays and for TIFFs of many bands
+    orientation: int  # EXIF: 1 upright, 2 to 8 turned or mirrored
+
+
+def read_header(data: bytes) -> Header:
+    """The header of encoded bytes that `decode` can read; never raises."""
+    if data.startswith(_NPY_MAGIC):
+        return Header("NPY", "", 1)
+    with _quiet(sys.maxsize):  # nothing is decoded
+        try:
+            with PIL.Image.open(io.BytesIO(data), formats=_formats(data)) as im:
+                return Header(im.format or "", im.mode, _orientation(im))
+        except Exception:  # more bands than Pillow knows a mode for
+            return Header("TIFF" if data.startswith(_TIFF_MAGIC) else "", "", 1)
 
 
 def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
@@ -90,7 +127,8 @@ def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
     return _in_mode(im, MODES[in_chans])
 
 
-def _read(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file, perhaps none; BadImage says why it cannot be read."""
     try:
         kind = Path(path).stat().st_mode
         if not stat.S_ISREG(kind):  # reading a pipe would wait for ever
@@ -124,11 +162,17 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
 
 
 def _upright(im: PIL.Image.Image) -> PIL.Image.Image:
+    orientation = _orientation(im)
+    return im.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else im
+
+
+def _orientation(im: PIL.Image.Image) -> int:
+    """1, which is upright, where EXIF says nothing that has a meaning."""
     try:
         orientation = im.getexif().get(_ORIENTATION_TAG)
     except Exception:  # corrupt EXIF: the pixels are still good
-        return im
-    return im.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else im
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _in_mode(im: PIL.Image.Image, mode: str) -> PIL.Image.Image:

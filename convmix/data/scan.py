@@ -7,15 +7,9 @@ of training images in the splits made here.
 import hashlib
 import json
 import math
-import os
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +21,8 @@ from convmix.data.decode import BadImage, Image, decode
 from convmix.data.facts import DataFacts
 from convmix.data.sources import Examples, Source
 from convmix.data.splits import was_made
+from convmix.data.sweep import CRASH, Progress, sweep
 from convmix.errors import DataError
-
-Progress = Callable[[int, int], None]  # images done, images in all
-SMALL = 500  # below this, starting processes costs more than it saves
-CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -88,11 +79,9 @@ def scan(source: Source, data: Data, *, workers: int | None = None, progress: Pr
     never raises; an image that kills its worker (a crash inside a codec) is found and listed too.
     Raises DataError where no image is readable or a class loses all its training images.
     """
-    wanted = workers if workers is not None else data.workers
-    workers = _cores() if wanted is None else wanted
     splits = list(source.splits)
     train = next((s for s in ("train", "all") if s in source.splits), splits[0])
-    seen = _look_at_all([source.splits[s] for s in splits], data, workers, progress)
+    seen = _look_at_all([source.splits[s] for s in splits], data, workers if workers is not None else data.workers, progress)
     parts = dict(zip(splits, seen, strict=True))
     copies = _copies(source, parts)
     scans = {s: _split_scan(source.splits[s], parts[s], copies.get(s)) for s in splits}
@@ -183,94 +172,12 @@ def _measure(image: Image) -> tuple[int, int, tuple[float, ...], tuple[float, ..
 
 # Looking at all of them
 
-_work: tuple[list[Examples], Data] | None = None  # set in each worker
 
-
-def _start_worker(parts: list[Examples], data: Data) -> None:
-    global _work
-    _work = (parts, data)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-
-
-def _look_at_chunk(part: int, start: int, stop: int) -> list[_Seen]:
-    assert _work is not None
-    parts, data = _work
-    return [_look(parts[part], i, data) for i in range(start, stop)]
-
-
-def _look_at_all(parts: list[Examples], data: Data, workers: int, progress: Progress | None) -> list[list[_Seen]]:
-    total = sum(map(len, parts))
-    chunks = [(p, i, min(i + CHUNK, len(e))) for p, e in enumerate(parts) for i in range(0, len(e), CHUNK)]
-    here = workers < 1 or total < SMALL
-    results = _here(parts, data, chunks) if here else _in_processes(parts, data, chunks, workers)
-    found: dict[tuple[int, int, int], list[_Seen]] = {}
-    done = 0
-    for chunk, seen in results:
-        found[chunk] = seen
-        done += len(seen)
-        if progress:
-            progress(done, total)
-    return [[x for chunk in chunks if chunk[0] == p for x in found[chunk]] for p in range(len(parts))]
-
-
-Chunk = tuple[int, int, int]  # part, start, stop
-
-
-def _here(parts: list[Examples], data: Data, chunks: list[Chunk]) -> Iterator[tuple[Chunk, list[_Seen]]]:
-    for chunk in chunks:
-        part, start, stop = chunk
-        yield chunk, [_look(parts[part], i, data) for i in range(start, stop)]
-
-
-def _in_processes(parts: list[Examples], data: Data, chunks: list[Chunk], workers: int) -> Iterator[tuple[Chunk, list[_Seen]]]:
-    left = dict.fromkeys(chunks)
-    pool = _pool(parts, data, workers)
-    try:
-        for future, chunk in _submit(pool, chunks):
-            try:
-                seen = future.result()
-            except BrokenProcessPool:
-                break  # a codec crashed, or the system killed a worker for its memory: the rest goes one worker at a time
-            del left[chunk]
-            yield chunk, seen
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    for chunk in left:
-        yield chunk, _look_carefully(parts, data, chunk)
-
-
-def _look_carefully(parts: list[Examples], data: Data, chunk: Chunk) -> list[_Seen]:
-    """Halves the chunk until the image that kills its process stands alone."""
-    part, start, stop = chunk
-    pool = _pool(parts, data, 1)
-    try:
-        (future, _), *_ = _submit(pool, [chunk])
-        return future.result()
-    except BrokenProcessPool:
-        if stop - start == 1:
-            return [_Seen("", "decoding it ends the process")]
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    middle = (start + stop) // 2
-    return _look_carefully(parts, data, (part, start, middle)) + _look_carefully(parts, data, (part, middle, stop))
-
-
-def _pool(parts: list[Examples], data: Data, workers: int) -> ProcessPoolExecutor:
-    # Fork where it is safe, as torch's DataLoader does: no second import, and no `if __name__ == "__main__"` asked of the user's script.
-    context = get_context("fork" if sys.platform == "linux" else None)
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(parts, data))
-
-
-def _submit(pool: ProcessPoolExecutor, chunks: list[Chunk]) -> Iterator[tuple[Future[list[_Seen]], Chunk]]:
-    with warnings.catch_warnings():
-        # Python 3.12 warns of forking beside threads; these workers only decode.
-        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        futures = {pool.submit(_look_at_chunk, *chunk): chunk for chunk in chunks}
-    return ((future, futures[future]) for future in as_completed(futures))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _look_at_all(parts: list[Examples], data: Data, workers: int | None, progress: Progress | None) -> list[list[_Seen]]:
+    found: list[dict[int, list[_Seen]]] = [{} for _ in parts]
+    for (part, start, _), seen in sweep(parts, partial(_look, data=data), lost=_Seen("", CRASH), workers=workers, progress=progress):
+        found[part][start] = seen
+    return [[x for start in sorted(of_part) for x in of_part[start]] for of_part in found]
 
 
 # What was seen

@@ -18,7 +18,8 @@ def with_splits(source: Source, data: Data) -> Source:
     A missing val or test is cut out of the training images: data.val_fraction and data.test_fraction of them, every class in
     proportion, drawn with data.split_seed. A class keeps at least one training image; one with fewer than three images stays in
     train whole. A fraction of 0 makes no such split. A given val stays val, also where the test split has to be made: test images
-    must not be ones that chose anything. `origin` says what was made of what.
+    must not be ones that chose anything. data.train_images thins out what is then left to train on, so that val and test do not depend
+    on it. `origin` says what was made of what.
     Raises DataError where there are no training images or too few to hold any out.
     """
     given = "train" if "train" in source.splits else "all"
@@ -41,11 +42,28 @@ def with_splits(source: Source, data: Data) -> Source:
             few = f"; {small} classes with fewer than 3 images stay in train" if small else ""
             whole = "train" if given == "train" else "all images"
             origin[split] = f"made: {wanted[split]:.4g} of {whole}, stratified, seed {data.split_seed}{few}"
+    if data.train_images is not None and data.train_images < len(splits["train"]):
+        splits["train"], left = _thinned(splits["train"], data.train_images, data.split_seed), len(splits["train"])
+        origin["train"] += f"; {data.train_images} of {left}, stratified, seed {data.split_seed}"
     return replace(source, splits=splits, origin=origin)
 
 
 def was_made(source: Source, split: str) -> bool:
     return source.origin.get(split, "given").startswith("made")
+
+
+def _thinned(pool: Examples, wanted: int, seed: int) -> Examples:
+    """So many of the images, every class in proportion; DataError where a class would be left with none."""
+    counts = np.bincount(pool.labels, minlength=len(pool.classes))
+    share = _share(counts, counts, wanted / len(pool), seed)
+    empty = [pool.classes[i] for i in np.flatnonzero((counts > 0) & (share == 0))]
+    if empty:
+        raise DataError(f"data.train_images: {wanted} of {len(pool)} training images leave none of {', '.join(empty[:5])}; give more")
+    chosen = [
+        np.random.default_rng((seed, int(label))).permutation(np.flatnonzero(pool.labels == label))[: share[label]]
+        for label in np.flatnonzero(counts)
+    ]
+    return pool.select(np.sort(np.concatenate(chosen)))
 
 
 def _draw(pool: Examples, fractions: dict[str, float], seed: int) -> tuple[dict[str, np.ndarray], int]:

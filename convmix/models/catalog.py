@@ -84,6 +84,19 @@ def find(name: str) -> Spec | None:
     return NAMED.get(name) or FAMILIES.get(name)
 
 
+def convmixer_name(sizes: Mapping[str, Any]) -> str:
+    """The name of the ConvMixer with this dim, depth, kernel_size, patch_size and act, as `find` reads it."""
+    return "convmixer_{dim}_{depth}_k{kernel_size}_p{patch_size}".format_map(sizes) + ("_relu" if sizes.get("act") == "relu" else "")
+
+
+def check_name(name: str) -> None:
+    """Raises ModelError, naming the nearest, for a name that neither convmix nor timm has; saved models and the Hub's are not looked up."""
+    import timm
+
+    if find(name) is None and ":" not in name and not timm.is_model(name):
+        raise ModelError(_unknown(name))
+
+
 def registered_names() -> list[str]:
     """The names that convmix adds to timm's registry."""
     return [name for name in (*NAMED, *FAMILIES) if name not in TIMM_OWN]
@@ -303,8 +316,7 @@ def _as_json(args: Mapping[str, Any]) -> dict[str, Any]:
 def _create_timm_model(name: str, pretrained: bool, args: dict[str, Any], drop_path: float | None) -> "nn.Module":
     import timm
 
-    if ":" not in name and not timm.is_model(name):
-        raise ModelError(_unknown(name))
+    check_name(name)
     wanted = args | ({"drop_path_rate": drop_path} if drop_path else {})
     try:
         model = timm.create_model(name, pretrained=pretrained, **wanted)

@@ -130,6 +130,11 @@ def describe(
     )
 
 
+def count_macs(name: str, *, size: Size, num_classes: int, in_chans: int = 3, model_args: Mapping[str, object] | None = None) -> int:
+    """Only the MACs of `describe`, for searches over many sizes of a model."""
+    return _build_and_count(name, size, num_classes=num_classes, in_chans=in_chans, model_args=model_args)[1]
+
+
 def _build_and_count(
     name: str, size: Size, *, num_classes: int, in_chans: int, model_args: Mapping[str, object] | None
 ) -> tuple[nn.Module, int]:

@@ -99,6 +99,8 @@ def fold(model: nn.Module) -> Folded:
     if type(model) not in _FOLDS:
         known = ", ".join(dict.fromkeys(family.__name__ for family in _FOLDS))
         raise ModelError(f"cannot fold {type(model).__name__}, expected a whole model of {known}")
+    if isinstance(model, ConvMixer) and not model.is_published:
+        raise ModelError("cannot fold a ConvMixer with other norms or residuals than the paper's")
     _check_plain(model)
     like = next(model.parameters())
     parts = copy.deepcopy(model).cpu().double().requires_grad_(False)

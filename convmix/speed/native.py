@@ -24,11 +24,13 @@ SMALLEST_SCALE = 1e-4  # of a over b: below it g outside the image, -b/a, would 
 def native(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """An evaluating copy of `model` for the CPU: B,C,H,W float32 -> B,num_classes float32, computed in `dtype`.
 
-    Raises ModelError for a model that is no ConvMixer with average pooling, a type that is neither float32 nor bfloat16, and a machine
-    without a C compiler.
+    Raises ModelError for a model that is no ConvMixer of the paper's blocks with average pooling, a type that is neither float32 nor
+    bfloat16, and a machine without a C compiler.
     """
     if type(model) is not ConvMixer:
         raise ModelError(f"the native backend runs ConvMixer, not {type(model).__name__}")
+    if not model.is_published:
+        raise ModelError("the native backend runs ConvMixers with the paper's norms and residuals alone")
     if dtype not in DTYPES:
         raise ModelError(f"the native backend computes in float32 or bfloat16, not {dtype}")
     if model.global_pool.pool_type != "avg" or not isinstance(model.head, nn.Linear):

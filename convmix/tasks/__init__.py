@@ -1,5 +1,6 @@
 """The tasks, by the name that a model directory stores."""
 
+from convmix.calibration import Calibration
 from convmix.errors import RunError, did_you_mean
 from convmix.tasks.base import Task
 from convmix.tasks.classify import Classify
@@ -7,8 +8,8 @@ from convmix.tasks.classify import Classify
 TASKS: dict[str, type[Task]] = {Classify.name: Classify}
 
 
-def create_task(name: str, labels: tuple[str, ...]) -> Task:
-    """The task that a model directory names; RunError where this version of convmix does not know it."""
+def create_task(name: str, labels: tuple[str, ...], calibration: Calibration | None = None) -> Task:
+    """The task that a model directory names, with its calibration; RunError where this version of convmix does not know it."""
     if name not in TASKS:
         raise RunError(f"unknown task {name}{did_you_mean(name, TASKS)} (tasks: {', '.join(TASKS)})")
-    return TASKS[name](labels)
+    return TASKS[name](labels, calibration)

@@ -6,8 +6,10 @@ The training loop, evaluation and prediction know a task only through this contr
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
+from convmix.calibration import Calibration
 from convmix.config import Augment, Optim
 
 
@@ -17,8 +19,9 @@ class Task(ABC):
     name: ClassVar[str]
     score_name: ClassVar[str]  # the entry of `metrics` that training maximises on the validation split
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
+    def __init__(self, labels: tuple[str, ...], calibration: Calibration | None = None) -> None:
         self.labels = labels
+        self.calibration = calibration  # None: outputs are taken as they are, and every answer is sure
 
     @abstractmethod
     def prepare_training(self, optim: Optim, augment: Augment, targets: Tensor) -> None:
@@ -41,5 +44,13 @@ class Task(ABC):
         """Scores of a whole split as JSON values, `score_name` among them."""
 
     @abstractmethod
-    def decode(self, outputs: Tensor) -> Any:
-        """Raw outputs as the task's type in `results.py`."""
+    def decode(self, outputs: Tensor, *, threshold: float | None = None) -> Any:
+        """Raw outputs as the task's type in `results.py`, calibrated; `threshold` (0..1) stands in for the calibration's own."""
+
+    def calibrate(self, outputs: Tensor, targets: Tensor, *, split: str) -> Calibration | None:
+        """A calibration fitted on the raw outputs of a split, `split` being its name; None where the task has none."""
+        return None
+
+    def certainty(self, outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """How probable each answer is said to be, float64 0..1, and whether it is right: n each. Only for tasks that `calibrate`."""
+        raise NotImplementedError(f"{self.name} has no calibration")

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convmix.calibration import Calibration, calibrate_logits
 from convmix.config import Augment, Optim
 from convmix.data.mixing import BatchMix
 from convmix.metrics import classification_metrics
@@ -19,8 +21,8 @@ class Classify(Task):
     name = "classify"
     score_name = "accuracy"
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        super().__init__(labels)
+    def __init__(self, labels: tuple[str, ...], calibration: Calibration | None = None) -> None:
+        super().__init__(labels, calibration)
         self.mix: BatchMix | None = None
         self.class_weights: Tensor | None = None
         self.label_smoothing = 0.0
@@ -49,5 +51,14 @@ class Classify(Task):
     def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
         return classification_metrics(outputs, targets, self.labels)
 
-    def decode(self, outputs: Tensor) -> Classes:
-        return Classes(outputs.float().softmax(1), self.labels)
+    def decode(self, outputs: Tensor, *, threshold: float | None = None) -> Classes:
+        c = self.calibration
+        probabilities = outputs.float().softmax(1) if c is None else c.apply(outputs)
+        return Classes(probabilities, self.labels, c.threshold if threshold is None and c is not None else threshold)
+
+    def calibrate(self, outputs: Tensor, targets: Tensor, *, split: str) -> Calibration:
+        return calibrate_logits(outputs, targets, split=split)
+
+    def certainty(self, outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        confidence, predicted = self.decode(outputs).probabilities.max(1)
+        return confidence.double().numpy(), (predicted == targets).numpy()

@@ -41,12 +41,12 @@ class Budget:
         return self.steps >= self.next_plan
 
     def replan(self, plan: Plan, step: int, longest: int) -> Plan:
-        """The plan whose last step, validation and test end within the budget, and not after step `longest`."""
+        """The plan whose last step, validation, calibration and test end within the budget, and not after step `longest`."""
         now = time.monotonic()
         # all the time that was not validation counts as the steps': data, saves and pictures come along with them
         step_s = (now - self.measured_from - self.evaluations_s) / (self.steps - SKIPPED_STEPS)
         eval_s = self.eval_image_s or 0.35 * step_s / self.batch_size  # a forward pass is about a third of a step
-        left = self.seconds - (now - self.started) - FINISH_S - eval_s * self.num_test
+        left = self.seconds - (now - self.started) - FINISH_S - eval_s * (self.num_val + self.num_test)  # calibration and test
         per_epoch = plan.steps_per_epoch * step_s + eval_s * self.num_val
         epochs, rest = divmod(max(0.0, left - eval_s * self.num_val), per_epoch)
         # every whole epoch pays its own validation; the one after the last step is taken off above

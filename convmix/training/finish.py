@@ -1,6 +1,6 @@
-"""After the last step: the kept weights are tested once, and the model directory is completed.
+"""After the last step: the kept weights are calibrated on the validation split, tested once, and the model directory is completed.
 
-The test split is opened here and nowhere before, so nothing can have been chosen by it.
+The test split is opened here, after the calibration, and nowhere before: nothing can have been chosen by it.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from convmix.artifact import save_description, write_bytes, write_csv, write_json
+from convmix.calibration import FEWEST
 from convmix.card import model_card
 from convmix.config import model_arguments, parse_duration, to_dict
 from convmix.data.loaders import eval_batches
@@ -22,9 +23,10 @@ from convmix.draw import predictions_picture
 from convmix.hardware import describe_machine
 from convmix.inference import run_model
 from convmix.models.describe import describe
-from convmix.training.loop import Training, validate
+from convmix.training.loop import Training, outputs_of, validate
 
 PICTURED = 30  # test images in predictions.png
+_BRIEF_CALIBRATION = ("split", "n", "temperature", "ece_before", "ece_after", "nll_before", "nll_after")  # of a record
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,13 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
 
 
 def finish(t: Training) -> TrainResult:
-    """Test the kept weights and write what people read; returns on every process."""
+    """Calibrate and test the kept weights and write what people read; returns on every process."""
     from safetensors.torch import load_file
 
     job = t.job
     kept = load_file(job.out / "model.safetensors")
     t.judged_model.load_state_dict(kept)
+    _calibrate(t)
     metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
     if "test" in job.splits:
         metrics["test"] = validate(t, "test")
@@ -69,6 +72,24 @@ def finish(t: Training) -> TrainResult:
     return TrainResult(job.out, metrics, t.position.stopped, job.run.schedule.keep)
 
 
+def _calibrate(t: Training) -> None:
+    """Give the task a calibration fitted on the validation split, where that is large enough; on every process the same one."""
+    job = t.job
+    n = len(job.splits["val"]) if "val" in job.splits else 0
+    if n >= FEWEST:
+        outputs = outputs_of(t, "val")
+        n = len(outputs.values)
+    if n < FEWEST:
+        t.log.say(f"not calibrated: {n} validation images, expected at least {FEWEST}; probabilities are the model's own")
+        return
+    c = job.task.calibration = job.task.calibrate(outputs.values, outputs.targets, split="val")
+    if c is not None:
+        t.log.say(
+            f"calibrated on {n} validation images: temperature {c.temperature:.3f}, "
+            f"calibration error {c.ece_before:.4f} before, {c.ece_after:.4f} after"
+        )
+
+
 def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, Any]:
     job, p = t.job, t.position
     return {
@@ -76,6 +97,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
         "model": job.run.model,
         "run": to_dict(job.run),
         "data": {**job.data, "bad": len(job.bad_rows) + len(p.bad)},
+        **({"calibration": job.task.calibration.to_dict()} if job.task.calibration else {}),
         "metrics": metrics,
         "training": {
             "epochs_done": len(p.history),
@@ -96,7 +118,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
 
 def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
-    job, p = t.job, t.position
+    job, p, c = t.job, t.position, t.job.task.calibration
     description = describe(
         job.run.model, size=job.preprocess.size, num_classes=len(job.task.labels), in_chans=job.preprocess.in_chans,
         model_args=model_arguments(job.run.net),
@@ -122,6 +144,7 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "data_wait_s": p.data_wait_s,
         "images_per_s": p.images_seen / p.train_s,
         "stopped": p.stopped,
+        **({"calibration": {k: getattr(c, k) for k in _BRIEF_CALIBRATION}} if c else {}),
         **{split: {k: scores[k] for k in brief if k in scores} for split, scores in metrics.items()},
         "machine": {
             **describe_machine(t.accelerator.device),

@@ -227,6 +227,12 @@ def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict
 
 def validate(t: Training, split: str) -> dict[str, Any]:
     """Scores of the judged model over a whole split, the same on every process."""
+    outputs = outputs_of(t, split)
+    return headline(t.job.task.metrics(outputs.values, outputs.targets))
+
+
+def outputs_of(t: Training, split: str) -> Outputs:
+    """What the judged model says of a whole split, the same on every process."""
     job, acc = t.job, t.accelerator
     examples = job.splits[split]
     batches = eval_batches(
@@ -239,7 +245,7 @@ def validate(t: Training, split: str) -> dict[str, Any]:
     learn(t)
     outputs = _gather(mine)
     t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}
-    return headline(job.task.metrics(outputs.values, outputs.targets))
+    return outputs
 
 
 def save(t: Training) -> None:

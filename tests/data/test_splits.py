@@ -110,3 +110,21 @@ def test_every_image_lands_once_and_every_class_keeps_one_for_training(counts: l
     assert sorted(n for e in made.splits.values() for n in e.names) == sorted(data.splits["all"].names)
     assert min(per_class(made.splits["train"])) >= 1
     assert all(len(e) for e in made.splits.values())
+
+
+def test_fewer_training_images_are_stratified_and_leave_the_other_splits_alone() -> None:
+    data = source(all=[100, 50, 10])
+    whole = with_splits(data, Data(split_seed=3))
+    some = with_splits(data, Data(split_seed=3, train_images=32))
+    assert per_class(some.splits["train"]) == [20, 10, 2]
+    assert set(some.splits["train"].names) < set(whole.splits["train"].names)
+    assert [some.splits[s].names for s in ("val", "test")] == [whole.splits[s].names for s in ("val", "test")]
+    assert some.origin["train"].endswith("; 32 of 128, stratified, seed 3")
+    fewer, again = (with_splits(data, Data(split_seed=3, train_images=n)).splits["train"].names for n in (16, 32))
+    assert set(fewer) < set(again) and again == some.splits["train"].names
+    assert with_splits(data, Data(train_images=128)).splits["train"].names == with_splits(data, Data()).splits["train"].names
+
+
+def test_too_few_training_images_name_the_class_that_would_be_empty() -> None:
+    with pytest.raises(DataError, match="10 of 112 training images leave none of c2; give more"):
+        with_splits(source(train=[100, 10, 2]), Data(train_images=10, val_fraction=0, test_fraction=0))

@@ -17,23 +17,38 @@ PACKAGE = REPO / "convmix"
 ORDER = (
     "errors", "config", "data.facts", "recipes", "hardware", "cache",
     "data.decode", "data.geometry", "data.mixing", "data.randaugment", "data.transforms",
-    "data.formats", "data.folders", "data.tables", "data.shards", "data.hub", "data.sources", "data.splits", "data.scan",
+    "data.formats", "data.folders", "data.tables", "data.shards", "data.hub", "data.sources", "data.splits", "data.sweep", "data.scan",
     "data.memory", "data.loaders", "ops.build", "ops.storage", "ops.depthwise", "ops.act_norm", "ops.mix", "ops.winograd",
     "models.layers", "models.convmixer", "models.multiscale", "models.convmlp", "models.checkpoint", "models.origins", "models.published",
     "models.weights", "models.catalog", "models.timm_registry", "models.receptive", "models.describe",
-    "results", "metrics",
+    "results", "metrics", "calibration",
     "speed.fold", "speed.native", "speed.winograd", "speed.backends", "speed.check", "speed.report", "speed.store", "speed.select",
     "tasks.base", "tasks.classify",
     "artifact", "inference", "draw", "report", "card",
     "training.agree",
     "training.schedule", "training.budget", "training.signals", "training.state", "training.log", "training.tuning", "training.job",
     "training.loop", "training.finish", "training.session",
-    "files", "provenance", "acceleration", "evaluation", "prediction",
+    "files", "provenance", "acceleration",
+    "evaluation.answers", "evaluation.appearance", "evaluation.slices", "evaluation.reliability", "evaluation.selection",
+    "evaluation.corruption", "evaluation.intervals", "evaluation.gallery", "evaluation.attributes", "evaluation.pairing",
+    "evaluation.result", "evaluation.rival", "evaluation.pictures", "evaluation.page", "evaluation.score", "evaluation.terminal",
+    "evaluation.calibrated", "evaluation.certainty",
+    "prediction",
     "benchmarking.work", "benchmarking.process", "benchmarking.race", "benchmarking.roofline", "benchmarking.record",
     "benchmarking.picture", "benchmarking.measure",
+    "explanation.specimen", "explanation.layers", "explanation.attribution", "explanation.trust", "explanation.weights",
+    "explanation.receptive_field", "explanation.activations", "explanation.result", "explanation.subject", "explanation.pictures",
+    "explanation.page", "explanation.terminal", "explanation.study",
+    "comparison.interval", "comparison.contenders", "comparison.grid", "comparison.study", "comparison.trainer", "comparison.trial",
+    "comparison.ledger", "comparison.series", "comparison.score", "comparison.measurement", "comparison.effect", "comparison.picture",
+    "comparison.table", "comparison.page", "comparison.contest", "comparison.ablation",
+    "health.facts", "health.finding", "health.faults", "health.likeness", "health.duplicates", "health.balance", "health.labels",
+    "health.remedy", "health.picture", "health.page", "health.examination",
 )  # fmt: skip
-ROOF = ("__init__", "__main__", "api", "cli", "demo", "commands.learning", "commands.judging", "commands.using", "commands.listing")
-# the roof may import everything
+ROOF = (
+    "__init__", "__main__", "api", "cli", "demo",
+    "commands", "commands.learning", "commands.judging", "commands.comparing", "commands.using", "commands.listing",
+)  # fmt: skip  # may import everything
 
 # Imports inside a function that go against the order: (file, imported) -> why. Keep it short.
 EXCEPTIONS: dict[tuple[str, str], str] = {}

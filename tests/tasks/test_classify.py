@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,6 +51,31 @@ def test_decoded_outputs_are_probabilities_of_the_labels() -> None:
     classes = prepared().decode(LOGITS)
     assert classes.labels == LABELS
     assert [row[0][0] for row in classes.top(1)] == ["ant", "bee", "ant", "cat"]
+
+
+def test_a_calibration_scales_the_logits_and_says_what_is_sure() -> None:
+    found = prepared().calibrate(LOGITS, TARGETS, split="val")
+    assert (found.split, found.n, found.threshold) == ("val", 4, None)
+    plain, calibrated = (create_task("classify", LABELS, c) for c in (None, dataclasses.replace(found, temperature=2.0, threshold=0.6)))
+    assert torch.equal(calibrated.decode(LOGITS).probabilities, (LOGITS / 2).softmax(1))
+    assert torch.equal(plain.decode(LOGITS).probabilities, LOGITS.softmax(1))
+    assert plain.decode(LOGITS).sure.all()
+    assert calibrated.decode(LOGITS).sure.tolist() == [True, False, False, True]
+    assert calibrated.decode(LOGITS, threshold=0.0).sure.all()
+    assert plain.decode(LOGITS, threshold=0.99).sure.sum() == 0
+
+
+def test_certainty_is_how_probable_the_answer_is_and_whether_it_is_right() -> None:
+    confidence, correct = prepared().certainty(LOGITS, TARGETS)
+    assert confidence == pytest.approx(LOGITS.softmax(1).amax(1).numpy())
+    assert correct.tolist() == [True, True, False, True]
+
+
+def test_metrics_are_those_of_the_model_whatever_the_calibration() -> None:
+    task = prepared()
+    before = task.metrics(LOGITS, TARGETS)
+    task.calibration = task.calibrate(LOGITS, TARGETS, split="val")
+    assert task.metrics(LOGITS, TARGETS) == before
 
 
 def test_tasks_have_the_names_that_model_directories_store() -> None:

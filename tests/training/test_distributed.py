@@ -28,7 +28,7 @@ def torchrun(data: Path, out: Path, **settings: object) -> str:
 @pytest.mark.slow
 def test_two_processes_train_the_model_that_one_does(photos: Path, tmp_path: Path) -> None:
     """Without batch norm the gradients of two halves of a batch average to those of the whole."""
-    settings = {**SETTINGS, "model": "test_vit"}
+    settings = {**SETTINGS, "model": "test_vit", "val_fraction": 0.25}
     convmix.train(photos, out=tmp_path / "one", quiet=True, device="cpu", **settings)
     said = torchrun(photos, tmp_path / "two", **settings)
     assert said.count("epoch 1/2") == 1  # one process speaks
@@ -38,6 +38,8 @@ def test_two_processes_train_the_model_that_one_does(photos: Path, tmp_path: Pat
     for split in ("val", "test"):
         assert two["metrics"][split]["n"] == one["metrics"][split]["n"]
         assert two["metrics"][split]["loss"] == pytest.approx(one["metrics"][split]["loss"], rel=1e-3)
+    assert two["calibration"]["n"] == one["calibration"]["n"] == 15
+    assert two["calibration"]["temperature"] == pytest.approx(one["calibration"]["temperature"], rel=1e-2)
     a, b = (load_file(tmp_path / n / "model.safetensors") for n in ("one", "two"))
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)

@@ -53,11 +53,11 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, steps: int, step_s: float, **nu
     return budget
 
 
-def test_budget_leaves_time_for_validation_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = measured(monkeypatch, steps=12, step_s=0.5, seconds=86.0, num_val=100, num_test=200)
+def test_budget_leaves_time_for_validation_calibration_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = measured(monkeypatch, steps=12, step_s=0.5, seconds=96.0, num_val=100, num_test=200)
     budget.eval_image_s = 0.1  # 10 s a validation, 20 s the test
     plan = budget.replan(Plan(steps_per_epoch=40, total_steps=4000), step=12, longest=4000)
-    # 86 - 6 gone - 4 to finish - 20 test - 10 last validation = 46 s: one epoch with its validation (30 s), then 16 s = 32 steps
+    # 96 - 6 gone - 4 to finish - 20 test - 10 calibration - 10 last validation = 46 s: an epoch, validated (30), then 16 s = 32 steps
     assert plan.total_steps == 12 + 40 + 32
     assert budget.replan(Plan(40, 4000), step=12, longest=50).total_steps == 50
 

@@ -8,26 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from tiny_run import LABELS, make_run, write_folder, write_image
+from tiny_run import make_run, write_folder, write_image
 
 from convmix.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation import Evaluation, evaluate, table
 from convmix.metrics import wilson_interval
 
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """photos/{train,val,test}/{ant,bee,cat}: 4, 2 and 3 images a class, all different."""
-    for i, (split, n) in enumerate({"train": 4, "val": 2, "test": 3}.items()):
-        write_folder(tmp_path / "photos" / split, dict.fromkeys(LABELS, n), seed=100 * i)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def run(tmp_path: Path, photos: Path) -> Artifact:
-    splits = {split: photos / split for split in ("train", "val", "test")}
-    return make_run(tmp_path / "run", splits=splits, spec=str(photos))
+pytestmark = pytest.mark.usefixtures("without_page")
 
 
 def label_of(run: Artifact, file: Path) -> str:

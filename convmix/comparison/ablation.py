@@ -1,0 +1,81 @@
+"""`convmix ablate`: patches or attention? Which parts of a ConvMixer, and of its recipe, matter on the user's data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from convmix.comparison.contest import conditions
+from convmix.comparison.effect import Ablation, effects
+from convmix.comparison.grid import AXES, base_of, check, unequal_macs, variations
+from convmix.comparison.ledger import Ledger, machine
+from convmix.comparison.page import ablation_page
+from convmix.comparison.score import score
+from convmix.comparison.series import carry_out
+from convmix.comparison.study import open_study, short_name
+from convmix.errors import ConfigError
+
+
+def ablate(
+    data: str | Path,
+    *,
+    model: str = "convmixer_256_8",
+    axes: Sequence[str] = AXES,
+    equal: str = "macs",
+    recipe: str | None = None,
+    budget: str | None = None,
+    epochs: int | None = None,
+    seeds: int = 3,
+    images: int | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+    **settings: object,
+) -> Ablation:
+    """Change one thing at a time of a ConvMixer and of its recipe, train each change, and give its difference to the base.
+
+    data: as `train` takes it. Its splits are made once (settings: split_seed), the same for every training.
+    model: the base, a ConvMixer by its size.
+    axes: what is varied, any of patch, kernel, depth, residual, norm, act, scales, augment.
+    equal: what all trainings have in common. macs: multiply-adds per image, by adapting the width, and epochs; time: the wall-clock
+    `budget`; epochs: nothing but these. Depth against width is always at equal multiply-adds.
+    recipe, epochs, seeds, device, console: as in `compare`. budget: wall-clock time of every training, with equal="time".
+    images: train on so many images, every class in proportion, and test on all test images; None: on all.
+    out: the folder (None: runs/ablate-NAME). Called again with the same folder and settings it goes on where it was interrupted; axes and
+    seeds may be added.
+    settings: any other field of `convmix.config.Run`, for the base and all changes.
+
+    Writes ablation.json, ablation.html with its picture, and a model directory per training under trials/. A change that cannot be
+    trained is a row with the reason. Raises a ConvmixError for a mistake, Interrupted after SIGINT or SIGTERM with all that is done kept.
+    """
+    check(axes, equal)
+    if (equal == "time") != (budget is not None):
+        raise ConfigError("budget is the time of every training at equal time: give budget with equal=time, epochs with macs and epochs")
+    shared = {"model": model, **settings} | ({"train_images": images} if images is not None else {})
+    say = console or Console(quiet=True)
+    study = open_study(data, recipe=recipe, settings=shared, budget=budget, epochs=epochs, seeds=seeds, device=device, console=say)
+    base = base_of(model, study.run, study.facts)
+    changes, notes = variations(base, axes, equal=equal)
+    everyone = [base.contender, *(change.contender for change in changes)]
+    runs = {c.name: study.resolved(c) for c in everyone}
+    place = Path(out) if out is not None else Path("runs") / f"ablate-{short_name(str(data))}"
+    ledger = Ledger(place, "ablation", begun_with={"equal": equal}, study=study)
+    outcomes = carry_out(study, ledger, everyone)
+    scores = {c.name: score(c, outcomes[c.name], run=runs[c.name], test_images=study.counts["test"]) for c in everyone}
+    adapted = changes if equal == "macs" else [change for change in changes if change.axis == "depth"]
+    notes += unequal_macs(base, {change.contender.name: scores[change.contender.name].macs for change in adapted})
+    found = effects(changes, scores, scores[base.contender.name])
+    ledger.save(
+        {
+            "machine": machine(study),
+            "base": scores[base.contender.name].to_dict(),
+            "effects": [effect.to_dict() for effect in found],
+            "notes": notes,
+        }
+    )
+    page = place / "ablation.html"
+    equally = {"macs": "multiply-adds per image, by the width, and epochs", "time": "wall-clock time", "epochs": "epochs"}[equal]
+    facts = {**conditions(study, ledger), "equal": equally}
+    ablation = Ablation(study.name, scores[base.contender.name], found, tuple(notes), study.seeds, facts, ledger.values, page)
+    ablation_page(ablation, page)
+    return ablation

@@ -1,0 +1,49 @@
+"""Throughput and memory of trained contenders: each in a process of its own, all taking turns, so that they share the machine's moods."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from convmix.benchmarking.race import Lane, race_models
+from convmix.benchmarking.work import Work, default_precision
+from convmix.comparison.score import Speed
+from convmix.comparison.study import Study
+from convmix.speed.backends import Plan
+
+BATCH = 32
+ROUNDS = 7
+
+
+def measure(study: Study, runs: Mapping[str, Path]) -> dict[str, Speed]:
+    """Name -> speed, for the model in each of these model directories; one that cannot be run has the reason.
+
+    Everyone runs eagerly in PyTorch, channels last, in bf16 where the machine computes in it: what `predict` does before `convmix optimize`
+    has looked for something faster.
+    """
+    precision = default_precision(study.device)
+    plan = Plan(dtype="autocast" if precision == "bf16" else "fp32", layout="nhwc")
+    works = [_work(run, study, precision) for run in runs.values()]
+    lanes = race_models(works, plan, rounds=ROUNDS, say=lambda text: None)
+    return {name: _speed(lane) for name, lane in zip(runs, lanes, strict=True)}
+
+
+def _work(run: Path, study: Study, precision: str) -> Work:
+    """The architecture as it was trained: a model of timm that is built for one size needs its arguments again."""
+    config = json.loads((run / "config.json").read_bytes())
+    _, h, w = config["pretrained_cfg"]["input_size"]
+    return Work(
+        model=config["architecture"], kind="inference", batch_size=BATCH, height=h, width=w, num_classes=config["num_classes"],
+        device=study.device.type, threads=torch.get_num_threads(), precision=precision, budget_s=0.0,
+        in_chans=config["model_args"]["in_chans"], model_args=json.dumps(config["model_args"]),
+    )  # fmt: skip
+
+
+def _speed(lane: Lane) -> Speed:
+    if not lane.ms:
+        return Speed(failed=lane.failed or "it was not measured")
+    rates = [1000 * BATCH / ms for ms in lane.ms]
+    low, _, high = statistics.quantiles(rates, n=4, method="inclusive")
+    return Speed(statistics.median(rates), low, high, lane.memory_mib)

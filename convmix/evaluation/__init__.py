@@ -1,0 +1,7 @@
+"""How good a run is: `evaluate` scores it and writes JSON, CSV and a page; `table` is for the terminal."""
+
+from convmix.evaluation.result import Evaluation, Scored
+from convmix.evaluation.score import evaluate
+from convmix.evaluation.terminal import table
+
+__all__ = ["Evaluation", "Scored", "evaluate", "table"]

@@ -1,0 +1,183 @@
+"""How good a run is on images that it was not trained on: scores with intervals, where it fails, how sure it may be.
+
+run + data -> Selection -> Answers -> metrics, slices, calibration, comparison, robustness -> Evaluation -> JSON, CSV, page
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convmix.artifact import Artifact, load_artifact, write_csv, write_json
+from convmix.calibration import expected_calibration_error, reliability
+from convmix.data.transforms import Preprocess
+from convmix.errors import ConfigError, DataError
+from convmix.evaluation.answers import Answerer, Answers, check_means
+from convmix.evaluation.appearance import Brightness, original_sizes
+from convmix.evaluation.attributes import Attributes, read_attributes
+from convmix.evaluation.corruption import STRENGTHS, Damaged, possible
+from convmix.evaluation.intervals import with_intervals
+from convmix.evaluation.page import write_page
+from convmix.evaluation.result import Certainty, Damage, Evaluation, Scored
+from convmix.evaluation.rival import compare, prepare_rival
+from convmix.evaluation.selection import Selection, columns, select
+from convmix.evaluation.slices import Grouping, by_aspect, by_quarter
+from convmix.evaluation.slices import slices as sliced
+from convmix.inference import Outputs
+from convmix.metrics import wilson_interval
+from convmix.provenance import SPLITS
+from convmix.tasks import create_task
+
+_COLUMNS = ("name", "truth", "prediction", "probability", "truth_probability", "loss", "width", "height", "brightness")
+
+
+def evaluate(
+    run: str | Path | Artifact,
+    data: str | Path | None = None,
+    *,
+    split: str = "test",
+    against: str | Path | Artifact | None = None,
+    slices: str | Path | None = None,
+    robustness: bool = False,
+    output: str | Path | None = None,
+    batch_size: int = 64,
+    device: str | None = None,
+    precision: str = "auto",
+    optimize: str = "auto",
+    workers: int | None = None,
+) -> Evaluation:
+    """Score a run on labelled images and write the scores, the single answers and a page to look at.
+
+    run: a model directory, or one already loaded.
+    data: a data set in any form that training reads; None: the one the run was trained on, in the splits it recorded. Labels are
+    matched by name; the data may have fewer classes than the run. Data without splits is scored whole.
+    split: train, val or test.
+    against: another run, scored on the same images: says whether the difference between the two is real.
+    slices: a CSV file about the images, to see the accuracy by its columns: table.csv, or table.csv:COLUMN[,COLUMN]. Accuracy by class,
+    size, aspect and brightness needs no file.
+    robustness: also score the same images blurred, noisy, compressed, darker or brighter, and turned, each at three strengths.
+    output: the JSON file (None: evaluation-NAME.json in the model directory); a CSV with every image, an HTML page and its pictures
+    are written beside it.
+    device, precision: where and how to compute; None and auto: what this machine is best at.
+    optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
+
+    An image that the run was trained on, or chosen by, is left out and counted, recognised by its bytes. Raises DataError for data
+    that cannot be read, has a class that the run does not know, or has nothing left to score; RunError for an incomplete run.
+    """
+    if output is not None and Path(output).suffix.lower() != ".json":
+        raise ConfigError(f"output: {output} must end in .json")
+    means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
+    artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    selection = select(artifact, data, split=split)
+    column_of = columns(selection.examples, artifact.labels, selection.data)
+    attributes = read_attributes(str(slices), selection.examples.names) if slices is not None else Attributes({}, ())
+    rival = prepare_rival(against, artifact, selection, split=split) if against is not None else None
+
+    passes = 1 + robustness * len(STRENGTHS) * len(possible(artifact.preprocess))
+    answerer = Answerer(artifact, passes * len(selection.examples), means)
+    brightness = Brightness(artifact.preprocess)
+    outputs = answerer(selection.examples, artifact.preprocess, brightness.watch)
+    bad = tuple((selection.examples.name(i), reason) for i, reason in outputs.bad)
+    if not len(outputs.values):
+        raise DataError(f"{selection.data}: none of its {len(bad)} images can be read; the first: {bad[0][1]}")
+    answers = _answers(artifact, outputs, column_of)
+    sizes = original_sizes(selection.examples, answers.indices, artifact.preprocess)
+    metrics = create_task(artifact.task, artifact.labels).metrics(outputs.values, torch.from_numpy(answers.truth))
+    groupings = [
+        Grouping("class", artifact.labels, answers.truth),
+        by_quarter("size", sizes.prod(1).astype(float), unit="pixels"),
+        by_aspect(sizes),
+        by_quarter("brightness", brightness.values, unit="of 255"),
+        *attributes.groupings(answers.indices),
+    ]
+    notes = [*selection.notes, *attributes.notes, *([answerer.ready.note] if answerer.ready.note else [])]
+    result = Evaluation(
+        run=str(artifact.path),
+        data=selection.data,
+        split=selection.split,
+        metrics=with_intervals(metrics, answers.truth, answers.predicted, answers.loss),
+        left_out=selection.left_out,
+        bad=bad,
+        notes=tuple(notes),
+        output=_output_path(output, artifact, selection),
+        images=_images(selection, answers, sizes, brightness.values),
+        slices=sliced(groupings, answers.correct),
+        certainty=_certainty(artifact, answers),
+        against=compare(rival, selection, answers, means) if rival else None,
+        robustness=_robustness(answerer, selection, column_of) if robustness else (),
+    )
+    _write(result, answers, selection, artifact.preprocess)
+    return result
+
+
+def _answers(artifact: Artifact, outputs: Outputs, column_of: np.ndarray) -> Answers:
+    return Answers(
+        logits=outputs.values,
+        classes=create_task(artifact.task, artifact.labels, artifact.calibration).decode(outputs.values),
+        truth=column_of[outputs.targets.numpy()],
+        predicted=outputs.values.argmax(1).numpy(),
+        indices=outputs.indices.numpy(),
+    )
+
+
+def _images(selection: Selection, answers: Answers, sizes: np.ndarray, brightness: np.ndarray) -> tuple[Scored, ...]:
+    labels, names = answers.classes.labels, selection.examples.names
+    rows = zip(
+        answers.indices.tolist(), answers.truth.tolist(), answers.predicted.tolist(), answers.probability.tolist(),
+        answers.truth_probability.tolist(), answers.loss.tolist(), sizes.tolist(), brightness.tolist(), strict=True,
+    )  # fmt: skip
+    return tuple(
+        Scored(names[i], labels[true], labels[said], probability, of_truth, loss, width, height, bright)
+        for i, true, said, probability, of_truth, loss, (height, width), bright in rows
+    )
+
+
+def _certainty(artifact: Artifact, answers: Answers) -> Certainty:
+    """Raw and calibrated confidences against what is right, and the sure answers alone."""
+    raw = answers.logits.double().softmax(1).amax(1).numpy()
+    fitted, correct = artifact.calibration, answers.correct
+    sure = answers.classes.sure.numpy()
+    hits = int(correct[sure].sum())
+    return Certainty(
+        fitted=fitted,
+        ece_before=expected_calibration_error(raw, correct),
+        ece_after=expected_calibration_error(answers.probability, correct) if fitted else None,
+        bins_before=tuple(reliability(raw, correct)),
+        bins_after=tuple(reliability(answers.probability, correct)) if fitted else None,
+        sure=int(sure.sum()),
+        sure_accuracy=hits / int(sure.sum()) if sure.any() else None,
+        sure_interval=wilson_interval(hits, int(sure.sum())) if sure.any() else None,
+    )
+
+
+def _robustness(answerer: Answerer, selection: Selection, column_of: np.ndarray) -> tuple[Damage, ...]:
+    """The same images again, damaged in every way."""
+    preprocess = answerer.artifact.preprocess
+    found = []
+    for corruption in possible(preprocess):
+        for strength in STRENGTHS:
+            outputs = answerer(selection.examples, Damaged(preprocess, corruption.name, strength))
+            n = len(outputs.values)
+            correct = int((outputs.values.argmax(1).numpy() == column_of[outputs.targets.numpy()]).sum())
+            interval = wilson_interval(correct, n)
+            found.append(Damage(corruption.name, strength, corruption.means(strength), n, correct, correct / n, interval))
+    return tuple(found)
+
+
+def _output_path(output: str | Path | None, artifact: Artifact, selection: Selection) -> Path:
+    if output is not None:
+        return Path(output)
+    name, data, split = selection.split, selection.data, selection.split
+    if not selection.own:
+        parts = Path(data).resolve().parts if Path(data).exists() else (data,)
+        is_split_folder = parts[-1].lower() in (*SPLITS, "valid", "validation")
+        name = re.sub(r"[^\w.-]+", "_", "-".join([*(parts[-2:] if is_split_folder else parts[-1:]), *([split] if split != "all" else [])]))
+    return artifact.path / f"evaluation-{name}.json"
+
+
+def _write(result: Evaluation, answers: Answers, selection: Selection, preprocess: Preprocess) -> None:
+    write_json(result.output, result.to_dict())
+    rows = [tuple(getattr(image, name) for name in _COLUMNS) for image in result.images]
+    write_csv(result.output.with_suffix(".csv"), _COLUMNS, rows)
+    write_page(result, answers, selection, preprocess)

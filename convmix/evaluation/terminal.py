@@ -1,0 +1,61 @@
+"""The scores for a terminal: the summary, the classes, and where the rest is."""
+
+from typing import TYPE_CHECKING
+
+from convmix.evaluation.page import between, percent, score_rows
+from convmix.evaluation.result import Evaluation
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+MAX_CLASSES_SHOWN = 30
+
+
+def table(evaluation: Evaluation) -> "Group":
+    """The scores, then the classes (the worst ones first where they are many), then what else is remarkable, then the page's path."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    m = evaluation.metrics
+    summary = Table(box=None, show_header=False, pad_edge=False)
+    summary.add_column(style="bold")
+    summary.add_column()
+    of = evaluation.data if evaluation.split == "all" else f"{evaluation.data}, {evaluation.split} split"
+    summary.add_row("images", Text(f"{m['n']} ({of})"))
+    for name, value, interval in score_rows(evaluation):
+        summary.add_row(name, Text(value if interval == "–" else f"{value}, 95 % interval {interval}"))
+    if (c := evaluation.certainty) and c.ece_after is not None:
+        summary.add_row("calibration error", Text(f"{percent(c.ece_after)} ({percent(c.ece_before)} without the run's temperature)"))
+    if c and c.fitted and c.fitted.threshold is not None and c.sure_accuracy is not None:
+        summary.add_row("sure answers", Text(f"{percent(c.sure / m['n'])} of the images, {percent(c.sure_accuracy)} of them right"))
+    scores = {name: s for name, s in m["per_class"].items() if s["support"]}
+    many = len(scores) > MAX_CLASSES_SHOWN
+    names = sorted(scores, key=lambda name: (scores[name]["f1"], name)) if many else list(scores)
+    per_class = Table(box=None, header_style="bold", pad_edge=False)
+    per_class.add_column("class", overflow="fold")
+    for title in ("precision", "recall", "F1", "images"):
+        per_class.add_column(title, justify="right")
+    for name in names[:MAX_CLASSES_SHOWN]:
+        s = scores[name]
+        per_class.add_row(Text(name), percent(s["precision"]), percent(s["recall"]), percent(s["f1"]), str(s["support"]))
+    lines = [f"{len(names) - MAX_CLASSES_SHOWN} more classes with a better F1 are in {evaluation.output}"] if many else []
+    lines += _remarks(evaluation)
+    return Group(summary, "", per_class, "", *map(Text, lines), Text(f"page: {evaluation.page}"))
+
+
+def _remarks(e: Evaluation) -> list[str]:
+    """What a person should know, a line each."""
+    lines = list(e.notes)
+    if e.against:
+        lines += [e.against.sentence, *e.against.notes]
+    worse = [s for s in e.slices if s.worse and s.by != "class"]
+    lines += [f"worse than the whole: {s.by} {s.value}, {percent(s.accuracy)} of {s.n} images" for s in worse[:5]]
+    if len(worse) > 5:
+        lines.append(f"and {len(worse) - 5} more slices, on the page")
+    if e.robustness:
+        damage = min(e.robustness, key=lambda d: d.accuracy)
+        lines.append(f"most hurt by {damage.kind} ({damage.means}): {percent(damage.accuracy)}, 95 % interval {between(damage.interval)}")
+    if e.bad:
+        lines.append(f"{len(e.bad)} images could not be read and are not counted; the first: {': '.join(e.bad[0])}")
+    return lines
