@@ -24,11 +24,10 @@ body { margin: 0 auto; max-width: 62rem; padding: 1.5rem 1rem 4rem; color: var(-
        font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .2rem; }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .4rem; padding-top: .6rem; border-top: 1px solid var(--line); }
-.under, figcaption, caption, footer { color: var(--faint); font-size: .9rem; }
+.under, figcaption, footer { color: var(--faint); font-size: .9rem; }
 nav a { margin-right: 1rem; color: inherit; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3rem; }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top;
          overflow-wrap: break-word; }
 th { font-weight: 600; }
@@ -88,8 +87,9 @@ class Page:
         body = "".join(
             "<tr>" + "".join(f"<td{k}>{escape(str(cell))}</td>" for k, cell in zip(kind, row, strict=True)) + "</tr>\n" for row in rows
         )
-        title = f"<caption>{escape(caption)}</caption>" if caption else ""
-        self._parts.append(f'<div class="wide"><table>{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>')
+        # the caption stands outside what scrolls, else a wide table's is cut off on a phone
+        title = f'<p class="under">{escape(caption)}</p>' if caption else ""
+        self._parts.append(f'{title}<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>')
 
     def figure(self, png: bytes, *, name: str, alt: str, caption: str = "") -> None:
         """A picture, also written as PAGE-`name`.png beside the page. Raises ValueError for a name used twice."""

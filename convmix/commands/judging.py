@@ -121,7 +121,9 @@ def explain(
     output:
         The folder for the page, its pictures and its JSON; the model directory where it is left out.
     limit:
-        Images to explain at most.
+        Images to explain at most, evenly over the files.
+    device:
+        Where to compute; what this machine is best at where it is left out.
     """
     from convmix.explanation import study, terminal
 

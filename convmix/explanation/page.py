@@ -65,11 +65,10 @@ def _trust(page: Page, e: Explanation) -> None:
             f"probability that moves by less than {LEAST_MOVE:g} allows no verdict. Then the model's weights are shuffled: a map whose "
             f"rank correlation with the one before is {SAME_MAP:g} or more does not show what the model has learned.",
         )
-        page.table(
-            VERDICT_COLUMNS,
-            verdict_rows(e),
-            caption="All images together, for their predicted classes. Clear on: images that alone would do for the verdict; gap: "
-            "insertion less deletion, mean over the images; shuffled weights: rank correlation",
+        page.table(VERDICT_COLUMNS, verdict_rows(e), caption="all images together, for their predicted classes")
+        page.text(
+            "Clear on: images that alone would do for the verdict. Gap: insertion less deletion, mean over the images. Shuffled weights: "
+            "rank correlation with the maps of the shuffled model."
         )
     for note in e.notes:
         page.note(note)

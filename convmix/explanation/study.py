@@ -156,7 +156,8 @@ def _watched(artifact: Artifact, images: Tensor) -> tuple[Tensor, str]:
     """Images to measure the model on: the given ones, else the run's validation images, else noise; and what they are, in words."""
     if len(images):
         some = images[:ANATOMY_IMAGES]
-        return some, "the image" if len(images) == 1 else f"{len(some)} of the images"
+        words = "the image" if len(images) == 1 else f"the {len(some)} images" if len(some) == len(images) else f"{len(some)} of the images"
+        return some, words
     try:
         some, _ = validation_images(artifact, at_most=ANATOMY_IMAGES)
         return some.to(images.device), f"{len(some)} validation images of the run"

@@ -51,9 +51,9 @@ def suspect(probabilities: np.ndarray, given: np.ndarray) -> Suspicions:
     """Confident learning on held-out probabilities n,k and the labels n.
 
     A class's threshold is the mean probability that its own images get for it. An image counts as the most probable of the classes whose
-    threshold it reaches (equation 1 of the paper): the confident joint. Since about half of the images reach no threshold, its rows are
-    scaled to all images of their label (equation 3); that says how many of label i are really j, and as many are suspected, those with
-    the largest margin between the probabilities of j and i (section 4.3, prune by noise rate), never one that the model agrees with.
+    threshold it reaches (equation 1 of the paper): the confident joint. Its rows are scaled to all images of their label, since about half
+    of them reach no threshold (equation 3); that says how many of each label are wrong. As many are suspected (section 4.3, prune by
+    class): those to whose label the model gives the least compared with what it says instead, never one that it agrees with.
     """
     n, k = probabilities.shape
     own = probabilities[np.arange(n), given]
@@ -64,20 +64,23 @@ def suspect(probabilities: np.ndarray, given: np.ndarray) -> Suspicions:
     is_confident = reached.max(1, initial=-1.0) >= 0
     joint = np.zeros((k, k), np.int64)
     np.add.at(joint, (given[is_confident], reached.argmax(1)[is_confident]), 1)
-    wrong = np.rint(joint * (size / np.maximum(joint.sum(1), 1))[:, None]).astype(np.int64)
-    np.fill_diagonal(wrong, 0)
-    best = np.zeros(n)  # margin of the suspicion, 0 where there is none
-    suggested = given.copy()
-    for i, j in np.argwhere(wrong).tolist():
-        of_label = np.flatnonzero(given == i)
-        margin = probabilities[of_label, j] - own[of_label]
-        first = np.argsort(-margin, kind="stable")[: wrong[i, j]]
-        for image, surplus in zip(of_label[first].tolist(), margin[first].tolist(), strict=True):
-            if surplus > best[image]:
-                best[image], suggested[image] = surplus, j
-    index = np.flatnonzero(best > 0)
-    index = index[np.argsort(-best[index], kind="stable")]
-    return Suspicions(index, given[index], suggested[index], best[index], joint)
+    wrong = np.rint(size * (1 - joint.diagonal() / np.maximum(joint.sum(1), 1))).astype(np.int64)
+    possible = np.where(size > 0, probabilities, -1.0)
+    suggested = possible.argmax(1)
+    margin = possible.max(1) - own
+    order = np.argsort(-margin, kind="stable")
+    order = order[margin[order] > 0]
+    index = order[_occurrence(given[order]) < wrong[given[order]]]
+    return Suspicions(index, given[index], suggested[index], margin[index], joint)
+
+
+def _occurrence(values: np.ndarray) -> np.ndarray:
+    """How often each value came before."""
+    before = np.zeros(len(values), np.int64)
+    for value in np.unique(values):
+        at = values == value
+        before[at] = np.arange(int(at.sum()))
+    return before
 
 
 def check_labels(

@@ -19,12 +19,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
 import PIL.Image
 from PIL import ImageOps
-from PIL.JpegImagePlugin import get_sampling
 
 from convmix.artifact import write_csv, write_json
 from convmix.data.decode import read_file
@@ -251,20 +251,19 @@ class _Places:
 
 
 def turn_upright(encoded: bytes) -> bytes | None:
-    """The same picture stored upright, its other metadata kept; None for a format that cannot be written so.
+    """The same picture stored upright; None for a format that cannot be written so.
 
-    PNG, TIFF and WebP lose nothing. A JPEG is encoded anew with its own quantisation tables, which loses next to nothing.
+    PNG, TIFF and WebP lose no pixel, TIFF its other metadata. A JPEG is encoded anew, at quality 95 and with full colour.
     """
     with PIL.Image.open(io.BytesIO(encoded)) as im:
         if im.format not in _TURNABLE:
             return None
         upright = ImageOps.exif_transpose(im)
-        options: dict[str, object] = {"icc_profile": im.info.get("icc_profile")}
+        options: dict[str, Any] = {"exif": upright.getexif(), "icc_profile": im.info.get("icc_profile")}
         if im.format in ("JPEG", "MPO"):
-            sampling = get_sampling(im)
-            options |= {"qtables": im.quantization, "subsampling": sampling if sampling >= 0 else 0}  # type: ignore[attr-defined]
+            options |= {"quality": 95, "subsampling": 0}
         elif im.format == "WEBP":
             options |= {"lossless": True}
         out = io.BytesIO()
-        upright.save(out, "JPEG" if im.format == "MPO" else im.format, exif=upright.getexif(), **options)
+        upright.save(out, "JPEG" if im.format == "MPO" else im.format, **options)
     return out.getvalue()

