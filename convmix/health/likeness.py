@@ -15,7 +15,7 @@ import numpy as np
 from convmix.health.facts import SIDE
 
 # Chosen on CIFAR-10 and on photos of 160 px: 99 % of the copies (half and 1.5 times the size, JPEG at quality 40, 10 % brighter) lie above
-# both, and of the 646 pairs of CIFAR-10 above both 640 are copies (tests/health/test_near_duplicates.py, docs/how_to/doctor.md).
+# both, and of the 646 pairs of CIFAR-10 above both 639 are copies (tests/health/test_near_duplicates.py, docs/how_to/doctor.md).
 ALIKE = 0.955  # correlation of the thumbnails
 DETAIL = 0.85  # correlation of their detail
 AXES = 10
