@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ablation_tables
+import report_tables
 import speed_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,6 +183,7 @@ def results_page(
     sweeps: Sequence[Record] = (),
     int8: Sequence[Record] = (),
     ablations: Sequence[Record] = (),
+    reports: Sequence[Record] = (),
 ) -> str:
     head = """# Results
 
@@ -189,7 +191,9 @@ Written by `make results` from the run records in [benchmarks/results](benchmark
 the experiments again. Every accuracy is on test images that the run used for nothing else, at its end, with one seed; the interval
 is Wilson's 95 % interval for a share and says nothing about the spread between seeds.
 """
-    parts = [head, summary(records), "", *map(section, records), *ablation_tables.sections(ablations, table)]
+    parts = [head, summary(records), "", *map(section, records)]
+    parts += [report_tables.section(reports, table)] if reports else []
+    parts += ablation_tables.sections(ablations, table)
     if races or sweeps:
         parts += [SPEED_HEAD, speed_tables.summary(races, table), ""]
         parts += [speed_tables.section(r, table) for r in races]
@@ -211,9 +215,10 @@ def pages(root: Path) -> dict[Path, str]:
     records = read_records(root / "benchmarks/results")
     races, sweeps = speed_tables.read_races(root / "benchmarks/results/speed")
     ablations = ablation_tables.read_ablations(root / "benchmarks/results/ablation")
+    reports = report_tables.read_reports(root / "benchmarks/results/reports")
     readme = root / "README.md"
     return {
-        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations),
+        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations, reports),
         readme: readme_page(readme.read_text(), records, races),
     }
 

@@ -18,7 +18,7 @@ from convmix.data import sweep as sweeping
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError
 from convmix.health import facts as looking
-from convmix.health.examination import doctor, table
+from convmix.health.examination import Examination, doctor, table
 from convmix.health.facts import collect
 
 
@@ -48,9 +48,8 @@ def test_every_form_that_training_reads(items: list[Item], form: str, tmp_path: 
     assert {f.kind for f in examined.findings} <= {"leak", "class balance"}
 
 
-def test_what_is_written(planted: Planted, tmp_path: Path) -> None:
-    examined = doctor(planted.root, output=tmp_path / "found", workers=0)
-    assert sorted(p.name for p in (tmp_path / "found").iterdir()) == [
+def test_what_is_written(examined: Examination, planted: Planted) -> None:
+    assert sorted(p.name for p in examined.output.parent.iterdir()) == [
         "photos-health-classes.png", "photos-health.csv", "photos-health.html", "photos-health.json",
     ]  # fmt: skip
     with examined.output.with_suffix(".csv").open(newline="") as file:
@@ -66,17 +65,15 @@ def test_what_is_written(planted: Planted, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (390, True)])
-def test_the_page_in_a_browser(planted: Planted, tmp_path: Path, width: int, dark: bool) -> None:
-    examined = doctor(planted.root, output=tmp_path, fix=tmp_path / "clean", workers=0)
+def test_the_page_in_a_browser(examined: Examination, width: int, dark: bool) -> None:
     assert examined.page.stat().st_size < 5e6
     seen = look_at(examined.page, width=width, dark=dark)
     assert seen.errors == () and seen.requests == () and seen.broken_images == 0 and not seen.overflows
-    for text in ("Near leak", "train/ant/cut_20.jpg", "nearly the same, mirrored", "on its side", "left out"):
+    for text in ("Near leak", "train/ant/cut_20.jpg", "nearly the same, mirrored", "on its side", "test, bee"):
         assert text in seen.text
 
 
-def test_the_table_for_a_terminal(planted: Planted, tmp_path: Path) -> None:
-    examined = doctor(planted.root, output=tmp_path, workers=0)
+def test_the_table_for_a_terminal(examined: Examination) -> None:
     console = Console(file=io.StringIO(), width=110)
     console.print(table(examined))
     text = console.file.getvalue()  # type: ignore[attr-defined]

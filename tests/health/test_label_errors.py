@@ -74,6 +74,7 @@ def names_of_training_images(run: Path) -> set[str]:
     return {row["name"] for row in recorded_rows(load_artifact(run)) if row["split"] == "train"}
 
 
+@pytest.mark.slow
 def test_spoiled_labels_are_found_among_the_held_out_images(spoiled: tuple[Path, Path, set[str]], tmp_path: Path) -> None:
     data, run, changed = spoiled
     examined = doctor(data, run=run, output=tmp_path, near=False, device="cpu", workers=0)
@@ -89,6 +90,7 @@ def test_spoiled_labels_are_found_among_the_held_out_images(spoiled: tuple[Path,
     assert set(first) <= changed  # the surest come first
 
 
+@pytest.mark.slow
 def test_copies_of_training_images_are_not_judged(spoiled: tuple[Path, Path, set[str]], tmp_path: Path) -> None:
     data, run, _ = spoiled
     for name in sorted(names_of_training_images(run))[::10]:

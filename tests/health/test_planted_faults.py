@@ -1,21 +1,15 @@
 """Every planted fault is found, and the clean photos are left alone."""
 
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 from planted import Planted
 
-from convmix.health.examination import Examination, doctor
+from convmix.health.examination import Examination
 from convmix.health.finding import KINDS
 
 EXACT = ("truncated", "unreadable", "no example", "EXIF rotation", "odd mode", "wrong extension", "tiny", "extreme aspect", "constant",
          "near-constant", "duplicate", "leak", "label conflict")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def examined(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Examination:
-    return doctor(planted.root, output=tmp_path_factory.mktemp("found"), workers=0)
 
 
 def found(examined: Examination) -> dict[str, set[str]]:
@@ -63,9 +57,3 @@ def test_kinds_are_listed_harmful_first(examined: Examination) -> None:
     severities = [KINDS[f.kind].severity for f in examined.findings]
     assert severities == sorted(severities)  # "harmful" < "look"
     assert list(examined.counts) == [kind for kind in KINDS if kind in examined.counts]
-
-
-def test_the_original_is_as_it_was(planted: Planted, tmp_path: Path) -> None:
-    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in planted.root.rglob("*") if p.is_file()}
-    doctor(planted.root, output=tmp_path / "found", fix=tmp_path / "clean", workers=0)
-    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in planted.root.rglob("*") if p.is_file()} == before
