@@ -79,7 +79,7 @@ def _results(info: Mapping[str, Any]) -> str:
         "## Results\n\n" + _table(header, rows) + "\n\nIntervals are Wilson's; they cover the chance in drawing the images, nothing else."
     )
     if "val" in info["metrics"]:
-        last = info["run"]["schedule"]["keep"] == "last"
+        last = info["run"]["schedule"].get("keep") == "last"  # older directories do not say
         text += " The weights are those of the last epoch." if last else " The weights were chosen on the validation split."
     if "test" in info["metrics"]:
         calibrated = (info.get("calibration") or {}).get("split") == "test"

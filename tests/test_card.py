@@ -134,3 +134,9 @@ def test_the_place_of_the_data_on_the_machine_is_not_told(written: tuple[dict[st
     card = model_card(base | hand_made_info("/home/somebody/secret/photos"), config)
     assert "trained on `photos`" in card and "somebody" not in card
     assert "trained on `uoft-cs/cifar10`" in model_card(base | hand_made_info("uoft-cs/cifar10"), config)
+
+
+def test_an_older_directory_has_a_card_too(written: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    info, config = written
+    info["run"]["schedule"].pop("keep", None)
+    assert "The weights were chosen on the validation split." in model_card(info, config)
