@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ from convmix.data.transforms import Loads
 from convmix.errors import DataError
 
 Key = tuple[int, int]  # example index, how often it came before in this epoch
+# Linux's default before Python 3.14; said here because a process that was itself spawned would spawn: seconds of imports per epoch, and
+# no shared memory of decoded images. Elsewhere the system's default.
+_START = "fork" if sys.platform == "linux" else None
 
 
 class Labelled(Protocol):
@@ -249,6 +253,7 @@ def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Load
                 task,
                 batch_sampler=batches,
                 num_workers=min(workers, len(batches)),
+                multiprocessing_context=_START if workers and batches else None,
                 collate_fn=_as_it_is,
                 worker_init_fn=_be_a_quiet_worker,
                 pin_memory=torch.cuda.is_available(),

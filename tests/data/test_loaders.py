@@ -1,6 +1,7 @@
 """The same seed gives the same batches, whoever loads them, from whichever step and on however many ranks."""
 
 import io
+import multiprocessing
 import os
 import random
 import signal
@@ -258,3 +259,19 @@ def test_a_signal_to_the_whole_group_reaches_the_training_process_alone(number: 
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "saved\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes are not forked")
+def test_workers_are_forked_in_a_spawned_process_too() -> None:
+    """Spawned ones import torch anew every epoch and do not share the memory of decoded images."""
+
+    class Here(Pictures):
+        """Cannot be sent to a spawned process."""
+
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("spawn", force=True)  # what a spawned process finds
+    try:
+        batches = list(eval_batches(Here(np.arange(6) % 3), PREPROCESS, batch_size=3, workers=1))
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+    assert [len(b) for b in batches] == [3, 3]
