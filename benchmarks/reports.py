@@ -35,8 +35,8 @@ PICTURES = {  # file in the working folder -> picture of docs/images
 SHOWN = (
     "convmix explain runs/digits samples --output explanation-digits --limit 4",
     "convmix doctor digits --run runs/digits --output doctor-digits",
-    "convmix compare digits --recipe digits --precision fp32 --models convmixer_32_4_k3_p1 convmixer_96_6_k3_p1 resnet10t --epochs 5 --seeds 3 "
-    "--out runs/compare-digits",
+    "convmix compare digits --recipe digits --precision fp32 --models convmixer_32_4_k3_p1 convmixer_96_6_k3_p1 resnet10t "
+    "--epochs 5 --seeds 3 --out runs/compare-digits",
     "convmix ablate digits --recipe digits --model convmixer_32_4_k3_p1 --axes kernel norm act --epochs 5 --seeds 3 "
     "--out runs/ablate-digits",
 )
