@@ -30,7 +30,7 @@ def curves_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
     or not finite leaves a gap. Raises ValueError for an empty history.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
     if not history:
         raise ValueError("the history is empty: there is no epoch to draw")
@@ -50,7 +50,7 @@ def curves_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
         loss.yaxis.set_major_formatter("{x:g}")
         loss.yaxis.set_minor_locator(NullLocator())
     loss.legend(frameon=False, loc="upper right")
-    _dress(loss, "loss (nats)")
+    dress(loss, "loss (nats)")
 
     accuracy = panels["accuracy"]
     val_accuracy = 100 * _column(history, "val_accuracy")
@@ -60,11 +60,13 @@ def curves_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
         best = int(np.nanargmax(val_accuracy))
         accuracy.plot(epochs[best], val_accuracy[best], marker="o", markersize=10, markerfacecolor="none", color=ORANGE)
         title += f", best {val_accuracy[best]:.1f} in epoch {epochs[best]:g}"
-    _dress(accuracy, title)
+    dress(accuracy, title)
 
     panels["lr"].plot(epochs, _column(history, "lr"), color=GREY, **style)
-    _dress(panels["lr"], "learning rate")
+    dress(panels["lr"], "learning rate")
     panels["lr"].set_xlabel("epoch")
+    for axes in panels.values():
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return png(figure)
 
 
@@ -143,11 +145,10 @@ def _spans_decades(values: np.ndarray) -> bool:
     return len(values) > 0 and values.min() > 0 and values.max() / values.min() > 30
 
 
-def _dress(axes: "Axes", title: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_title(title, loc="left", fontsize=10.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+def dress(axes: "Axes", title: str = "") -> None:
+    """The look of every plot: its title, where given, above on the left, a faint grid behind, no frame above and on the right."""
+    if title:
+        axes.set_title(title, loc="left", fontsize=10.5)
     axes.grid(color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     for side in ("top", "right"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from convmix.comparison.effect import Ablation, Effect
 from convmix.comparison.interval import Mean
 from convmix.comparison.score import COSTS, Comparison, Cost, Score, fronts
-from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, png
+from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
 from convmix.models import catalog
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def fronts_picture(comparison: Comparison) -> bytes | None:
         ours = _is_ours(s)
         legend.plot(0.035, y, marker="o" if ours else "s", markersize=13, color=BLUE if ours else ORANGE, markerfacecolor="white")
         legend.text(0.035, y, str(row + 1), ha="center", va="center", fontsize=8)
-        legend.text(0.09, y, _shorten(s.contender.name), va="center", fontsize=9, parse_math=False)
+        legend.text(0.09, y, shorten(s.contender.name, LETTERS), va="center", fontsize=9, parse_math=False)
     legend.set_xlim(0, 1)
     legend.set_ylim(0, 1)
     figure.suptitle(
-        f"{_shorten(comparison.data)}: test accuracy (%), mean of {len(comparison.seeds)} seeds; round: convmix, square: timm",
+        f"{shorten(comparison.data, LETTERS)}: test accuracy (%), mean of {len(comparison.seeds)} seeds; round: convmix, square: timm",
         fontsize=10.5,
     )
     return png(figure)
@@ -87,7 +87,7 @@ def _panel(axes: "Axes", scores: Sequence[Score], cost: Cost, front: frozenset[s
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", fontsize=9, color=GREY)
     axes.set_title(cost.title + (", more is better" if cost.more_is_better else ""), loc="left", fontsize=9.5)
     axes.tick_params(labelsize=8.5)
-    _dress(axes)
+    dress(axes)
 
 
 def effects_picture(ablation: Ablation) -> bytes | None:
@@ -106,7 +106,7 @@ def effects_picture(ablation: Ablation) -> bytes | None:
         if row and effects[row - 1].variation.axis != effect.variation.axis:
             axes.axhline(row - 0.5, color="#bbbbbb", linewidth=0.6)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(effects)), [_shorten(e.variation.contender.name) for e in effects], fontsize=9)
+    axes.set_yticks(range(len(effects)), [shorten(e.variation.contender.name, LETTERS) for e in effects], fontsize=9)
     axes.set_ylim(len(effects) - 0.5, -0.5)
     right = axes.twinx()
     right.set_ylim(axes.get_ylim())
@@ -118,11 +118,8 @@ def effects_picture(ablation: Ablation) -> bytes | None:
         right.spines[side].set_visible(False)
     axes.set_xlabel("difference of test accuracy to the base, percentage points (lines: 95 %, paired by seed; filled: without zero)")
     seeds = len(ablation.seeds)
-    axes.set_title(
-        f"{_shorten(ablation.data)}: one change at a time of {ablation.base.contender.note or 'the base'}, {seeds} seed{'s' * (seeds > 1)}",
-        loc="left", fontsize=10.5,
-    )  # fmt: skip
-    _dress(axes)
+    base = ablation.base.contender.note or "the base"
+    dress(axes, f"{shorten(ablation.data, LETTERS)}: one change at a time of {base}, {seeds} seed{'s' * (seeds > 1)}")
     return png(figure)
 
 
@@ -150,14 +147,3 @@ def _tick(x: float) -> str:
         if x >= size:
             return f"{x / size:g} {unit}"
     return f"{x:g}"
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= LETTERS else text[: LETTERS - 1] + "…"
-
-
-def _dress(axes: "Axes") -> None:
-    axes.grid(color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -1,16 +1,12 @@
 """Figures of an evaluation: the confusion matrix, accuracies with their intervals, accuracy against damage. PNG, 900 pixels wide."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, png
+from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
 from convmix.evaluation.result import Damage
 from convmix.evaluation.slices import Slice
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MOST_CLASSES = 30  # of a confusion matrix whose numbers can be read
 MOST_ROWS = 60  # of accuracies in one picture
@@ -41,7 +37,7 @@ def confusion_picture(counts: np.ndarray, labels: Sequence[str], *, title: str) 
     for row, column in zip(*np.nonzero(counts), strict=True):
         ink = "white" if shares[row, column] > 0.55 else "black"
         axes.text(column, row, _short_count(counts[row, column], k), ha="center", va="center", fontsize=size, color=ink)
-    names = [_shortened(label) for label in labels]
+    names = [shorten(label, _LONGEST_LABEL) for label in labels]
     label_size = 10 if k <= 12 else 8
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if k > 4 or max(map(len, names)) > 8 else {}
     axes.set_xticks(range(k), names, fontsize=label_size, parse_math=False, **turned)  # type: ignore[arg-type]
@@ -71,14 +67,14 @@ def accuracies_picture(slices: Sequence[Slice], *, overall: float, title: str) -
         colour = ORANGE if s.worse else BLUE
         axes.plot([low, high], [row, row], color=colour, linewidth=1.6, zorder=2)
         axes.plot(100 * s.accuracy, row, marker="s" if s.worse else "o", color=colour, markersize=6, zorder=3)
-    names = [_shortened(s.value if s.by == "class" else f"{s.by}: {s.value}", 40) for s in slices]
+    names = [shorten(s.value if s.by == "class" else f"{s.by}: {s.value}", 40) for s in slices]
     axes.set_yticks(range(len(slices)), [f"{name}  ({s.n:,})" for name, s in zip(names, slices, strict=True)], fontsize=9, parse_math=False)
     for label, s in zip(axes.get_yticklabels(), slices, strict=True):
         label.set_fontweight("bold" if s.worse else "normal")
     axes.set_ylim(len(slices) - 0.4, -0.6)
     axes.set_xlim(max(min(100 * s.interval[0] for s in slices) - 3, -1), 101)
     axes.set_xlabel(f"accuracy (%) with its 95 % interval; dashed: all images, {100 * overall:.1f} %; squares: worse than that")
-    _dress(axes, title)
+    dress(axes, title)
     return png(figure)
 
 
@@ -101,24 +97,11 @@ def robustness_picture(damages: Sequence[Damage], *, accuracy: float, interval: 
     axes.set_xticks(range(4), ["undamaged", "weak", "medium", "strong"])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("strength of the damage")
-    _dress(axes, "accuracy (%) on the same images, damaged")
+    dress(axes, "accuracy (%) on the same images, damaged")
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return png(figure)
-
-
-def _dress(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10.5)
-    axes.grid(color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def _short_count(count: int, k: int) -> str:
     """So that it fits its cell: 12345 is 12k where there are many."""
     return f"{count / 1000:.0f}k" if count >= 1000 and k > 20 else str(count)
-
-
-def _shortened(text: str, letters: int = _LONGEST_LABEL) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= letters else text[: letters - 8] + "…" + text[-7:]

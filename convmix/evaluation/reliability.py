@@ -1,16 +1,12 @@
 """Pictures of how far probabilities can be trusted: the reliability diagram, and accuracy against coverage. PNG, 900 pixels wide."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convmix.calibration import Bin, CoverageCurve
-from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, png
+from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png
 from convmix.metrics import wilson_interval
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _UNSTEADY = 0.02  # coverage below which the accuracy is that of a handful; it does not decide how far the axis reaches
 
@@ -38,10 +34,10 @@ def reliability_picture(bins_before: Sequence[Bin], bins_after: Sequence[Bin] | 
         whiskers = np.stack([accuracy - ends[:, 0], ends[:, 1] - accuracy]).clip(0)
         above.errorbar(confidence, accuracy, whiskers, color=BLUE, marker="o", markersize=5, capsize=3, linewidth=1.4, label="this model")
         error = float((n * np.abs(accuracy - confidence)).sum() / n.sum())
-        _dress(above, f"{name}: calibration error {error:.2f} %")
+        dress(above, f"{name}: calibration error {error:.2f} %")
         centres, widths = (np.array([100 * f(b) for b in bins]) for f in (lambda b: (b.low + b.high) / 2, lambda b: b.high - b.low))
         below.bar(centres, 100 * n / n.sum(), widths, color=BLUE, edgecolor="white", linewidth=1)
-        _dress(below, "images (%)")
+        dress(below, "images (%)")
         below.set_xlabel("probability of the answer (%)")
     panels[0, 0].set_ylabel("right answers (%)")
     panels[0, 0].set(xlim=(0, 100), ylim=(0, 102))
@@ -63,11 +59,11 @@ def coverage_picture(curve: CoverageCurve, *, threshold: float | None, title: st
 
     left.plot(coverage, accuracy, color=BLUE, **style)
     left.set(xlim=(0, 101), ylim=(lowest - 0.08 * (103 - lowest), 101), xlabel="answered images (%)")
-    _dress(left, "right among the answered (%)")
+    dress(left, "right among the answered (%)")
     right.plot(confidence, coverage, color=BLUE, label="answered images", **style)
     right.plot(confidence, accuracy, color=ORANGE, linestyle="--", label="right among them", **style)
     right.set(xlim=(0, 100.5), ylim=(-2, 102), xlabel="threshold: least probability of an answer (%)")
-    _dress(right, "share (%)")
+    dress(right, "share (%)")
     right.legend(frameon=False, loc="lower left", fontsize=9)
     if threshold is not None:
         answered = np.flatnonzero(curve.threshold >= threshold)
@@ -78,11 +74,3 @@ def coverage_picture(curve: CoverageCurve, *, threshold: float | None, title: st
             text = f"threshold {threshold:.3f}:\n{coverage[at]:.1f} % answered,\n{accuracy[at]:.1f} % of them right"
             left.text(0.04, 0.06, text, transform=left.transAxes, fontsize=9.5, va="bottom")
     return png(figure)
-
-
-def _dress(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10.5)
-    axes.grid(color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from convmix.data.decode import BadImage, Image, decode
-from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, png
+from convmix.draw import BLUE, DPI, GREY, ORANGE, WIDTH_IN, png, shorten
 
 LISTED = 40  # classes with a bar of their own
 TILE_PX = 136  # longer side of a small picture
@@ -40,7 +40,7 @@ def balance_picture(counts: Mapping[str, np.ndarray], classes: Sequence[str]) ->
         axes.set_xlabel("class, from the largest to the smallest")
         axes.set_ylim(bottom=0)
     else:
-        axes.set_yticks(range(len(classes)), [_shortened(c, 28) for c in classes], parse_math=False, fontsize=9)
+        axes.set_yticks(range(len(classes)), [shorten(c, 28) for c in classes], parse_math=False, fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.1, y=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -91,8 +91,3 @@ def _eight_bits(image: Image) -> PIL.Image.Image:
     shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, :1].repeat(3, 2)  # h,w,3
     low, high = shown.min((0, 1)), shown.max((0, 1))
     return PIL.Image.fromarray(np.rint(255 * (shown - low) / np.maximum(high - low, 1e-6)).astype(np.uint8))
-
-
-def _shortened(text: str, letters: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= letters else text[: letters - 8] + "…" + text[-7:]
