@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ablation_tables
+import dense_tables
 import report_tables
 import speed_tables
 
@@ -184,6 +185,7 @@ def results_page(
     int8: Sequence[Record] = (),
     ablations: Sequence[Record] = (),
     reports: Sequence[Record] = (),
+    dense: Sequence[Record] = (),
 ) -> str:
     head = """# Results
 
@@ -192,6 +194,7 @@ the experiments again. Every accuracy is on test images that the run used for no
 is Wilson's 95 % interval for a share and says nothing about the spread between seeds.
 """
     parts = [head, summary(records), "", *map(section, records)]
+    parts += [dense_tables.section(dense, table)] if dense else []
     parts += [report_tables.section(reports, table)] if reports else []
     parts += ablation_tables.sections(ablations, table)
     if races or sweeps:
@@ -216,9 +219,10 @@ def pages(root: Path) -> dict[Path, str]:
     races, sweeps = speed_tables.read_races(root / "benchmarks/results/speed")
     ablations = ablation_tables.read_ablations(root / "benchmarks/results/ablation")
     reports = report_tables.read_reports(root / "benchmarks/results/reports")
+    dense = dense_tables.read_dense(root / "benchmarks/results/dense")
     readme = root / "README.md"
     return {
-        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations, reports),
+        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations, reports, dense),
         readme: readme_page(readme.read_text(), records, races),
     }
 

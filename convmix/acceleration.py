@@ -18,6 +18,7 @@ from convmix.hardware import autocast, keep_freed_memory, resolve_precision
 from convmix.provenance import validation_images
 from convmix.speed import store
 from convmix.speed.select import BUDGET_S, PRECISIONS, Optimized, Precision, optimize, restore
+from convmix.tasks import task_class
 
 OPTIMIZE = ("auto", "always", "never")
 BATCH = 32  # images that an engine is built for; a job's own batches may be larger
@@ -51,6 +52,8 @@ def optimize_run(
     if precision not in PRECISIONS:
         choices = ("auto", *PRECISIONS)
         raise ConfigError(f"precision: {precision} is not one of {', '.join(choices)}{did_you_mean(precision, choices)}")
+    if not task_class(artifact.task).accelerates:
+        raise ConfigError(f"{artifact.path}: the engines know classifiers alone, and this run is for the task {artifact.task}")
     model = artifact.model.cpu()
     sizes = (batch_size, *artifact.preprocess.size)
     if not again and (kept := restore(model, store.key(model, sizes=sizes, precision=precision))):
@@ -76,7 +79,10 @@ def accelerate(artifact: Artifact, num_images: int, *, batch_size: int, device: 
     """
     if optimize not in OPTIMIZE:
         raise ConfigError(f"optimize: {optimize} is not one of {', '.join(OPTIMIZE)}{did_you_mean(optimize, OPTIMIZE)}")
-    possible = device.type == "cpu" and precision in _ALLOWED
+    known = task_class(artifact.task).accelerates
+    if not known and (optimize == "always" or precision == "int8"):
+        raise ConfigError(f"optimize: the engines know classifiers alone, {artifact.path} is for the task {artifact.task}; leave it out")
+    possible = known and device.type == "cpu" and precision in _ALLOWED
     if optimize == "always" and not possible:
         raise ConfigError(
             f"optimize: always needs the device cpu and a precision of {', '.join(_ALLOWED)}, not {device.type} and {precision}"

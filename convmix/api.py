@@ -19,13 +19,16 @@ from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError
 from convmix.evaluation import Evaluation
 from convmix.evaluation import evaluate as evaluate_run
+from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.hardware import fast_bf16
 from convmix.prediction import Prediction
 from convmix.prediction import predict as predict_files
+from convmix.prediction_files import Found
 from convmix.recipes import recipe as named_recipe
 from convmix.speed.select import BUDGET_S, Optimized, Precision
 from convmix.speed.select import optimize as optimize_model
 from convmix.speed.store import device_of
+from convmix.tasks.base import Task
 from convmix.training.session import train_session
 
 if TYPE_CHECKING:
@@ -45,12 +48,12 @@ class Model:
 
     def predict(
         self, files: str | Path | Sequence[str | Path], *, top: int = 1, threshold: float | None = None, batch_size: int = 32
-    ) -> list[Prediction]:
+    ) -> list[Prediction] | list[Found]:
         """Labels with probabilities for files, folders or globs; see `convmix.predict`."""
         some = [files] if isinstance(files, (str, Path)) else files
         return predict_files(self.artifact, [str(f) for f in some], top=top, threshold=threshold, batch_size=batch_size)
 
-    def evaluate(self, data: str | Path | None = None, *, split: str = "test") -> Evaluation:
+    def evaluate(self, data: str | Path | None = None, *, split: str = "test") -> Evaluation | DenseEvaluation:
         """Scores on the run's own split, or on other labelled data; see `convmix.evaluate`."""
         return evaluate_run(self.artifact, data, split=split)
 
@@ -70,6 +73,7 @@ class TrainedRun:
     metrics: dict[str, Any]  # "val" and "test" -> scores
     stopped: str  # "epochs", "budget" or "early stopping"
     keeps: str  # "best" by validation score, or "last": whose epoch's weights
+    task: Task  # with the labels
 
     @property
     def model(self) -> Model:
@@ -105,7 +109,7 @@ def train(
     place = Path(out) if out is not None else None
     console = Console(quiet=quiet)
     result = train_session(str(data), recipe=recipe, overrides=settings, out=place, resume=resume, console=console, device=device)
-    return TrainedRun(result.path, result.metrics, result.stopped, result.keeps)
+    return TrainedRun(result.path, result.metrics, result.stopped, result.keeps, result.task)
 
 
 def optimize(

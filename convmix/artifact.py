@@ -23,9 +23,11 @@ from typing import Any, BinaryIO
 from torch import Tensor, nn
 
 from convmix.calibration import Calibration
+from convmix.config import Dense
 from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError, RunError, TrainingError
-from convmix.models import catalog
+from convmix.tasks import create_task
+from convmix.tasks.base import Task
 
 FORMAT = 1
 _CANNOT_WRITE = (
@@ -47,10 +49,10 @@ class Artifact:
     calibration: Calibration | None = None  # None: probabilities are the softmax of the outputs, and every answer is sure
 
 
-def save_artifact(path: Path, *, model: nn.Module, task: str, labels: Sequence[str], preprocess: Preprocess, info: dict[str, Any]) -> None:
+def save_artifact(path: Path, *, model: nn.Module, task: Task, preprocess: Preprocess, info: dict[str, Any]) -> None:
     """Write the weights and both descriptions; `info` is what convmix.json holds beside task, labels and preprocessing."""
     save_weights(path, model)
-    save_description(path, model=model, task=task, labels=labels, preprocess=preprocess, info=info)
+    save_description(path, model=model, task=task, preprocess=preprocess, info=info)
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
@@ -58,14 +60,13 @@ def save_weights(path: Path, model: nn.Module) -> None:
     write_tensors(path / "model.safetensors", {name: t.contiguous() for name, t in model.state_dict().items()}, {"format": "pt"})
 
 
-def save_description(
-    path: Path, *, model: nn.Module, task: str, labels: Sequence[str], preprocess: Preprocess, info: dict[str, Any]
-) -> None:
+def save_description(path: Path, *, model: nn.Module, task: Task, preprocess: Preprocess, info: dict[str, Any]) -> None:
     """Replace config.json and convmix.json."""
-    architecture, model_args = catalog.timm_config(model)
+    architecture, model_args = task.architecture(model)
+    labels = task.labels
     h, w = preprocess.size
     published: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
-    config: dict[str, Any] = {
+    for_timm: dict[str, Any] = {
         "architecture": architecture,
         "num_classes": len(labels),
         "num_features": model.num_features,
@@ -83,8 +84,8 @@ def save_description(
             **{k: published[k] for k in ("first_conv", "classifier") if k in published},
         },
     }
-    write_json(path / "config.json", config)
-    described = {"format": FORMAT, "task": task, "labels": list(labels), "preprocess": preprocess.to_dict(), **info}
+    write_json(path / "config.json", for_timm)
+    described = {"format": FORMAT, "task": task.name, "labels": list(labels), "preprocess": preprocess.to_dict(), **info}
     write_json(path / "convmix.json", described)
 
 
@@ -101,7 +102,7 @@ def load_artifact(path: str | Path) -> Artifact:
     path = Path(path)
     if not path.is_dir():
         raise RunError(f"{path} is no model directory: there is no such folder; `convmix train` makes one")
-    info, config = _read_json(path, "convmix.json"), _read_json(path, "config.json")
+    info, network = _read_json(path, "convmix.json"), _read_json(path, "config.json")
     if info.get("format") != FORMAT:
         raise RunError(f"{path / 'convmix.json'}: format {info.get('format')}, this version of convmix reads {FORMAT}")
     try:
@@ -115,10 +116,15 @@ def load_artifact(path: str | Path) -> Artifact:
     except RunError as error:
         raise RunError(f"{path / 'convmix.json'}: {error}") from None
     try:
-        architecture, model_args = config["architecture"], config["model_args"]
+        architecture, model_args = network["architecture"], network["model_args"]
     except KeyError as error:
         raise RunError(f"{path / 'config.json'} has no {error.args[0]}; expected what `convmix train` wrote") from None
-    model = catalog.create_model(architecture, num_classes=len(labels), in_chans=preprocess.in_chans, model_args=model_args)
+    try:
+        dense = Dense(**(info.get("run") or {}).get("dense", {}))
+    except TypeError as error:
+        raise RunError(f"{path / 'convmix.json'}: run.dense does not describe heads: {error}") from None
+    own = {k: v for k, v in model_args.items() if k not in ("num_classes", "in_chans")}
+    model = create_task(task, labels).build(architecture, in_chans=preprocess.in_chans, dense=dense, model_args=own)
     weights = path / "model.safetensors"
     try:
         model.load_state_dict(load_file(weights))

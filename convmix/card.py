@@ -9,8 +9,10 @@ from pathlib import PurePath
 from typing import Any
 
 from convmix.models import catalog
+from convmix.tasks import create_task, task_class
 
 MAX_LABELS = 100
+SAFE = "The weights are safetensors, the rest is JSON and CSV: nothing in this folder can execute."
 _FITS = {
     "crop": "short side resized to size / {crop_pct:g}, then the centre",
     "letterbox": "the whole image fitted inside, the rest filled with the mean",
@@ -34,7 +36,7 @@ def model_card(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         _intro(info, config),
         _results(info),
         _calibration(info),
-        _usage(config),
+        _usage(info, config),
         _labels(info["labels"]),
         _data(info),
         _preprocessing(info["preprocess"]),
@@ -45,10 +47,12 @@ def model_card(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _front_matter(info: Mapping[str, Any]) -> str:
-    tags = ["image-classification", "timm", "convmix"]
-    lines = ["---", "library_name: timm", "pipeline_tag: image-classification", "tags:", *(f"- {tag}" for tag in tags)]
+    task = task_class(info["task"])
+    library = "timm" if task.opens_in_timm else "convmix"
+    tags = list(dict.fromkeys([task.hub_tag, library, "convmix"]))
+    lines = ["---", f"library_name: {library}", f"pipeline_tag: {task.hub_tag}", "tags:", *(f"- {tag}" for tag in tags)]
     if info.get("metrics"):
-        lines += ["metrics:", "- accuracy"]
+        lines += ["metrics:", f"- {task.score_name}"]
     return "\n".join([*lines, "---"])
 
 
@@ -57,7 +61,7 @@ def _intro(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     data = info.get("data") or {}
     h, w = info["preprocess"]["size"]
     on = f", trained on {_code(_data_name(data['spec']))}" if "spec" in data else ""
-    text = f"# {name}{on}\n\nAn image classifier with {len(info['labels'])} classes: {_code(name)} on images of {h}x{w} pixels"
+    text = f"# {name}{on}\n\n{task_class(info['task']).noun} with {len(info['labels'])} classes: {_code(name)} on images of {h}x{w} pixels"
     channels = info["preprocess"]["in_chans"]
     text += f" with {channels} channel{'s' if channels != 1 else ''}, made with convmix."
     if info.get("finished") is False:
@@ -66,17 +70,15 @@ def _intro(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 
 def _results(info: Mapping[str, Any]) -> str:
-    rows = []
-    for split, scores in (info.get("metrics") or {}).items():
-        low, high = scores["accuracy_interval"]
-        top5 = _percent(scores["top5"]) if "top5" in scores and len(info["labels"]) > 5 else "-"
-        cells = (split, scores["n"], _percent(scores["accuracy"]), f"{_percent(low)} to {_percent(high)}", top5, f"{scores['loss']:.4f}")
-        rows.append(cells)
-    if not rows:
+    metrics = info.get("metrics") or {}
+    if not metrics:
         return ""
-    header = ("split", "images", "accuracy", "95 % interval", "top-5 accuracy", "loss (nats)")
+    task = create_task(info["task"], tuple(info["labels"]))
+    read = {split: {"split": split, "images": str(scores["n"]), **task.summary(scores)} for split, scores in metrics.items()}
+    header = list(next(iter(read.values())))
     text = (
-        "## Results\n\n" + _table(header, rows) + "\n\nIntervals are Wilson's; they cover the chance in drawing the images, nothing else."
+        "## Results\n\n" + _table(header, [list(row.values()) for row in read.values()]) + f"\n\n{task.intervals_are}; they cover the "
+        "chance in drawing the images, nothing else."
     )
     if "val" in info["metrics"]:
         last = info["run"]["schedule"].get("keep") == "last"  # older directories do not say
@@ -110,10 +112,8 @@ def _calibration(info: Mapping[str, Any]) -> str:
     return text
 
 
-def _usage(config: Mapping[str, Any]) -> str:
-    needs = catalog.needs_convmix(config["architecture"], config.get("model_args") or {})
-    extra = f"import convmix  # tells timm about {config['architecture']}\n" if needs else ""
-    return f"""## Use
+def _usage(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    ours = """## Use
 
 ```python
 import convmix
@@ -121,7 +121,12 @@ import convmix
 model = convmix.load("path/to/this/folder")
 print(model.predict(["image.jpg"]))
 ```
-
+"""
+    if not task_class(info["task"]).opens_in_timm:
+        return f"{ours}\n{SAFE}"
+    needs = catalog.needs_convmix(config["architecture"], config.get("model_args") or {})
+    extra = f"import convmix  # tells timm about {config['architecture']}\n" if needs else ""
+    return f"""{ours}
 With timm{"" if needs else ", without convmix"}:
 
 ```python
@@ -131,7 +136,7 @@ model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval
 transform = timm.data.create_transform(**timm.data.resolve_data_config({{}}, model=model))
 ```
 
-The weights are safetensors, the rest is JSON and CSV: nothing in this folder can execute."""
+{SAFE}"""
 
 
 def _labels(labels: Sequence[str]) -> str:

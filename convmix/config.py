@@ -40,6 +40,9 @@ class Net:
 class Data:
     """What an image becomes before the model sees it, and how the data set is split."""
 
+    task: Literal["auto", "classify", "detect", "instances", "segment"] = _setting(
+        "auto", "what is learned: a class per image, boxes, boxes with outlines, or a class per pixel; auto: what the labels are"
+    )
     size: Size | None = _setting(None, "model input in pixels, N or HxW (None: chosen from the images)")
     in_chans: int = _setting(3, "channels per image: 3 RGB, 1 grey, 4 RGBA, else multi-band TIFF or .npy")
     fit: Literal["crop", "letterbox", "stretch"] = _setting("crop", "how an image is brought to the input size")
@@ -65,6 +68,8 @@ class Augment:
 
     scale: tuple[float, float] = _setting((1.0, 1.0), "random resized crop: range of area shares; 1,1 is off")
     ratio: tuple[float, float] = _setting((1.0, 1.0), "random resized crop: range of aspect ratios")
+    zoom: tuple[float, float] = _setting((1.0, 1.0), "dense tasks: range of scales, 1 is the image as it is evaluated")
+    max_class_share: float = _setting(1.0, "class maps: a crop that one class fills more of is drawn again, ten times at most")
     pad: int = _setting(0, "pad by so many pixels, then crop at random")
     hflip: float = _setting(0.0, "probability of a horizontal flip")
     vflip: float = _setting(0.0, "probability of a vertical flip")
@@ -77,6 +82,18 @@ class Augment:
     mix_switch_prob: float = _setting(0.5, "probability of CutMix where both are on")
     erasing: float = _setting(0.0, "probability of random erasing")
     erasing_mode: Literal["const", "rand", "pixel"] = _setting("pixel", "what erased rectangles are filled with")
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The pyramid and the heads of detection and segmentation."""
+
+    taps: Literal["blocks", "authors"] = _setting(
+        "blocks",
+        "ConvMLP's features: normalised, behind the blocks of every stride; or the authors' raw ones, which their checkpoints need",
+    )
+    pyramid_channels: int = _setting(256, "channels of the pyramid and of the heads")
+    anchor_scale: float | None = _setting(None, "side of the smallest anchor, in strides of its level (None: 4 for boxes, 8 with outlines)")
 
 
 @dataclass(frozen=True)
@@ -101,16 +118,20 @@ class Optim:
 class Schedule:
     """How long, and the learning rate as a pure function of the step."""
 
-    schedule: Literal["triangular", "cosine", "step", "constant"] = _setting("cosine", "shape of the learning rate")
+    schedule: Literal["triangular", "cosine", "step", "poly", "constant"] = _setting("cosine", "shape of the learning rate")
     epochs: int = _setting(30, "passes over the training images")
-    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up (cosine, step, constant)")
+    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up (all but triangular)")
     warmup_lr: float = _setting(1e-6, "learning rate at the start of the warm-up")
     min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
     cooldown_epochs: int = _setting(0, "epochs at min_lr after the cosine, on top of epochs")
     step_size: int = _setting(20_000, "step schedule: optimiser steps between two drops")
     step_gamma: float = _setting(0.1, "step schedule: factor of a drop")
+    milestones: tuple[float, ...] = _setting(
+        (), "step schedule: epochs after which it drops, instead of step_size; they scale with a budget"
+    )
+    power: float = _setting(0.9, "poly schedule: exponent of the share of steps that is left")
     keep: Literal["best", "last"] = _setting("best", "weights to keep: of the best validation epoch, or of the last")
-    patience: int = _setting(0, "stop after so many epochs without better validation accuracy; 0 is off")
+    patience: int = _setting(0, "stop after so many epochs without a better validation score; 0 is off")
     budget: str | None = _setting(None, "wall-clock limit such as 10m or 1h30m; the schedule is fitted to it")
 
 
@@ -123,6 +144,7 @@ class Run:
     source: str = ""  # where the recipe's numbers come from
     expect: str = ""  # what the source reports for it; never a result of this project
     net: Net = Net()
+    dense: Dense = Dense()
     data: Data = Data()
     augment: Augment = Augment()
     optim: Optim = Optim()
@@ -139,7 +161,7 @@ class Run:
         validate(self)
 
 
-SECTIONS = ("net", "data", "augment", "optim", "schedule")
+SECTIONS = ("net", "dense", "data", "augment", "optim", "schedule")
 
 
 @dataclass(frozen=True)
@@ -303,7 +325,7 @@ def validate(run: Run) -> None:
         "optim.lr": 0, "optim.weight_decay": 0, "optim.clip_grad": 0, "augment.mixup": 0, "augment.cutmix": 0,
         "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0, "schedule.min_lr": 0,
         "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0, "data.workers": 0,
-        "data.cache_gib": 0, "data.train_images": 1,
+        "data.cache_gib": 0, "data.train_images": 1, "dense.pyramid_channels": 8, "schedule.power": 0,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",
@@ -335,6 +357,17 @@ def validate(run: Run) -> None:
     low, high = run.augment.scale
     if not 0 < low <= high <= 1:
         raise ConfigError(f"augment.scale: {low},{high} is no range inside 0..1, smaller first")
+    low, high = run.augment.zoom
+    if not 0 < low <= high:
+        raise ConfigError(f"augment.zoom: {low},{high} is no range of positive numbers, smaller first")
+    if not 0 < run.augment.max_class_share <= 1:
+        raise ConfigError(f"augment.max_class_share: {run.augment.max_class_share} is outside 0..1")
+    if run.dense.anchor_scale is not None and not run.dense.anchor_scale > 0:
+        raise ConfigError(f"dense.anchor_scale: {run.dense.anchor_scale} must be positive")
+    if run.dense.pyramid_channels % 2:
+        raise ConfigError(f"dense.pyramid_channels: {run.dense.pyramid_channels} is odd, expected an even number")
+    if list(run.schedule.milestones) != sorted(run.schedule.milestones) or min(run.schedule.milestones, default=1) <= 0:
+        raise ConfigError(f"schedule.milestones: {run.schedule.milestones} must be positive epochs, the earliest first")
     if run.data.size is not None and min(run.data.size) < 1:
         raise ConfigError(f"data.size: {run.data.size} must be positive")
     if run.optim.batch_size % run.optim.accumulate:

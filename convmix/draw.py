@@ -23,11 +23,11 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 SMALL_PX = 128  # images with a shorter side than this are enlarged without smoothing
 
 
-def curves_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss, validation accuracy and learning rate against the epoch, as PNG.
+def curves_picture(history: Sequence[Mapping[str, Any]], *, score: str = "accuracy", score_title: str = "accuracy") -> bytes:
+    """Loss, validation score and learning rate against the epoch, as PNG.
 
-    `history` has one row per epoch with epoch, train_loss, val_loss (nats), val_accuracy (0..1) and lr; a value that is None
-    or not finite leaves a gap. Raises ValueError for an empty history.
+    `history` has one row per epoch with epoch, train_loss, val_loss, val_ and the name of the score (0..1), and lr; a value that is
+    None or not finite leaves a gap. Raises ValueError for an empty history.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
@@ -36,31 +36,32 @@ def curves_picture(history: Sequence[Mapping[str, Any]]) -> bytes:
         raise ValueError("the history is empty: there is no epoch to draw")
     figure = Figure(figsize=(WIDTH_IN, 5.6), dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    panels = figure.subplot_mosaic([["loss", "accuracy"], ["lr", "lr"]], height_ratios=[3, 1.2])
+    panels = figure.subplot_mosaic([["loss", "score"], ["lr", "lr"]], height_ratios=[3, 1.2])
     epochs = _column(history, "epoch")
     style: dict[str, Any] = {"marker": "o", "markersize": 4} if len(history) <= 40 else {}
 
     loss = panels["loss"]
     train_loss, val_loss = _column(history, "train_loss"), _column(history, "val_loss")
     loss.plot(epochs, train_loss, color=ORANGE, linestyle="--", label="training", **style)
-    loss.plot(epochs, val_loss, color=BLUE, label="validation", **style)
+    if np.isfinite(val_loss).any():
+        loss.plot(epochs, val_loss, color=BLUE, label="validation", **style)
     if _spans_decades(np.concatenate([train_loss, val_loss])):
         loss.set_yscale("log")
         loss.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         loss.yaxis.set_major_formatter("{x:g}")
         loss.yaxis.set_minor_locator(NullLocator())
     loss.legend(frameon=False, loc="upper right")
-    dress(loss, "loss (nats)")
+    dress(loss, "loss (nats)" if np.isfinite(val_loss).any() else "loss")
 
-    accuracy = panels["accuracy"]
-    val_accuracy = 100 * _column(history, "val_accuracy")
-    accuracy.plot(epochs, val_accuracy, color=BLUE, **style)
-    title = "validation accuracy (%)"
-    if np.isfinite(val_accuracy).any():
-        best = int(np.nanargmax(val_accuracy))
-        accuracy.plot(epochs[best], val_accuracy[best], marker="o", markersize=10, markerfacecolor="none", color=ORANGE)
-        title += f", best {val_accuracy[best]:.1f} in epoch {epochs[best]:g}"
-    dress(accuracy, title)
+    panel = panels["score"]
+    values = 100 * _column(history, f"val_{score}")
+    panel.plot(epochs, values, color=BLUE, **style)
+    title = f"validation {score_title} (%)"
+    if np.isfinite(values).any():
+        best = int(np.nanargmax(values))
+        panel.plot(epochs[best], values[best], marker="o", markersize=10, markerfacecolor="none", color=ORANGE)
+        title += f", best {values[best]:.1f} in epoch {epochs[best]:g}"
+    dress(panel, title)
 
     panels["lr"].plot(epochs, _column(history, "lr"), color=GREY, **style)
     dress(panels["lr"], "learning rate")

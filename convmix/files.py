@@ -7,10 +7,33 @@ import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from convmix.data.formats import IMAGE_SUFFIXES, printable
 from convmix.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Files:
+    """File names in the shape that the loaders read; nothing is known of them."""
+
+    names: tuple[str, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros(len(self.names), np.int64)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def source(self, i: int, /) -> str:
+        return self.names[i]
+
+    def annotation(self, i: int, /) -> None:
+        return None
 
 
 def find_files(arguments: Sequence[str | Path], *, recursive: bool = True) -> list[str]:

@@ -3,29 +3,29 @@
 files -> Preprocess of the model directory -> model -> calibrated probabilities -> Prediction -> table, CSV, JSON lines, JSON or parquet
 """
 
-import contextlib
 import io
 import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from convmix.acceleration import Accelerated, accelerate
-from convmix.artifact import Artifact, csv_line, load_artifact, replacing
+from convmix.artifact import Artifact, csv_line, load_artifact
 from convmix.calibration import check_threshold
 from convmix.data.formats import printable
 from convmix.data.loaders import default_workers, eval_batches
+from convmix.dense_prediction import predict_dense
 from convmix.errors import ConfigError, did_you_mean
-from convmix.files import find_files
+from convmix.files import Files, find_files
 from convmix.inference import resolve, run_model
-from convmix.tasks import create_task
+from convmix.prediction_files import Found, opened, visible
+from convmix.results import Classes
+from convmix.tasks import create_task, task_class
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,23 +59,6 @@ class Prediction:
         }
 
 
-@dataclass(frozen=True)
-class _Files:
-    """File names in the shape that the loaders read; they have no labels."""
-
-    names: tuple[str, ...]
-
-    @property
-    def labels(self) -> np.ndarray:
-        return np.zeros(len(self.names), np.int64)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def source(self, i: int, /) -> str:
-        return self.names[i]
-
-
 def predict(
     run: str | Path | Artifact,
     files: Sequence[str | Path],
@@ -90,15 +73,17 @@ def predict(
     optimize: str = "auto",
     workers: int | None = None,
     recursive: bool = True,
-) -> list[Prediction]:
-    """Label every file, in the order given, duplicates kept.
+) -> list[Prediction] | list[Found]:
+    """Label every file, in the order given, duplicates kept; or find its objects, or the class of every pixel, as the run's task is.
 
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input.
     output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
-    format: table, csv, jsonl, json or parquet; None: by the output's suffix.
-    top: labels per image, the most probable first.
+    format: table, csv, jsonl, json or parquet; of objects and class maps `prediction_files.FORMATS`: coco, voc, masks, pictures ...;
+    None: by the output's suffix.
+    top: labels per image, the most probable first; for classifiers.
     threshold: an image whose best probability is below it is "not sure"; None: the threshold that `convmix calibrate` stored, if any.
+    Objects with a smaller score are left out; None: 0.5.
     device, precision: where and how to compute; None and auto: what this machine is best at.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
@@ -107,9 +92,15 @@ def predict(
     An image that cannot be read is a row with its error. Raises RunError for a directory that holds no model, DataError where no
     file matches, ConfigError for settings that do not exist.
     """
+    artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    if task_class(artifact.task).result is not Classes:
+        return predict_dense(
+            artifact, files, output=output, format=format, threshold=threshold, batch_size=batch_size, device=device,
+            precision=precision, workers=workers, recursive=recursive,
+        )  # fmt: skip
     form = output_format(format, output)
     stream = predict_stream(
-        run,
+        artifact,
         files,
         top=top,
         threshold=threshold,
@@ -129,7 +120,7 @@ def predict(
             predictions.append(prediction)
             yield prediction
 
-    with _opened(output) as file:
+    with opened(output) as file:
         for part in encode(kept(), format=form, top=top, is_terminal=file.isatty()):
             file.write(part)
             if os.fspath(output) == "-":
@@ -158,7 +149,9 @@ def predict_stream(
         check_threshold(threshold)
     where, how = resolve(device, precision)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
-    found = _Files(tuple(find_files(files, recursive=recursive)))
+    if task_class(artifact.task).result is not Classes:
+        raise ConfigError(f"{artifact.path} is for the task {artifact.task}; rows of labels are what classifiers give, use predict")
+    found = Files(tuple(find_files(files, recursive=recursive)))
     if workers is None:
         workers = default_workers() if len(found) > batch_size else 0  # one batch is read sooner than a process starts
     ready = accelerate(artifact, len(found), batch_size=batch_size, device=where, precision=how, optimize=optimize)
@@ -168,7 +161,7 @@ def predict_stream(
 def _stream(
     artifact: Artifact,
     ready: Accelerated,
-    files: _Files,
+    files: Files,
     *,
     top: int,
     threshold: float | None,
@@ -251,21 +244,16 @@ def table(predictions: Sequence[Prediction]) -> "Table":
         result.add_column("error", style="red", overflow="fold")
     for p in predictions:
         pairs = [] if p.label is None or p.probability is None else [(p.label, p.probability), *p.alternatives]
-        cells = [cell for label, share in pairs for cell in (Text(_visible(label)), Text(_percent(share)))]
+        cells = [cell for label, share in pairs for cell in (Text(visible(label)), Text(_percent(share)))]
         if cells and not p.sure:
-            cells[0] = Text(f"not sure ({_visible(pairs[0][0])})", style="yellow")
+            cells[0] = Text(f"not sure ({visible(pairs[0][0])})", style="yellow")
         cells += [Text("")] * (2 * columns - len(cells))
-        result.add_row(Text(_visible(printable(p.name))), *cells, *([Text(p.error or "")] if has_errors else []))
+        result.add_row(Text(visible(printable(p.name))), *cells, *([Text(p.error or "")] if has_errors else []))
     return result
 
 
 def _percent(share: float) -> str:
     return f"{math.floor(1000 * share) / 10:.1f} %"  # rounded down: 100.0 % is said of certainty alone
-
-
-def _visible(text: str) -> str:
-    """Line ends and control characters written out: a file's name must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _parquet(predictions: Iterable[Prediction]) -> bytes:
@@ -278,12 +266,3 @@ def _parquet(predictions: Iterable[Prediction]) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=schema), sink)
     return sink.getvalue()
-
-
-def _opened(output: str | Path) -> contextlib.AbstractContextManager[Any]:
-    """A binary file to write to; '-' is standard output."""
-    if os.fspath(output) == "-":
-        return contextlib.nullcontext(sys.stdout.buffer)
-    if Path(output).is_dir():
-        raise ConfigError(f"output: {output} is a folder, expected a file such as {Path(output) / 'predictions.csv'}")
-    return replacing(Path(output))

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from convmix import config
 from convmix.artifact import Artifact
+from convmix.data.examples import Examples, Source
 from convmix.data.loaders import eval_batches
 from convmix.data.scan import digest_of
-from convmix.data.sources import Examples, Source, open_source
+from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
 
 SPLITS = ("train", "val", "test")

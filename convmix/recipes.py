@@ -7,7 +7,7 @@ A recipe is a function from facts about the data to a complete `Run`; the publis
 from collections.abc import Callable
 from dataclasses import replace
 
-from convmix.config import Augment, Data, Net, Optim, Run, Schedule
+from convmix.config import Augment, Data, Dense, Net, Optim, Run, Schedule
 from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError, did_you_mean
 
@@ -150,6 +150,95 @@ def digits(facts: DataFacts) -> Run:
     )
 
 
+def detect_1x(facts: DataFacts) -> Run:
+    return Run(
+        model="convmlp_s",
+        source="SHI-Labs/Convolutional-MLPs, configs for COCO 2017 (RetinaNet, 8 x 2 images); images letterboxed to one size here",
+        expect="COCO AP: S 37.2, M 39.4, L 40.2 %, from ImageNet weights",
+        net=Net(pretrained=True),
+        dense=Dense(taps="authors"),
+        data=Data(task="detect", size=(800, 1333), fit="letterbox", interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        augment=Augment(hflip=0.5),
+        optim=Optim(lr=1e-4, weight_decay=1e-4, batch_size=16),
+        schedule=Schedule(
+            schedule="step", epochs=12, milestones=(8, 11), warmup_epochs=_epochs_of(500, 16, facts), warmup_lr=1e-7, keep="last",
+        ),
+    )  # fmt: skip
+
+
+def instances_1x(facts: DataFacts) -> Run:
+    boxes = detect_1x(facts)
+    return replace(
+        boxes,
+        source=boxes.source.replace("RetinaNet", "Mask R-CNN"),
+        expect="COCO box AP: S 38.4, M 40.6, L 41.7 %; mask AP: 35.7, 37.2, 38.2 %, from ImageNet weights",
+        data=replace(boxes.data, task="instances"),
+    )
+
+
+def segment_40k(facts: DataFacts) -> Run:
+    return Run(
+        model="convmlp_s",
+        source="SHI-Labs/Convolutional-MLPs, configs for ADE20K (8 x 4 images, 40,000 steps); crops of 512x683, evaluated letterboxed here",
+        expect="ADE20K mean IoU: S 35.8, M 38.6, L 40.0 %, from ImageNet weights",
+        net=Net(pretrained=True),
+        dense=Dense(taps="authors"),
+        data=Data(task="segment", size=(512, 683), fit="letterbox", interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
+        augment=Augment(hflip=0.5, zoom=(0.5, 2.0), max_class_share=0.75, color_jitter=0.5),
+        optim=Optim(lr=2e-4, weight_decay=1e-4, batch_size=32),
+        schedule=Schedule(schedule="poly", epochs=max(1, round(_epochs_of(40_000, 32, facts))), keep="last"),
+    )
+
+
+def _epochs_of(steps: int, batch_size: int, facts: DataFacts) -> float:
+    return steps / max(1, facts.num_train // batch_size)
+
+
+def detect_small(facts: DataFacts) -> Run:
+    """Boxes on hundreds of images from scratch: narrow heads, anchors that begin at the data's own small objects."""
+    height, width = _size_for(facts, longer=320)
+    side = 8 if facts.small_object is None else facts.small_object * (height * width) ** 0.5  # of a small object on the input, pixels
+    return Run(
+        model="convmlp_s",
+        source="convmix: for sets of hundreds of images, from scratch",
+        dense=Dense(pyramid_channels=128, anchor_scale=min(max(round(side / 8, 1), 1.0), 4.0)),
+        data=Data(task="detect", size=(height, width), fit="letterbox", interpolation="bilinear"),
+        augment=Augment(hflip=0.5, zoom=(0.7, 1.5), color_jitter=0.2),
+        optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=8, clip_grad=1.0, decay_norm_bias=False),
+        schedule=Schedule(schedule="triangular", epochs=60),
+    )
+
+
+def instances_small(facts: DataFacts) -> Run:
+    boxes = detect_small(facts)
+    side = 4 * (boxes.dense.anchor_scale or 4)  # the finest stride is 4 here, 8 there, and sizes double from level to level
+    return replace(
+        boxes,
+        dense=replace(boxes.dense, anchor_scale=max(side / 2, 2.0)),
+        data=replace(boxes.data, task="instances"),
+    )
+
+
+def segment_small(facts: DataFacts) -> Run:
+    """A class per pixel on hundreds of images, from scratch."""
+    return Run(
+        model="convmlp_s",
+        source="convmix: for sets of hundreds of images, from scratch",
+        dense=Dense(pyramid_channels=128),
+        data=Data(task="segment", size=_size_for(facts, longer=320), fit="letterbox", interpolation="bilinear"),
+        augment=Augment(hflip=0.5, zoom=(0.7, 2.0), color_jitter=0.3),
+        optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=8, clip_grad=1.0, decay_norm_bias=False),
+        schedule=Schedule(schedule="triangular", epochs=40),
+    )
+
+
+def _size_for(facts: DataFacts, *, longer: int) -> tuple[int, int]:
+    """The median image with its longer side at most `longer`, sides rounded up to whole 16 pixels."""
+    shrink = min(1.0, longer / max(facts.height, facts.width))
+    height, width = (max(32, -(-round(side * shrink) // 16) * 16) for side in (facts.height, facts.width))
+    return height, width
+
+
 RECIPES: dict[str, Callable[[DataFacts], Run]] = {
     "default": default,
     "digits": digits,
@@ -160,6 +249,12 @@ RECIPES: dict[str, Callable[[DataFacts], Run]] = {
     "convmixer_imagenet": convmixer_imagenet,
     "convmlp_imagenet": convmlp_imagenet,
     "convmlp_finetune": convmlp_finetune,
+    "detect_small": detect_small,
+    "detect_1x": detect_1x,
+    "instances_small": instances_small,
+    "instances_1x": instances_1x,
+    "segment_small": segment_small,
+    "segment_40k": segment_40k,
 }
 
 

@@ -66,7 +66,7 @@ def test_describe_as_json_and_as_text(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_models_and_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "models", "convml*")
-    assert out.split() == ["convmlp_s", "convmlp_m", "convmlp_l"]
+    assert out.split() == ["convmlp_t", "convmlp_s", "convmlp_m", "convmlp_l"]
     _, out, _ = run(capsys, "recipes")
     assert "convmixer_cifar10_200\n  from: locuslab/convmixer-cifar10" in out
 

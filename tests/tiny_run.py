@@ -12,6 +12,7 @@ from convmix.config import Data, Run, to_dict
 from convmix.data.scan import digest_of
 from convmix.data.transforms import Preprocess
 from convmix.models.catalog import create_model
+from convmix.tasks.classify import Classify
 
 LABELS = ("ant", "bee", "cat")
 
@@ -71,7 +72,7 @@ def make_run(
     model = create_model("convmixer_8_1_k3_p4", num_classes=len(labels), in_chans=prepared.in_chans)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.5)  # answers that differ from image to image
-    save_artifact(path, model=model, task="classify", labels=labels, preprocess=prepared, info=hand_made_info(spec))
+    save_artifact(path, model=model, task=Classify(labels), preprocess=prepared, info=hand_made_info(spec))
     rows = [
         (split, str(file.relative_to(root)), digest_of(str(file)), file.parent.name)
         for split, root in (splits or {}).items()

@@ -15,6 +15,7 @@ from convmix.config import settings
 GROUPS = {
     "": "Run",
     "net": "Model",
+    "dense": "Detection and segmentation",
     "data": "Data",
     "augment": "Augmentation",
     "optim": "Optimisation",
@@ -68,12 +69,8 @@ def train(
 
 def _print_result(run: Any) -> None:
     for split, scores in run.metrics.items():
-        low, high = scores["accuracy_interval"]
         chosen = " (the epoch was chosen on it)" if split == "val" and run.keeps == "best" else ""
-        print(
-            f"{split} accuracy {scores['accuracy']:.2%}, 95 % interval {low:.2%} to {high:.2%}, "
-            f"{scores['correct']} of {scores['n']} images{chosen}"
-        )
+        print(f"{split} {run.task.sentence(scores)}{chosen}")
     print(f"model directory: {run.path}")
 
 

@@ -45,6 +45,19 @@ def resize(image: Image, size: Size, interpolation: str) -> Image:
     return x_bchw[0].numpy().transpose(1, 2, 0)
 
 
+def resize_part(image: Image, size: Size, part: Box, interpolation: str) -> Image:
+    """What `crop` leaves of the image at `size`; the rest of a picture is not computed.
+
+    Pillow may then resample rows and columns in the other order, so 8-bit values can differ by 1, more where bicubic overshoots 0..255.
+    """
+    top, left, height, width = part
+    if isinstance(image, np.ndarray) or (height, width) == size:
+        return crop(resize(image, size, interpolation), part)
+    y, x = image.height / size[0], image.width / size[1]  # image pixels per pixel of the result
+    box = (left * x, top * y, min((left + width) * x, image.width), min((top + height) * y, image.height))
+    return image.resize((width, height), _RESAMPLING[interpolation], box=box)
+
+
 def crop(image: Image, box: Box) -> Image:
     """The part of the image inside `box`, which must lie within it."""
     top, left, height, width = box

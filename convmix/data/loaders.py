@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convmix.data.decode import BadImage, Image
 from convmix.data.memory import Memory
+from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.data.transforms import Loads
 from convmix.errors import DataError
 
@@ -37,15 +38,17 @@ Key = tuple[int, int]  # example index, how often it came before in this epoch
 _START = "fork" if sys.platform == "linux" else None
 
 
-class Labelled(Protocol):
+class Annotated(Protocol):
     """What the loaders ask of a split (`sources.Examples`)."""
 
     @property
-    def labels(self) -> np.ndarray: ...  # n int64
+    def labels(self) -> np.ndarray: ...  # n int64: the classes; of dense tasks what `balanced` balances
 
     def __len__(self) -> int: ...
 
     def source(self, i: int, /) -> bytes | str | Path: ...
+
+    def annotation(self, i: int, /) -> Annotation | None: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Batch:
     """One rank's part of a global batch; without images where all of them were broken."""
 
     images: Tensor  # n,C,H,W float32, normalised, on the device that was asked for
-    targets: Tensor  # n int64
+    targets: Targets  # n int64 classes, n,H,W uint8 class maps, or one object per image
     indices: Tensor  # n int64, positions in the split
     bad: tuple[tuple[int, str], ...]  # (index, reason) of the examples left out
 
@@ -73,7 +76,7 @@ def default_workers(world: int = 1) -> int:
 
 
 def train_batches(
-    examples: Labelled,
+    examples: Annotated,
     transform: Loads,
     *,
     batch_size: int,
@@ -106,7 +109,7 @@ def train_batches(
 
 
 def eval_batches(
-    examples: Labelled,
+    examples: Annotated,
     preprocess: Loads,
     *,
     batch_size: int,
@@ -160,6 +163,7 @@ class _Loaded:
     """What a worker makes of the keys of one batch: as small as it can be, since it goes from process to process."""
 
     pixels: Tensor  # n,H,W,C uint8, to be normalised; or n,C,H,W float32, which is
+    targets: Targets
     good: list[int]
     bad: list[tuple[int, str]]
 
@@ -171,7 +175,7 @@ class _Loaded:
 class _Task(Dataset[_Loaded]):
     """Keys of one batch -> its pixels; travels to the worker processes."""
 
-    def __init__(self, examples: Labelled, transform: Loads, seed: int, epoch: int, memory: Memory | None) -> None:
+    def __init__(self, examples: Annotated, transform: Loads, seed: int, epoch: int, memory: Memory | None) -> None:
         self.examples, self.transform, self.seed, self.epoch, self.memory = examples, transform, seed, epoch, memory
 
     def __getstate__(self) -> dict[str, Any]:
@@ -180,16 +184,19 @@ class _Task(Dataset[_Loaded]):
 
     def __getitems__(self, keys: list[Key]) -> _Loaded:
         images: list[Image | Tensor] = []
+        targets: list[Any] = []
         good, bad = [], []
         with _own_randomness():
             for index, repeat in keys:
                 _seed_everything(self.seed, self.epoch, index, repeat)
                 try:
-                    images.append(self.transform.change(self._image(index)))
+                    image, target = self.transform.change(self._image(index), self.examples.annotation(index))
+                    images.append(image)
+                    targets.append(target)
                     good.append(index)
                 except BadImage as e:
                     bad.append((index, e.reason))
-        return _Loaded(self._stack(images), good, bad)
+        return _Loaded(self._stack(images), as_batch(targets), good, bad)
 
     def _image(self, index: int) -> Image:
         if self.memory is None:
@@ -234,11 +241,10 @@ def _own_randomness() -> Iterator[None]:
 
 
 def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.device | str) -> Iterator[Batch]:
-    labels = np.asarray(task.examples.labels, np.int64)
     for loaded in _load(task, batches, workers):
         pixels = loaded.pixels.to(device, non_blocking=True)
         images = task.transform.normalise_batch(pixels) if pixels.dtype == torch.uint8 else pixels  # n,C,H,W
-        yield Batch(images, torch.from_numpy(labels[loaded.good]), torch.tensor(loaded.good, dtype=torch.int64), tuple(loaded.bad))
+        yield Batch(images, loaded.targets, torch.tensor(loaded.good, dtype=torch.int64), tuple(loaded.bad))
 
 
 def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Loaded]:

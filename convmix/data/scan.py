@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image as PilImage
 
-from convmix.config import Data
+from convmix.config import Data, Size
 from convmix.data.decode import BadImage, Image, decode
+from convmix.data.dense import fit_to
+from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
-from convmix.data.sources import Examples, Source
 from convmix.data.splits import was_made
 from convmix.data.sweep import CRASH, Progress, sweep
+from convmix.data.targets import Annotation, Objects
 from convmix.errors import DataError
 
 
@@ -70,6 +72,8 @@ class _Seen:
     width: int = 0
     mean: tuple[float, ...] = ()
     square: tuple[float, ...] = ()  # mean of the squares
+    known: str = ""  # digest of its objects or of its class map; "" for a class
+    sides: tuple[float, ...] = ()  # of its objects, as shares of the image's: the roots of the shares of area
 
 
 def scan(source: Source, data: Data, *, workers: int | None = None, progress: Progress | None = None) -> Scan:
@@ -95,8 +99,10 @@ def scan(source: Source, data: Data, *, workers: int | None = None, progress: Pr
         splits=scans,
         mean=mean,
         std=std,
-        fingerprint=_fingerprint(source.classes, scans),
-        facts=DataFacts(len(good), len(source.classes), height, width, data.in_chans),
+        fingerprint=_fingerprint(source.classes, scans, parts),
+        facts=DataFacts(
+            len(good), len(source.classes), height, width, data.in_chans, small_object=_small([side for x in good for side in x.sides])
+        ),
         bad=tuple(bad),
         notes=tuple(_notes(source, scans)),
     )
@@ -140,15 +146,30 @@ def _look(examples: Examples, index: int, data: Data) -> _Seen:
         digest = digest_of(encoded)
         image = decode(encoded, in_chans=data.in_chans, max_pixels=data.max_pixels)
         height, width, mean, square = _measure(image)
+        known, sides = _annotation(examples.annotation(index), (height, width))
     except BadImage as bad:
         return _Seen(digest, bad.reason)
-    return _Seen(digest, "", height, width, mean, square)
+    return _Seen(digest, "", height, width, mean, square, known, sides)
+
+
+def _annotation(annotation: Annotation, size: Size) -> tuple[str, tuple[float, ...]]:
+    """The digest of what is known of an image and the sides of its objects; BadImage where it does not fit the image."""
+    fitting = None if isinstance(annotation, int) else fit_to(annotation, size)
+    if isinstance(fitting, Objects):
+        parts = [fitting.boxes.tobytes(), fitting.labels.tobytes(), fitting.crowd.tobytes(), *(fitting.masks or ())]
+        areas = (fitting.boxes[:, 2:] - fitting.boxes[:, :2]).prod(1)
+        return _digest(b"".join(parts)), tuple(np.sqrt(areas / (size[0] * size[1])).tolist())
+    return ("", ()) if fitting is None else (_digest(fitting.tobytes()), ())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def digest_of(source: bytes | str) -> str:
     """16 hex digits of the blake2b of an encoded image, given as bytes or as its path; "" where nothing can be read."""
     encoded = source if isinstance(source, bytes) else _bytes_of(source)
-    return hashlib.blake2b(encoded, digest_size=8).hexdigest() if encoded else ""
+    return _digest(encoded) if encoded else ""
 
 
 def _bytes_of(path: str) -> bytes:
@@ -228,9 +249,15 @@ def _moments(good: list[_Seen]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(map(float, mean)), tuple(max(s - m * m, 0.0) ** 0.5 for s, m in zip(square, mean, strict=True))
 
 
-def _fingerprint(classes: tuple[str, ...], scans: dict[str, SplitScan]) -> str:
-    pairs: list[Any] = sorted((str(s.digest[i]), classes[s.label[i]]) for s in scans.values() for i in np.flatnonzero(s.ok))
-    return hashlib.blake2b(json.dumps(pairs).encode(), digest_size=8).hexdigest()
+def _fingerprint(classes: tuple[str, ...], scans: dict[str, SplitScan], seen: dict[str, list[_Seen]]) -> str:
+    rows = [(str(s.digest[i]), classes[s.label[i]], seen[name][i].known) for name, s in scans.items() for i in np.flatnonzero(s.ok)]
+    pairs: list[Any] = sorted((digest, label, known) if known else (digest, label) for digest, label, known in rows)
+    return _digest(json.dumps(pairs).encode())
+
+
+def _small(sides: list[float]) -> float | None:
+    """The 10th percentile."""
+    return float(np.quantile(sides, 0.1)) if sides else None
 
 
 def _notes(source: Source, scans: dict[str, SplitScan]) -> Iterator[str]:
@@ -249,4 +276,4 @@ def _notes(source: Source, scans: dict[str, SplitScan]) -> Iterator[str]:
             if shared:
                 yield f"{shared} images of the given {split} split are also training images; its accuracy will look better than it is"
     if source.dropped:
-        yield f"{len(source.dropped)} files or rows are no labelled images and left out"
+        yield f"{len(source.dropped)} files, rows or annotations cannot be used and are left out"

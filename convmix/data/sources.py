@@ -7,78 +7,20 @@ in memory-mapped arrow, or as paths. Rows are Hugging Face `datasets` rows throu
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from convmix.config import Data
-from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand, plain_path
+from convmix.data.examples import Examples, Source
+from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
 from convmix.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    import datasets
+    pass
 
 FORMS = "a folder of class folders, a CSV with path,label, parquet files, .tar shards, a Hub name, torchvision:NAME or digits"
 TABLE_SUFFIXES = (".csv", ".tsv")
 ARCHIVES = (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar", ".zst")
-
-
-@dataclass(frozen=True)
-class Examples:
-    """One split. Picklable, so that worker processes can have it."""
-
-    rows: "datasets.Dataset"  # columns image {bytes, path} (not decoded), label, name; for shards also offset, size
-    classes: tuple[str, ...]
-    split: str
-    root: str = ""  # what relative image paths are relative to
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def source(self, index: int) -> bytes | str:
-        """The encoded image, or the path of its file (absolute). An image that is no more there is b""."""
-        row = self.rows[int(index)]
-        image = row["image"] or {"bytes": None, "path": None}
-        if image["bytes"] is not None:
-            return bytes(image["bytes"])
-        path = str(Path(self.root, plain_path(image["path"]))) if image["path"] else ""
-        if "offset" not in row or not path:
-            return path or b""
-        try:
-            with Path(path).open("rb") as shard:
-                shard.seek(row["offset"])
-                return shard.read(row["size"])
-        except OSError:
-            return b""
-
-    def name(self, index: int) -> str:
-        """The image's name in the data set as given: a relative path, or 'train[12]'."""
-        return str(self.rows[int(index)]["name"])
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [str(n) for n in _column(self.rows, "name")]
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """n int64, indices of `classes`."""
-        return np.asarray(_column(self.rows, "label"), dtype=np.int64)
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> "Examples":
-        return replace(self, rows=self.rows.select(np.asarray(indices, dtype=np.int64)))
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set: its splits as far as they exist, and where each comes from."""
-
-    splits: dict[str, Examples]  # "train", "val", "test"; "all" where the data is not split yet
-    classes: tuple[str, ...]
-    origin: dict[str, str]  # split -> "given", or how it was made
-    dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason: what was never an example
 
 
 def open_source(spec: str | Path, data: Data) -> Source:
@@ -87,10 +29,24 @@ def open_source(spec: str | Path, data: Data) -> Source:
     spec: a path, a pattern such as shards/train-{000..009}.tar, a Hub or torchvision name, or digits (./digits is a local folder).
     Raises DataError for anything that is none of these, and for a data set without usable images.
     """
+    if data.task != "classify" and (annotated := _read_annotated(str(spec), data)):
+        return annotated
     found = _read(str(spec), data, as_path=isinstance(spec, Path))
     if not found.tables:
         raise DataError(f"{spec}: holds no images")
     return _assemble(found, str(spec))
+
+
+def _read_annotated(spec: str, data: Data) -> Source | None:
+    """Images with objects or class maps; None where the spec may be one of labelled images."""
+    from convmix.data.annotated import open_annotated
+
+    path = Path(spec).expanduser()
+    if spec.strip() and path.exists():
+        return open_annotated(path, task=data.task, data=data)
+    if data.task != "auto":
+        raise DataError(f"{spec}: no such file or folder{_nearest(path)}; images with objects or class maps are read from local folders")
+    return None
 
 
 def _read(spec: str, data: Data, as_path: bool) -> Found:
@@ -237,10 +193,6 @@ def _examples(table: Table, labels: list[int], keep: list[int], classes: tuple[s
 
     rows = table.images.add_column("label", pa.array(labels, pa.int64())).add_column("name", pa.array(table.names, pa.string()))
     return Examples(rows if len(keep) == len(labels) else rows.select(keep), classes, split, root)
-
-
-def _column(rows: "datasets.Dataset", name: str) -> list[Any]:
-    return list(rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()) if len(rows) else []
 
 
 def _some(values: Sequence[str]) -> str:

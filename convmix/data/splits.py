@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from convmix.config import Data
-from convmix.data.sources import Examples, Source
+from convmix.data.examples import Examples, Source
 from convmix.errors import DataError
 
 

@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from convmix.data.sources import Examples
+from convmix.data.examples import Examples
 
 T = TypeVar("T")
 Look = Callable[[Examples, int], T]  # what is to be known of one example; it must not raise

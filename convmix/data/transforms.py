@@ -41,8 +41,13 @@ class Loads(Protocol):
         """The part that is the same every time, whose result may be kept. Raises BadImage as `decode` does."""
         ...
 
-    def change(self, image: Image) -> Image | Tensor:
-        """The part that may be random: an image at the input size, or C,H,W float32 where that is normalised already."""
+    def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """n,2 heights and widths of images -> those of what `read` makes of them."""
+        ...
+
+    def change(self, image: Image, annotation: Any) -> tuple[Image | Tensor, Any]:
+        """The part that may be random: an image at the input size, or C,H,W float32 where that is normalised already; and what is
+        known of it, moved along. Raises BadImage for an annotation that does not fit the image."""
         ...
 
     def normalise(self, image: Image) -> Tensor:
@@ -107,9 +112,13 @@ class Preprocess:
         """Encoded bytes or a file -> the image at the model's input size; raises BadImage as `decode` does."""
         return self.place(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
 
-    def change(self, image: Image) -> Image:
+    def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """All at the input size."""
+        return np.tile(self.size, (len(sizes), 1))
+
+    def change(self, image: Image, annotation: Any) -> tuple[Image, Any]:
         """Evaluation changes nothing."""
-        return image
+        return image, annotation
 
     def place(self, image: Image) -> Image:
         """The image at the model's input size."""
@@ -197,7 +206,7 @@ class TrainTransform:
 
     def __call__(self, image: Image) -> Tensor:
         """PIL image or H,W,C float32 -> C,H,W float32, normalised."""
-        changed = self.change(image)
+        changed, _ = self.change(image, None)
         return changed if isinstance(changed, Tensor) else self.normalise(changed)
 
     def normalise(self, image: Image) -> Tensor:
@@ -208,8 +217,15 @@ class TrainTransform:
         """As the preprocessing does."""
         return self.preprocess.normalise_batch(pixels)
 
-    def change(self, image: Image) -> Image | Tensor:
-        """The image at the input size, or C,H,W float32 where something is done to normalised pixels."""
+    def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """Whole images."""
+        return sizes
+
+    def change(self, image: Image, annotation: Any) -> tuple[Image | Tensor, Any]:
+        """The image at the input size, or C,H,W float32 where something is done to normalised pixels; its class stays."""
+        return self._change(image), annotation
+
+    def _change(self, image: Image) -> Image | Tensor:
         image = self._place(image)
         if self.augment.hflip and random.random() < self.augment.hflip:
             image = geometry.flip(image, vertical=False)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from convmix.acceleration import Accelerated, accelerate
 from convmix.artifact import Artifact
+from convmix.data.examples import Examples
 from convmix.data.loaders import Batch, eval_batches
-from convmix.data.sources import Examples
 from convmix.data.transforms import Loads
 from convmix.errors import ConfigError, RunError
 from convmix.inference import Outputs, resolve, run_model

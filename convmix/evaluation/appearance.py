@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from convmix.data.decode import MODES, upright_size
+from convmix.data.examples import Examples
 from convmix.data.loaders import Batch
-from convmix.data.sources import Examples
 from convmix.data.transforms import Preprocess
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)

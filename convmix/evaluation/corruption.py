@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -119,9 +120,13 @@ class Damaged:
         corruption = next(c for c in CORRUPTIONS if c.name == self.name)
         return self.preprocess.place(corruption.damage(self._as_looked_at(image), corruption.amounts[self.strength - 1]))
 
-    def change(self, image: Image) -> Image:
+    def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
+        """As of the preprocessing."""
+        return self.preprocess.kept_sizes(sizes)
+
+    def change(self, image: Image, annotation: Any) -> tuple[Image, Any]:
         """Nothing more."""
-        return image
+        return image, annotation
 
     def normalise(self, image: Image) -> Tensor:
         """As the preprocessing does."""

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 import numpy as np
 import PIL.Image
 
+from convmix.data.examples import Examples
 from convmix.data.formats import printable
-from convmix.data.sources import Examples
 from convmix.data.transforms import Preprocess
 from convmix.evaluation.answers import Answers
 from convmix.report import Thumbnail

@@ -14,8 +14,10 @@ _LONGEST_LABEL = 24
 _LINES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), ("#009E73", "^", "-."), ("#CC79A7", "D", ":"), (GREY, "v", (0, (5, 1))))
 
 
-def confusion_picture(counts: np.ndarray, labels: Sequence[str], *, title: str) -> bytes:
+def confusion_picture(counts: np.ndarray, labels: Sequence[str], *, title: str, in_percent: bool = False) -> bytes:
     """k,k counts, rows being the truth: right answers blue, wrong ones orange, darker the larger their share of the true class.
+
+    in_percent: write that share instead of the count, which may be millions of pixels; shares that round to 0 are left out.
 
     Raises ValueError for more classes than can be read.
     """
@@ -30,13 +32,15 @@ def confusion_picture(counts: np.ndarray, labels: Sequence[str], *, title: str) 
     axes = figure.subplots()
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    shown = shares >= 0.005 if in_percent else counts > 0
     diagonal = np.eye(k, dtype=bool)
     for hidden, colours in ((~diagonal, "Blues"), (diagonal, "Oranges")):
-        axes.imshow(np.ma.array(shares, mask=hidden | (counts == 0)), cmap=colours, vmin=0, vmax=1)
+        axes.imshow(np.ma.array(shares, mask=hidden | ~shown), cmap=colours, vmin=0, vmax=1)
     size = 11 if k <= 6 else 9 if k <= 12 else 7 if k <= 20 else 6
-    for row, column in zip(*np.nonzero(counts), strict=True):
+    for row, column in zip(*np.nonzero(shown), strict=True):
         ink = "white" if shares[row, column] > 0.55 else "black"
-        axes.text(column, row, _short_count(counts[row, column], k), ha="center", va="center", fontsize=size, color=ink)
+        said = f"{100 * shares[row, column]:.0f}" if in_percent else _short_count(counts[row, column], k)
+        axes.text(column, row, said, ha="center", va="center", fontsize=size, color=ink)
     names = [shorten(label, _LONGEST_LABEL) for label in labels]
     label_size = 10 if k <= 12 else 8
     turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if k > 4 or max(map(len, names)) > 8 else {}

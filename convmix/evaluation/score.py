@@ -4,6 +4,7 @@ run + data -> Selection -> Answers -> metrics, slices, calibration, comparison, 
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from convmix.evaluation.answers import Answerer, Answers, check_means
 from convmix.evaluation.appearance import Brightness, original_sizes
 from convmix.evaluation.attributes import Attributes, read_attributes
 from convmix.evaluation.corruption import STRENGTHS, Damaged, possible
+from convmix.evaluation.dense import evaluate_dense
+from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.intervals import with_intervals
 from convmix.evaluation.page import write_page
 from convmix.evaluation.result import Certainty, Damage, Evaluation, Scored
@@ -27,7 +30,8 @@ from convmix.evaluation.slices import slices as sliced
 from convmix.inference import Outputs
 from convmix.metrics import wilson_interval
 from convmix.provenance import SPLITS
-from convmix.tasks import create_task
+from convmix.results import Classes
+from convmix.tasks import create_task, task_class
 
 _COLUMNS = ("name", "truth", "prediction", "probability", "truth_probability", "loss", "width", "height", "brightness")
 
@@ -46,7 +50,7 @@ def evaluate(
     precision: str = "auto",
     optimize: str = "auto",
     workers: int | None = None,
-) -> Evaluation:
+) -> Evaluation | DenseEvaluation:
     """Score a run on labelled images and write the scores, the single answers and a page to look at.
 
     run: a model directory, or one already loaded.
@@ -69,6 +73,12 @@ def evaluate(
         raise ConfigError(f"output: {output} must end in .json")
     means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    if task_class(artifact.task).result is not Classes:
+        for name, value in (("slices", slices), ("robustness", robustness)):
+            if value:
+                raise ConfigError(f"{name}: is for classifiers, and {artifact.path} is for the task {artifact.task}; leave it out")
+        place = partial(_output_path, output, artifact)
+        return evaluate_dense(artifact, data, split=split, against=against, output=place, means=means)
     selection = select(artifact, data, split=split)
     column_of = columns(selection.examples, artifact.labels, selection.data)
     attributes = read_attributes(str(slices), selection.examples.names) if slices is not None else Attributes({}, ())

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from convmix.artifact import Artifact
+from convmix.data.examples import Examples, Source
 from convmix.data.formats import read_class_names
-from convmix.data.sources import Examples, Source
 from convmix.errors import ConfigError, DataError, did_you_mean
 from convmix.provenance import SPLITS, data_spec, digests, open_data, recorded_digests
 

@@ -1,7 +1,10 @@
 """The scores for a terminal: the summary, the classes, and where the rest is."""
 
-from typing import TYPE_CHECKING
+from functools import singledispatch
+from typing import TYPE_CHECKING, Any
 
+from convmix.evaluation import found_page, mapped_page
+from convmix.evaluation.dense_result import MapsEvaluation, ObjectsEvaluation
 from convmix.evaluation.page import between, percent, score_rows
 from convmix.evaluation.result import Evaluation
 
@@ -11,7 +14,18 @@ if TYPE_CHECKING:
 MAX_CLASSES_SHOWN = 30
 
 
-def table(evaluation: Evaluation) -> "Group":
+@singledispatch
+def table(evaluation: Any) -> "Group":
+    """What an evaluation says, for a terminal."""
+    raise TypeError(f"no table of {type(evaluation).__name__}")
+
+
+table.register(ObjectsEvaluation, found_page.table)
+table.register(MapsEvaluation, mapped_page.table)
+
+
+@table.register(Evaluation)
+def _(evaluation: Evaluation) -> "Group":
     """The scores, then the classes (the worst ones first where they are many), then what else is remarkable, then the page's path."""
     from rich.console import Group
     from rich.table import Table

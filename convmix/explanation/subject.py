@@ -30,16 +30,15 @@ class Subject:
     layer: Layer | None  # where class activation maps are read; None: nowhere in this model, or nothing was asked
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Images N,C,H,W -> N,k on the CPU, as `predict` gives them."""
+        """Images N,C,H,W -> N,k on the CPU; of a classifier as `predict` gives them."""
         with torch.no_grad():
-            probabilities: Tensor = self.task.decode(self.model(images).cpu()).probabilities
-        return probabilities
+            return self.task.evidence_shares(self.model(images).cpu())
 
 
 def prepare(artifact: Artifact, images: Tensor, device: torch.device) -> Subject:
     """The run's model, copied to `device`; `images` N,C,H,W, which may be none, show which layer holds maps."""
-    model = specimen(artifact.model, device)
     task = create_task(artifact.task, artifact.labels, artifact.calibration)
+    model = specimen(task.explained(artifact.model), device)
     return Subject(artifact, model, task, map_layer(model, images[:1].to(device)) if len(images) else None)
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from convmix import config
 from convmix.artifact import Artifact, load_artifact, write_csv, write_json
 from convmix.config import Data
+from convmix.data.examples import Source
 from convmix.data.formats import printable
-from convmix.data.sources import Source, open_source
+from convmix.data.sources import open_source
 from convmix.data.sweep import Progress
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.health.balance import class_counts, examine_balance

@@ -13,7 +13,7 @@ import PIL.Image
 
 from convmix.config import Data
 from convmix.data.decode import BadImage, Image, decode, read_file, read_header
-from convmix.data.sources import Examples, Source
+from convmix.data.examples import Examples, Source
 from convmix.data.sweep import CRASH, Progress, sweep
 
 SIDE = 16  # of a thumbnail, pixels

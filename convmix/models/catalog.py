@@ -43,6 +43,13 @@ class ModelInput:
     fixed_size: bool  # the model can be built for another size, but then takes that one alone
 
 
+_CONVMLP_T = {
+    "blocks": (2, 4, 2),
+    "dims": (64, 128, 256),
+    "mlp_ratios": (2, 2, 2),
+    "channels": 32,
+    "n_conv_blocks": 2,
+}  # S at half its width
 _CONVMLP_S = {"blocks": (2, 4, 2), "dims": (128, 256, 512), "mlp_ratios": (2, 2, 2), "channels": 64, "n_conv_blocks": 2}
 _CONVMLP_M = {"blocks": (3, 6, 3), "dims": (128, 256, 512), "mlp_ratios": (3, 3, 3), "channels": 64, "n_conv_blocks": 3}
 _CONVMLP_L = {"blocks": (4, 8, 3), "dims": (192, 384, 768), "mlp_ratios": (3, 3, 3), "channels": 96, "n_conv_blocks": 3}
@@ -52,6 +59,7 @@ NAMED: dict[str, Spec] = {
     "convmixer_768_32": Spec("convmixer", {"dim": 768, "depth": 32, "kernel_size": 7, "patch_size": 7, "act": "relu"}),
     "convmixer_1024_20_ks9_p14": Spec("convmixer", {"dim": 1024, "depth": 20, "kernel_size": 9, "patch_size": 14}),
     "convmixer_256_8": Spec("convmixer", {"dim": 256, "depth": 8, "kernel_size": 5, "patch_size": 2}),
+    "convmlp_t": Spec("convmlp", _CONVMLP_T),
     "convmlp_s": Spec("convmlp", _CONVMLP_S),
     "convmlp_m": Spec("convmlp", _CONVMLP_M),
     "convmlp_l": Spec("convmlp", _CONVMLP_L),

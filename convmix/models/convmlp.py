@@ -150,19 +150,35 @@ class ConvMLP(Backbone):
         return [self._conv_level, *(self._mlp_level(down, stage) for down, stage in zip(downs, self.stages, strict=False))]
 
     def _conv_level(self, x: Tensor) -> Tensor:
-        x = self.tokenizer(x)  # B,in_chans,H,W -> B,C,H/4,W/4
+        return self._conv_blocks(self.tokenizer(x))  # B,in_chans,H,W -> B,C,H/4,W/4
+
+    def _conv_blocks(self, x: Tensor) -> Tensor:
         for conv_block in self.conv_stages.conv_blocks:
             x = self.run(conv_block, x)
         return x
 
     def _mlp_level(self, down: nn.Module, stage: nn.Module) -> Level:
-        def level(x_bchw: Tensor) -> Tensor:
-            x_bhwc = down(x_bchw).permute(0, 2, 3, 1)  # B,D,h,w -> B,h/2,w/2,D'
-            for mlp_block in stage.get_submodule("blocks").children():
-                x_bhwc = self.run(mlp_block, x_bhwc)
-            return x_bhwc.permute(0, 3, 1, 2)  # B,h/2,w/2,D' -> B,D',h/2,w/2
+        return lambda x: self._mlp_blocks(stage, down(x))  # B,D,h,w -> B,D',h/2,w/2
 
-        return level
+    def _mlp_blocks(self, stage: nn.Module, x_bchw: Tensor) -> Tensor:
+        x_bhwc = x_bchw.permute(0, 2, 3, 1)  # B,D,h,w -> B,h,w,D
+        for mlp_block in stage.get_submodule("blocks").children():
+            x_bhwc = self.run(mlp_block, x_bhwc)
+        return x_bhwc.permute(0, 3, 1, 2)  # B,h,w,D -> B,D,h,w
+
+    def forward_raw(self, x: Tensor) -> list[Tensor]:
+        """What the authors' detectors and segmenters take, B,C,h,w at strides 4, 8, 16, 32; for a network that nothing was cut off.
+
+        Each resolution as its first block gets it (tokenizer, downsampling convolutions), the last one as its last block leaves it.
+        """
+        self._check(x)
+        first, second, third = self.stages
+        raw = [self.tokenizer(x)]  # B,in_chans,H,W -> B,C,H/4,W/4
+        raw.append(self.conv_stages.downsample(self._conv_blocks(raw[-1])))  # B,C,H/4,W/4 -> B,D0,H/8,W/8
+        raw.append(first.get_submodule("downsample_mlp")(self._mlp_blocks(first, raw[-1])))  # B,D0,H/8,W/8 -> B,D1,H/16,W/16
+        x = second.get_submodule("downsample_mlp")(self._mlp_blocks(second, raw[-1]))  # B,D1,H/16,W/16 -> B,D2,H/32,W/32
+        raw.append(self._mlp_blocks(third, x))
+        return raw
 
     def finish(self, x: Tensor) -> Tensor:
         return self.final_norm(x)

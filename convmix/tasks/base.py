@@ -1,56 +1,156 @@
-"""What differs between tasks: the loss, what outputs mean, how they are scored.
+"""What differs between tasks: the network, the loss, what outputs mean, how they are scored.
 
 The training loop, evaluation and prediction know a task only through this contract.
+
+    image, annotation -> `preprocessing` / `training_transform` -> batch -> `forward` -> outputs -> `loss`
+                                                                              outputs, targets -> `observe` -> answers -> `metrics`
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from convmix.calibration import Calibration
-from convmix.config import Augment, Optim
+from convmix.config import Augment, Dense, Optim, Run
+from convmix.data.examples import Examples
+from convmix.data.loaders import train_batches
+from convmix.data.targets import Targets
+from convmix.data.transforms import Loads, Preprocess
 
 
 class Task(ABC):
     """One kind of prediction over a fixed list of labels."""
 
     name: ClassVar[str]
-    score_name: ClassVar[str]  # the entry of `metrics` that training maximises on the validation split
+    result: ClassVar[type]  # of `results`: what `decode` gives, or a list of
+    noun: ClassVar[str]  # what a trained model of it is, with its article
+    hub_tag: ClassVar[str]  # the Hub's name of the task
+    score_name: ClassVar[str]  # the entry of `metrics` that training maximises on the validation split, 0..1
+    score_title: ClassVar[str]  # the same in words
+    recipe: ClassVar[str]  # the recipe where none is named
+    intervals_are: ClassVar[str] = "Intervals are bootstrapped over the images"  # a sentence's beginning, for the model card
+    accelerates: ClassVar[bool] = False  # whether the engines of `convmix.optimize` know its networks
+    opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network
+    counts: ClassVar[bool] = False  # whether `count_correct` says anything
+    calibrates: ClassVar[bool] = False  # whether `calibrate` and `certainty` are there
+    pictured: ClassVar[int] = 30  # answers in a run's picture
+    compiles: ClassVar[bool] = False  # whether the forward pass of a training step is one graph that torch.compile may take
 
     def __init__(self, labels: tuple[str, ...], calibration: Calibration | None = None) -> None:
         self.labels = labels
         self.calibration = calibration  # None: outputs are taken as they are, and every answer is sure
 
-    @abstractmethod
-    def prepare_training(self, optim: Optim, augment: Augment, targets: Tensor) -> None:
-        """Set up loss weights and batch mixing from the settings and all training targets (n)."""
+    # The network
 
     @abstractmethod
-    def augment_batch(self, images: Tensor, targets: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+    def build(
+        self,
+        name: str,
+        *,
+        in_chans: int,
+        dense: Dense,
+        pretrained: bool = False,
+        drop_path: float | None = None,
+        dropout: float = 0.0,
+        model_args: Mapping[str, object] | None = None,
+    ) -> nn.Module:
+        """The network on the backbone `name`; ModelError where that cannot be. What its weights left to say is in `.load_notes`."""
+
+    @abstractmethod
+    def start_from(self, model: nn.Module, path: str | Path) -> Sequence[str]:
+        """Load a weight file or a model directory into `model`, as far as it goes; what the user should know of it, a line each."""
+
+    @abstractmethod
+    def architecture(self, model: nn.Module) -> tuple[str, dict[str, Any]]:
+        """The backbone's name and arguments, from which `build` makes the same network again."""
+
+    @abstractmethod
+    def macs(self, model: nn.Module, run: Run, shape: tuple[int, int, int]) -> int:
+        """Multiply-accumulates for one image C,H,W through `model`, which was built for `run`."""
+
+    # Pixels in
+
+    def preprocessing(self, preprocess: Preprocess) -> Loads:
+        """What evaluation and prediction do to an image and its annotation."""
+        return preprocess
+
+    @abstractmethod
+    def training_transform(self, preprocess: Preprocess, augment: Augment) -> Loads:
+        """What training does to them. ConfigError for an augmentation that the task does not have."""
+
+    def trial_targets(self, examples: Examples, transform: Loads, n: int) -> Targets:
+        """The targets of a batch of n, for trial steps whose images do not matter."""
+        batches = train_batches(examples, transform, batch_size=n, seed=0, epoch=0, workers=0)
+        return next(iter(batches)).targets
+
+    # Learning
+
+    @abstractmethod
+    def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:
+        """Set up loss weights and batch mixing from the settings and the classes of all training examples (n)."""
+
+    def augment_batch(self, images: Tensor, targets: Targets, *, seed: int) -> tuple[Tensor, Targets]:
         """Mix a training batch N,C,H,W; a pure function of `seed`."""
+        return images, targets
+
+    def forward(self, model: Callable[..., Any], images: Tensor, targets: Targets) -> Any:
+        """The forward pass of a training step, under autocast."""
+        return model(images)
 
     @abstractmethod
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, outputs: Any, targets: Targets) -> Tensor:
         """Mean training loss of a batch, a scalar."""
 
-    @abstractmethod
-    def count_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """How many images of a training batch are right, a scalar; what the progress bar shows."""
+    def count_correct(self, outputs: Any, targets: Targets) -> Tensor:
+        """How many images of a training batch are right, a scalar; what the progress bar shows where the task `counts`."""
+        return torch.zeros(())
+
+    # Answers
 
     @abstractmethod
-    def metrics(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
-        """Scores of a whole split as JSON values, `score_name` among them."""
+    def observe(self, outputs: Any, targets: Targets) -> Any:
+        """What is kept of a batch's outputs, on the CPU: a tensor or a list with a row per image."""
 
     @abstractmethod
-    def decode(self, outputs: Tensor, *, threshold: float | None = None) -> Any:
+    def metrics(self, answers: Any, targets: Targets, *, intervals: bool = True) -> dict[str, Any]:
+        """Scores of a whole split, from what `observe` gave, as JSON values, `score_name` and n among them.
+
+        intervals: also those that are costly, a bootstrap over the images.
+        """
+
+    @abstractmethod
+    def decode(self, outputs: Any, *, threshold: float | None = None) -> Any:
         """Raw outputs as the task's type in `results.py`, calibrated; `threshold` (0..1) stands in for the calibration's own."""
 
-    def calibrate(self, outputs: Tensor, targets: Tensor, *, split: str) -> Calibration | None:
+    @abstractmethod
+    def summary(self, scores: Mapping[str, Any]) -> dict[str, str]:
+        """Of a split's scores what people read first, as title -> text."""
+
+    def sentence(self, scores: Mapping[str, Any]) -> str:
+        """The same on one line."""
+        return ", ".join(f"{title} {text}" for title, text in self.summary(scores).items() if text != "-") + f", {scores['n']} images"
+
+    @abstractmethod
+    def picture(self, examples: Examples, preprocess: Preprocess, inputs: Tensor, answers: Any, targets: Targets, *, title: str) -> bytes:
+        """A PNG of a few answers beside the truth. inputs: N,C,H,W as the model gets them, of `examples`, in their order."""
+
+    def calibrate(self, outputs: Any, targets: Targets, *, split: str) -> Calibration | None:
         """A calibration fitted on the raw outputs of a split, `split` being its name; None where the task has none."""
         return None
 
-    def certainty(self, outputs: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def certainty(self, outputs: Any, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         """How probable each answer is said to be, float64 0..1, and whether it is right: n each. Only for tasks that `calibrate`."""
         raise NotImplementedError(f"{self.name} has no calibration")
+
+    def explained(self, model: nn.Module) -> nn.Module:
+        """A module N,C,H,W -> N,k, the evidence for every class in the whole image, that attributions can differentiate."""
+        return model
+
+    @abstractmethod
+    def evidence_shares(self, evidence: Tensor) -> Tensor:
+        """Evidence N,k as how sure the model is of each class, 0..1."""

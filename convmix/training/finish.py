@@ -17,15 +17,14 @@ import torch
 from convmix.artifact import save_description, write_bytes, write_csv, write_json
 from convmix.calibration import FEWEST
 from convmix.card import model_card
-from convmix.config import model_arguments, parse_duration, to_dict
+from convmix.config import parse_duration, to_dict
 from convmix.data.loaders import eval_batches
-from convmix.draw import predictions_picture
 from convmix.hardware import describe_machine
 from convmix.inference import run_model
-from convmix.models.describe import describe
+from convmix.tasks.base import Task
 from convmix.training.loop import Training, outputs_of, validate
 
-PICTURED = 30  # test images in predictions.png
+_NOT_IN_RECORD = ("macro_precision", "macro_f1")
 _BRIEF_CALIBRATION = ("split", "n", "temperature", "ece_before", "ece_after", "nll_before", "nll_after")  # of a record
 
 
@@ -37,13 +36,14 @@ class TrainResult:
     metrics: dict[str, Any]  # split -> scores
     stopped: str  # "epochs", "budget" or "early stopping"
     keeps: str  # "best" or "last"
+    task: Task
 
 
 def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> None:
     """Write config.json and convmix.json as they stand."""
     job = t.job
     save_description(
-        job.out, model=t.raw_model, task=job.task.name, labels=job.task.labels, preprocess=job.preprocess,
+        job.out, model=t.raw_model, task=job.task, preprocess=job.preprocess,
         info=_info(t, metrics, finished=finished),
     )  # fmt: skip
 
@@ -69,12 +69,14 @@ def finish(t: Training) -> TrainResult:
         write_bytes(job.out / "README.md", model_card(info, config).encode())
         write_json(job.out / "record.json", _record(t, metrics))
     t.accelerator.wait_for_everyone()
-    return TrainResult(job.out, metrics, t.position.stopped, job.run.schedule.keep)
+    return TrainResult(job.out, metrics, t.position.stopped, job.run.schedule.keep, job.task)
 
 
 def _calibrate(t: Training) -> None:
     """Give the task a calibration fitted on the validation split, where that is large enough; on every process the same one."""
     job = t.job
+    if not job.task.calibrates:
+        return
     n = len(job.splits["val"]) if "val" in job.splits else 0
     if n >= FEWEST:
         outputs = outputs_of(t, "val")
@@ -119,11 +121,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
 def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
     job, p, c = t.job, t.position, t.job.task.calibration
-    description = describe(
-        job.run.model, size=job.preprocess.size, num_classes=len(job.task.labels), in_chans=job.preprocess.in_chans,
-        model_args=model_arguments(job.run.net),
-    )  # fmt: skip
-    brief = ("n", "correct", "accuracy", "accuracy_interval", "top5", "loss", "balanced_accuracy")
+    network = t.raw_model
     data_name = Path(job.spec).name
     settings = [part for k, v in job.overrides.items() for part in (f"--{k.replace('_', '-')}", _text(v))]
     return {
@@ -132,8 +130,9 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "data": {"name": data_name, "fingerprint": job.data["fingerprint"], **job.data["counts"]},
         "model": job.run.model,
-        "parameters": description.parameters,
-        "macs": description.macs,
+        "task": job.task.name,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "macs": job.task.macs(network, job.run, job.preprocess.shape),
         "recipe": job.run.recipe,
         "settings": {k: _text(v) for k, v in job.overrides.items()},
         "budget_s": parse_duration(job.run.schedule.budget) if job.run.schedule.budget else None,
@@ -145,7 +144,7 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "images_per_s": p.images_seen / p.train_s,
         "stopped": p.stopped,
         **({"calibration": {k: getattr(c, k) for k in _BRIEF_CALIBRATION}} if c else {}),
-        **{split: {k: scores[k] for k in brief if k in scores} for split, scores in metrics.items()},
+        **{split: {k: v for k, v in scores.items() if k not in _NOT_IN_RECORD} for split, scores in metrics.items()},
         "machine": {
             **describe_machine(t.accelerator.device),
             **asdict(t.tuning.tuned),
@@ -165,17 +164,11 @@ def _picture(t: Training) -> bytes:
     """Some test images with what the model says of them, drawn at random but always the same ones."""
     job = t.job
     test = job.splits["test"]
-    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:PICTURED].sort().values
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: job.task.pictured].sort().values
     some = test.select(chosen.tolist())
-    batches = list(eval_batches(some, job.preprocess, batch_size=PICTURED, rank=0, world=1, workers=0))
-    outputs = run_model(t.judged_model, batches, device=t.accelerator.device, precision=t.precision)
-    shown = job.preprocess.denormalise(torch.cat([b.images for b in batches]))  # n,C,H,W uint8
-    probabilities, predicted = job.task.decode(outputs.values).probabilities.max(1)
-    return predictions_picture(
-        shown,
-        outputs.targets,
-        predicted,
-        probabilities,
-        job.task.labels,
-        title=f"{job.run.model} on {len(shown)} of {len(test)} test images",
-    )
+    loads = job.task.preprocessing(job.preprocess)
+    batches = list(eval_batches(some, loads, batch_size=job.task.pictured, rank=0, world=1, workers=0))
+    outputs = run_model(t.judged_model, batches, device=t.accelerator.device, precision=t.precision, observe=job.task.observe)
+    title = f"{job.run.model} on {len(outputs.indices)} of {len(test)} test images"
+    inputs = torch.cat([b.images for b in batches])
+    return job.task.picture(some.select(outputs.indices.numpy()), job.preprocess, inputs, outputs.values, outputs.targets, title=title)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,15 +17,16 @@ from torch import nn
 
 from convmix import config, recipes
 from convmix.config import Run
+from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
 from convmix.data.scan import Scan, clean, scan, split_rows
-from convmix.data.sources import Examples, Source, open_source
+from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
 from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError, DataError, ModelError, RunError
-from convmix.models import catalog, weights
+from convmix.models import catalog
+from convmix.tasks import create_task, task_class
 from convmix.tasks.base import Task
-from convmix.tasks.classify import Classify
 from convmix.training.agree import from_main
 from convmix.training.log import scan_progress
 from convmix.training.tuning import Tuning, from_dict
@@ -55,13 +56,14 @@ class Job:
 
 def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> Job:
     """Open the data, resolve the settings and build the model; raises a ConvmixError for any mistake found on the way."""
-    name = recipe or ("digits" if spec == "digits" else "default")
+    name = recipe or ("digits" if spec == "digits" else None)
     model = overrides.get("model")
     unseen = DataFacts(num_train=1, num_classes=1, height=224, width=224, in_chans=3, model=str(model) if model else None)
-    asked = config.override(recipes.recipe(name, unseen), overrides)  # mistakes in settings are said before any image is read
+    asked = config.override(recipes.recipe(name or "default", unseen), overrides)  # mistakes in settings are said before any image is read
     scanned, source = _read_data(spec, asked, console=console, speaks=speaks)
     facts = dataclasses.replace(scanned.facts, model=unseen.model)
-    run = config.override(recipes.recipe(name, facts), overrides)
+    run = config.override(recipes.recipe(name or task_class(source.task).recipe, facts), overrides)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, task=cast(Any, source.task)))
     asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
     return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True)
 
@@ -121,8 +123,9 @@ def _build(
     fresh: bool,
 ) -> Job:
     cleaned = clean(source, scanned)
+    task = create_task(cleaned.task, cleaned.classes)
     torch.manual_seed(run.seed)
-    model, size, notes = _build_model(run, len(cleaned.classes), size_asked_for="size" in asked_for, with_weights=fresh)
+    model, size, notes = _build_model(run, task, size_asked_for="size" in asked_for, with_weights=fresh)
     preprocess = _preprocess(run, size, scanned, model, asked_for=asked_for)
     _try_forward(model, run.model, preprocess)
     data = dataclasses.replace(run.data, size=preprocess.size, mean=preprocess.mean, std=preprocess.std, crop_pct=preprocess.crop_pct)
@@ -140,12 +143,12 @@ def _build(
         raise DataError(f"{spec} has no training images")
     sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
     return Job(
-        spec, out, run, overrides, Classify(cleaned.classes), cleaned.splits, sizes, preprocess, model, provenance,
+        spec, out, run, overrides, task, cleaned.splits, sizes, preprocess, model, provenance,
         notes=[*scanned.notes, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
     )  # fmt: skip
 
 
-def _build_model(run: Run, num_classes: int, *, size_asked_for: bool, with_weights: bool) -> tuple[nn.Module, tuple[int, int], list[str]]:
+def _build_model(run: Run, task: Task, *, size_asked_for: bool, with_weights: bool) -> tuple[nn.Module, tuple[int, int], list[str]]:
     """The model, its input size and what the user should know about its weights."""
     cfg = catalog.published_input(run.model)  # the input a timm model insists on, or that its published weights were made for
     size = run.data.size or (224, 224)
@@ -154,10 +157,10 @@ def _build_model(run: Run, num_classes: int, *, size_asked_for: bool, with_weigh
         size = cfg.size
     elif cfg is not None and cfg.fixed_size:
         model_args.setdefault("img_size", size)
-    model = catalog.create_model(
+    model = task.build(
         run.model,
-        num_classes=num_classes,
         in_chans=run.data.in_chans,
+        dense=run.dense,
         pretrained=run.net.pretrained and with_weights,
         drop_path=run.net.drop_path,
         dropout=run.net.dropout,
@@ -165,7 +168,7 @@ def _build_model(run: Run, num_classes: int, *, size_asked_for: bool, with_weigh
     )
     notes = list(getattr(model, "load_notes", ()))
     if run.net.weights is not None and with_weights:
-        notes += weights.load_weights(model, run.net.weights).notes
+        notes += task.start_from(model, run.net.weights)
     if run.net.grad_checkpointing:
         switch: Any = getattr(model, "set_grad_checkpointing", None)
         if switch is None:

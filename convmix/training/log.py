@@ -13,16 +13,20 @@ from convmix.draw import curves_picture
 
 REDRAW_EVERY_S = 0.2
 LINE_EVERY_S = 60.0
-COLUMNS = (
-    "epoch", "step", "lr", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "images_per_s", "data_wait_share", "elapsed_s",
-)  # fmt: skip
+
+
+def columns(score: str) -> tuple[str, ...]:
+    """Those of curves.csv, for a task that is scored by `score`."""
+    learned = ("train_loss", f"train_{score}", "val_loss", f"val_{score}")
+    return ("epoch", "step", "lr", *learned, "images_per_s", "data_wait_share", "elapsed_s")
 
 
 class TrainingLog:
     """Speaks on one process only; silent on the others and when told to be quiet."""
 
-    def __init__(self, out: Path, console: Console, *, speaks: bool, tracker: Any = None) -> None:
+    def __init__(self, out: Path, console: Console, *, speaks: bool, score: str, score_title: str, tracker: Any = None) -> None:
         self.out, self.console, self.speaks, self.tracker = out, console, speaks, tracker
+        self.score, self.score_title = score, score_title  # as in the history, and in words
         bar = "{task.completed}/{task.total} steps"
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(None), TextColumn(bar), TextColumn("{task.fields[numbers]}"),
@@ -50,14 +54,15 @@ class TrainingLog:
             self.say(f"note: {text}")
 
     def step(
-        self, *, epoch: int, epochs: int, step: int, total: int, loss: float, accuracy: float, images_per_s: float, left_s: float
+        self, *, epoch: int, epochs: int, step: int, total: int, loss: float, correct: float | None, images_per_s: float, left_s: float
     ) -> None:
         """Called after every step; redraws the bar a few times a second, or prints a line a minute where there is no terminal."""
         now = time.monotonic()
         if not self.speaks or now - self.shown_at < (LINE_EVERY_S if self.progress.disable else REDRAW_EVERY_S):
             return
         self.shown_at = now
-        numbers = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {images_per_s:.0f} images/s  {clock(left_s)} left"
+        right = f"  {self.score_title} {correct:.1%}" if correct is not None else ""
+        numbers = f"loss {loss:.3f}{right}  {images_per_s:.0f} images/s  {clock(left_s)} left"
         if self.progress.disable:
             self.say(f"epoch {epoch}/{epochs}  step {step}/{total}  {numbers}")
             return
@@ -69,14 +74,18 @@ class TrainingLog:
         """A line for people, curves.csv and curves.png for later, scalars for the tracker."""
         if not self.speaks:
             return
-        val = f"  val loss {row['val_loss']:.3f}  accuracy {row['val_accuracy']:.2%}" if row.get("val_loss") is not None else ""
+        right, val_loss, val = (row.get(name) for name in (f"train_{self.score}", "val_loss", f"val_{self.score}"))
+        words = [f"{self.score_title} {right:.1%}"] if right is not None else []
+        words += [f"val loss {val_loss:.3f}"] if val_loss is not None else []
+        words += [f"{'' if val_loss is not None else 'val '}{self.score_title} {val:.2%}"] if val is not None else []
         star = "  kept" if kept else ""
         self.say(
-            f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f}  accuracy {row['train_accuracy']:.1%}{val}"
+            f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f}  {'  '.join(words)}"
             f"  {row['images_per_s']:.0f} images/s  {clock(row['elapsed_s'])}{star}"
         )
-        write_csv(self.out / "curves.csv", COLUMNS, ([r.get(c, "") for c in COLUMNS] for r in history))
-        write_bytes(self.out / "curves.png", curves_picture(history))
+        names = columns(self.score)
+        write_csv(self.out / "curves.csv", names, (["" if r.get(c) is None else r[c] for c in names] for r in history))
+        write_bytes(self.out / "curves.png", curves_picture(history, score=self.score, score_title=self.score_title))
         if self.tracker is not None:
             self.tracker.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
 

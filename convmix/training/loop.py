@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from convmix.artifact import save_weights
 from convmix.data.loaders import Batch, eval_batches, train_batches
 from convmix.data.memory import Memory
-from convmix.data.transforms import training_transform
 from convmix.errors import TrainingError
-from convmix.inference import Outputs, run_model
+from convmix.inference import Outputs, in_order, joined, run_model
 from convmix.metrics import headline
 from convmix.training.agree import from_all, from_main, share_buffers
 from convmix.training.budget import Budget
@@ -120,16 +119,16 @@ def train_step(t: Training, batch: Batch) -> None:
     if len(images):
         images, targets = t.job.task.augment_batch(images, targets, seed=seed)
         losses, corrects = [], []
-        parts = list(zip(images.chunk(run.optim.accumulate), targets.chunk(run.optim.accumulate), strict=True))
+        parts: list[tuple[Any, Any]] = list(zip(images.chunk(run.optim.accumulate), targets.chunk(run.optim.accumulate), strict=True))
         for i, (x, y) in enumerate(parts):
             last = i + 1 == len(parts)
             with contextlib.nullcontext() if last else t.accelerator.no_sync(t.model):
                 with t.accelerator.autocast():
-                    outputs = (t.compiled or t.model)(x)
+                    outputs = t.job.task.forward(t.compiled or t.model, x, y)
                 loss = t.job.task.loss(outputs, y) * (len(x) / len(images))
                 t.accelerator.backward(loss)
             losses.append(loss.detach())
-            corrects.append(t.job.task.count_correct(outputs.detach(), y))
+            corrects.append(t.job.task.count_correct(outputs, y))
         if run.optim.clip_grad:
             t.accelerator.clip_grad_norm_(t.model.parameters(), run.optim.clip_grad)
         t.optimizer.step()
@@ -213,7 +212,7 @@ def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict
         "step": p.step,
         "lr": t.optimizer.param_groups[0]["lr"],
         "train_loss": loss / max(1, images),
-        f"train_{score_name}": correct / max(1, images),
+        f"train_{score_name}": correct / max(1, images) if t.job.task.counts else None,
         "val_loss": metrics.get("loss"),
         f"val_{score_name}": metrics.get(score_name),
         "images_per_s": (p.images_seen - before["images_seen"]) / train_s,
@@ -228,7 +227,7 @@ def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict
 def validate(t: Training, split: str) -> dict[str, Any]:
     """Scores of the judged model over a whole split, the same on every process."""
     outputs = outputs_of(t, split)
-    return headline(t.job.task.metrics(outputs.values, outputs.targets))
+    return headline(t.job.task.metrics(outputs.values, outputs.targets, intervals=split == "test"))
 
 
 def outputs_of(t: Training, split: str) -> Outputs:
@@ -236,12 +235,12 @@ def outputs_of(t: Training, split: str) -> Outputs:
     job, acc = t.job, t.accelerator
     examples = job.splits[split]
     batches = eval_batches(
-        examples, job.preprocess, batch_size=max(1, job.run.optim.batch_size // acc.num_processes),
+        examples, job.task.preprocessing(job.preprocess), batch_size=max(1, job.run.optim.batch_size // acc.num_processes),
         rank=acc.process_index, world=acc.num_processes, workers=job.run.data.workers,
         memory=t.memories.get(split), device=acc.device,
     )  # fmt: skip
     share_buffers(t.judged_model)
-    mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision)
+    mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision, observe=job.task.observe)
     learn(t)
     outputs = _gather(mine)
     t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}
@@ -267,7 +266,7 @@ def _rest_of_epoch(t: Training) -> Iterator[Batch]:
     began = time.monotonic()
     epoch, start = divmod(p.step, p.plan.steps_per_epoch)
     batches = train_batches(
-        job.splits["train"], training_transform(job.preprocess, job.run.augment), batch_size=job.run.optim.batch_size,
+        job.splits["train"], job.task.training_transform(job.preprocess, job.run.augment), batch_size=job.run.optim.batch_size,
         seed=job.run.seed, epoch=epoch, start_step=start, rank=acc.process_index, world=acc.num_processes,
         workers=job.run.data.workers, balanced=job.run.data.balanced, memory=t.memories.get("train"), device=acc.device,
     )  # fmt: skip
@@ -291,7 +290,7 @@ def _after_step(t: Training) -> None:
             p.plan = from_main(lambda: budget.replan(p.plan, p.step, longest))
     t.log.step(
         epoch=len(p.history) + 1, epochs=p.plan.epochs, step=p.step, total=p.plan.total_steps,
-        loss=p.epoch_loss / max(1, p.epoch_images), accuracy=p.epoch_correct / max(1, p.epoch_images),
+        loss=p.epoch_loss / max(1, p.epoch_images), correct=p.epoch_correct / max(1, p.epoch_images) if t.job.task.counts else None,
         images_per_s=p.images_seen / max(1e-9, p.train_s), left_s=(p.plan.total_steps - p.step) * p.train_s / p.step,
     )  # fmt: skip
     inside = p.step % p.plan.steps_per_epoch and p.step < p.plan.total_steps
@@ -316,5 +315,5 @@ def _gather(mine: Outputs) -> Outputs:
     bad = tuple(row for o in every for row in o.bad)
     some = [o for o in every if len(o.indices)] or [mine]
     order = torch.cat([o.indices for o in some]).argsort()
-    values, targets, indices = (torch.cat([getattr(o, name) for o in some])[order] for name in ("values", "targets", "indices"))
+    values, targets, indices = (in_order(joined([getattr(o, name) for o in some]), order) for name in ("values", "targets", "indices"))
     return Outputs(values, targets, indices, bad)

@@ -54,7 +54,7 @@ def learning_rate(schedule: Schedule, peak: float, plan: Plan, step: int) -> flo
     """Learning rate of optimiser step `step` (0 is the first).
 
     triangular: interp(t, [0, 0.4 E, 0.8 E, E], [0, peak, peak/20, 0]), the authors' ConvMixer schedule.
-    cosine, step and constant begin with a linear warm-up from `warmup_lr`.
+    poly: peak * (share of the steps left) ** power, mmsegmentation's. All but triangular begin with a linear warm-up from `warmup_lr`.
     """
     total = total_epochs(schedule)
     t = plan.progress(step) * total  # in epochs of the schedule as written, whatever the budget made of it
@@ -66,6 +66,10 @@ def learning_rate(schedule: Schedule, peak: float, plan: Plan, step: int) -> flo
     if schedule.schedule == "cosine":
         share = min(1.0, t / schedule.epochs)
         return schedule.min_lr + (peak - schedule.min_lr) * 0.5 * (1 + math.cos(math.pi * share))
+    if schedule.schedule == "poly":
+        return peak * (1 - plan.progress(step)) ** schedule.power
+    if schedule.schedule == "step" and schedule.milestones:
+        return peak * schedule.step_gamma ** sum(t >= epoch for epoch in schedule.milestones)
     if schedule.schedule == "step":
         return peak * schedule.step_gamma ** (step // schedule.step_size)
     return peak

@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
@@ -76,8 +75,8 @@ def default_out(spec: str, *, resume: bool) -> Path:
 def _tuning(job: Job, processes: Any, console: Console, *, started: float, resume: bool) -> Tuning:
     """How this training computes: as it began where it is resumed, else as the main process finds out. Task and model are made ready."""
     run, device = job.run, processes.device
-    labels = torch.as_tensor(job.splits["train"].labels)
-    job.task.prepare_training(run.optim, run.augment, labels)
+    train = job.splits["train"]
+    job.task.prepare_training(run.optim, run.augment, torch.as_tensor(train.labels))
     _freeze(job)
     if device.type == "cpu":
         keep_freed_memory()
@@ -87,10 +86,11 @@ def _tuning(job: Job, processes: Any, console: Console, *, started: float, resum
         return job.tuning or Tuning(default(run.precision, device))
     budget_s = parse_duration(run.schedule.budget) if run.schedule.budget else float("inf")
     part = max(1, run.optim.batch_size // processes.num_processes)
+    transform = job.task.training_transform(job.preprocess, run.augment)
     return from_main(
         lambda: tune(
-            job.model, run, task=job.task, images=(job.preprocess.in_chans, *job.preprocess.size), targets=labels[:part], device=device,
-            steps=full_plan(run.schedule, steps_per_epoch(len(labels), run.optim.batch_size)).total_steps,
+            job.model, run, task=job.task, images=job.preprocess.shape, targets=lambda: job.task.trial_targets(train, transform, part),
+            device=device, steps=full_plan(run.schedule, steps_per_epoch(len(train), run.optim.batch_size)).total_steps,
             left_s=budget_s - (time.monotonic() - started), processes=processes.num_processes,
             say=lambda text: console.print(text, highlight=False, soft_wrap=True),
         )
@@ -112,7 +112,10 @@ def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, s
     if resume and state.exists():
         position = load_state(state, model=job.model, optimizer=optimizer, ema=ema.module if ema else None, scaler=accelerator.scaler)
     model, optimizer = accelerator.prepare(job.model, optimizer)
-    log = TrainingLog(job.out, console, speaks=accelerator.is_main_process, tracker=accelerator if run.tracker else None)
+    log = TrainingLog(
+        job.out, console, speaks=accelerator.is_main_process, score=job.task.score_name, score_title=job.task.score_title,
+        tracker=accelerator if run.tracker else None,
+    )  # fmt: skip
     started -= position.elapsed_s
     budget = None
     if run.schedule.budget:
@@ -136,10 +139,10 @@ def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, s
 
 
 def _memories(job: Job, processes: int) -> dict[str, Memory]:
-    """Where decoded training images are kept, and validation images at the model's input size; the test is decoded once anyway."""
+    """Where decoded training images are kept, and validation images as evaluation reads them; the test is decoded once anyway."""
     sizes = {"train": job.sizes["train"]}
     if "val" in job.splits:
-        sizes["val"] = np.tile(job.preprocess.size, (len(job.splits["val"]), 1))
+        sizes["val"] = job.task.preprocessing(job.preprocess).kept_sizes(job.sizes["val"])
     return allot(sizes, channels=job.preprocess.in_chans, limit=memory_limit(job.run.data.cache_gib, processes=processes))
 
 
@@ -206,7 +209,8 @@ def _say_what(t: Training) -> None:
     counts = ", ".join(f"{n} {split}" for split, n in job.data["counts"].items())
     h, w = job.preprocess.size
     t.log.say(
-        f"{job.spec}: {len(job.task.labels)} classes, {counts} images" + (f", {job.data['bad']} broken left out" if job.data["bad"] else "")
+        f"{job.spec}: {len(job.task.labels)} classes, {counts} images"
+        + (f"; left out: {job.data['bad']}, see bad_images.csv" if job.data["bad"] else "")
     )
     for note in job.notes:
         t.log.say(f"note: {note}")

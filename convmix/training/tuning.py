@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.config import Run
+from convmix.data.targets import Targets
 from convmix.hardware import autocast, resolve_precision
 from convmix.tasks.base import Task
 
@@ -94,7 +95,7 @@ def tune(
     *,
     task: Task,
     images: tuple[int, int, int],
-    targets: Tensor,
+    targets: Callable[[], Targets],
     device: torch.device,
     steps: int,
     left_s: float = float("inf"),
@@ -104,7 +105,7 @@ def tune(
     """The fastest way to take the training steps of `run` on `device`; the default where trying costs more than `SHARE` of the training.
 
     model: as it was built, frozen where it is to be. task: prepared for the training.
-    images: channels, height and width of the model's input. targets: n, those of one batch of this process.
+    images: channels, height and width of the model's input. targets: gives those of one batch of this process, asked only for a trial.
     steps, left_s: how long the training is at most, in optimiser steps and in seconds.
     processes: of the whole training; one of several times its own part of a batch, and does not compile, which DistributedDataParallel
     would split.
@@ -116,7 +117,7 @@ def tune(
     if run.tune == "never" or not (endless or SHARE * steps >= TRIAL_STEPS):
         return Tuning(usual)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        race = _Race(model, run, task, images, targets, device)
+        race = _Race(model, run, task, images, targets(), device)
         race.enter(usual)
         if usual not in race.running:  # the run itself will say why in its own words
             return Tuning(usual, race.trials(usual))
@@ -131,7 +132,7 @@ def tune(
             race.enter(other)
         race.go_round([usual, *others])
         best = race.best([usual, *others])
-        if best in race.running and processes == 1 and training_s(best) >= COMPILED_FROM_S:
+        if best in race.running and processes == 1 and task.compiles and training_s(best) >= COMPILED_FROM_S:
             best = _or_compiled(best, race, training_s(best))
         return Tuning(best, race.trials(best))
 
@@ -190,10 +191,12 @@ class Compiled:
 class _Trainee:
     """A copy of the model that takes training steps, on noise, which nobody keeps."""
 
-    def __init__(self, tuned: Tuned, model: nn.Module, run: Run, task: Task, batch: tuple[Tensor, Tensor]) -> None:
+    def __init__(self, tuned: Tuned, model: nn.Module, run: Run, task: Task, batch: tuple[Tensor, Targets]) -> None:
         images, targets = batch
         self.tuned, self.task = tuned, task
-        self.parts = list(zip(images.chunk(run.optim.accumulate), targets.chunk(run.optim.accumulate), strict=True))
+        self.parts: list[tuple[Tensor, Any]] = list(
+            zip(images.chunk(run.optim.accumulate), targets.chunk(run.optim.accumulate), strict=True)
+        )
         self.model = learning(lay_out(copy.deepcopy(model).to(images.device), tuned.layout), run.net.freeze)
         self.forward = _compile(self.model) if tuned.compile else self.model
 
@@ -201,7 +204,7 @@ class _Trainee:
         """Forward, loss and backward of one batch. What the optimiser does is the same for all candidates."""
         for x, y in self.parts:
             with autocast(self.tuned.precision, x.device):
-                outputs = self.forward(x)
+                outputs = self.task.forward(self.forward, x, y)
             self.task.loss(outputs, y).backward()
         self.model.zero_grad()
 
@@ -209,7 +212,9 @@ class _Trainee:
 class _Race:
     """Candidates that take their steps in turn, so that a slow moment of the machine hits all alike."""
 
-    def __init__(self, model: nn.Module, run: Run, task: Task, images: tuple[int, int, int], targets: Tensor, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, run: Run, task: Task, images: tuple[int, int, int], targets: Targets, device: torch.device
+    ) -> None:
         noise = torch.randn(len(targets), *images, generator=torch.Generator().manual_seed(0)).to(device)  # n,C,H,W
         self.batch = task.augment_batch(noise, targets.to(device), seed=0)
         self.model, self.run, self.task = model, run, task

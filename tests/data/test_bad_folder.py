@@ -15,8 +15,9 @@ import tifffile
 from PIL import Image
 
 from convmix.config import Data
+from convmix.data.examples import Source
 from convmix.data.scan import Scan, clean, scan
-from convmix.data.sources import Source, open_source
+from convmix.data.sources import open_source
 
 RNG = np.random.default_rng(0)
 PHOTO = Image.fromarray(RNG.integers(0, 256, (40, 60, 3), np.uint8))

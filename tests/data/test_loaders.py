@@ -37,6 +37,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def annotation(self, i: int, /) -> int:
+        return int(self.labels[i])
+
     def source(self, i: int) -> bytes:
         if i in self.broken:
             return b"broken"

@@ -33,6 +33,9 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def annotation(self, i: int, /) -> int:
+        return int(self.labels[i])
+
     def source(self, i: int) -> bytes:
         with self.looks.open("ab") as file:
             file.write(b".")

@@ -10,10 +10,11 @@ from PIL import Image
 
 from convmix.config import Data
 from convmix.data import scan as scanning
+from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
 from convmix.data.formats import image_rows
 from convmix.data.scan import clean, digest_of, scan, split_rows
-from convmix.data.sources import Examples, Source, open_source
+from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
 from convmix.errors import DataError
 

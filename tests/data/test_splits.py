@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convmix.config import Data
+from convmix.data.examples import Examples, Source
 from convmix.data.formats import image_rows
-from convmix.data.sources import Examples, Source
 from convmix.data.splits import was_made, with_splits
 from convmix.errors import DataError
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from convmix.data.decode import decode
-from convmix.data.sources import Examples, Source
+from convmix.data.examples import Examples, Source
 
 NAMES = ("cat", "dog", "emu")
 Item = tuple[str, int, np.ndarray]  # split, class number, H,W,3 uint8

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from convmix.artifact import Artifact, load_artifact, save_artifact
 from convmix.data.transforms import Preprocess
 from convmix.models.catalog import create_model
+from convmix.tasks.classify import Classify
 
 SIDE = 24
 PATCH = (slice(12, 18), slice(6, 12))  # rows, columns: 6 x 6 of 24 x 24
@@ -56,7 +57,7 @@ def share_on_patch(heat: Tensor) -> float:
 def save_run(path: Path, model: nn.Module, *, labels: tuple[str, ...] = LABELS, side: int = SIDE) -> Artifact:
     """A model directory for images whose pixels 0..255 are -1..1 in the model."""
     prepare = Preprocess((side, side), "stretch", "bicubic", 1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
-    save_artifact(path, model=model, task="classify", labels=labels, preprocess=prepare, info={})
+    save_artifact(path, model=model, task=Classify(labels), preprocess=prepare, info={})
     return load_artifact(path)
 
 

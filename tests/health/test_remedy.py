@@ -18,7 +18,8 @@ from planted import Planted, encoded
 from convmix import api
 from convmix.config import Data
 from convmix.data.decode import decode
-from convmix.data.sources import Source, open_source
+from convmix.data.examples import Source
+from convmix.data.sources import open_source
 from convmix.errors import ConfigError
 from convmix.health.examination import Examination, doctor
 from convmix.health.remedy import turn_upright

@@ -32,6 +32,24 @@ def test_steps_drop_by_gamma_every_step_size() -> None:
     assert [learning_rate(schedule, 1e-3, plan, s) for s in (0, 29, 30, 60)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
 
 
+def test_milestones_drop_after_their_epochs_and_scale_with_a_shorter_plan() -> None:
+    """mmdetection's 1x schedule: a tenth after epochs 8 and 11 of 12, after a linear warm-up."""
+    schedule = Schedule(schedule="step", epochs=12, milestones=(8, 11), warmup_epochs=0.5, warmup_lr=1e-7)
+    plan = full_plan(schedule, steps_per_epoch=10)
+    rates = [learning_rate(schedule, 1e-4, plan, s) for s in (0, 5, 79, 80, 109, 110)]
+    assert rates == pytest.approx([1e-7, 1e-4, 1e-4, 1e-5, 1e-5, 1e-6])
+    half = plan.ending_at(60, now=0)
+    assert [learning_rate(schedule, 1e-4, half, s) for s in (39, 40, 55)] == pytest.approx([1e-4, 1e-5, 1e-6])
+
+
+def test_the_polynomial_rate_falls_to_zero() -> None:
+    """mmsegmentation's: peak * (1 - step / steps) ** 0.9."""
+    schedule = Schedule(schedule="poly", epochs=4)
+    plan = full_plan(schedule, steps_per_epoch=100)
+    rates = [learning_rate(schedule, 2e-4, plan, s) for s in (0, 100, 399)]
+    assert rates == pytest.approx([2e-4, 2e-4 * 0.75**0.9, 2e-4 * 0.0025**0.9])
+
+
 def test_replanning_never_makes_progress_jump() -> None:
     plan = Plan(steps_per_epoch=100, total_steps=1000)
     shorter = plan.ending_at(500, now=200)

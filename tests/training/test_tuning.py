@@ -64,7 +64,7 @@ def tuned(run: Run, *, steps: int = LONG, model: nn.Module | None = None, **argu
     task = Classify(("a", "b", "c"))
     task.prepare_training(run.optim, run.augment, torch.arange(3))
     model = model or create_model("convmixer_16_2_k3_p4", num_classes=3)
-    return tune(model, run, task=task, images=(3, 24, 24), targets=torch.arange(BATCH) % 3, device=CPU, steps=steps, **arguments)
+    return tune(model, run, task=task, images=(3, 24, 24), targets=lambda: torch.arange(BATCH) % 3, device=CPU, steps=steps, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""The section of RESULTS.md on detection and segmentation, from benchmarks/results/dense/*.json (written by dense.py)."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+Table = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
+HEAD = """## Detection and segmentation
+
+Trained from scratch by `python benchmarks/dense.py` on small public sets; how-to pages: docs/how_to/detect.md, instances.md, segment.md.
+Scores are of the test split, opened once at the end (nuclei: of a split made here); intervals are bootstrapped over the test images.
+"Position prior" says at every position what is there most often in the training images.
+"""
+_SCORES = {
+    "detect": (("AP", "ap"), ("AP50", "ap50")),
+    "instances": (("mask AP", "mask_ap"), ("mask AP50", "mask_ap50"), ("box AP50", "ap50")),
+    "segment": (("mean IoU", "miou"), ("pixel accuracy", "pixel_accuracy")),
+}
+
+
+def read_dense(folder: Path) -> list[Record]:
+    """Every record of the folder, by name."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def section(records: Sequence[Record], table: Table) -> str:
+    """One table, and the command behind every row."""
+    header = ("data", "task", "model", "parameters", "multiply-adds", "trained for", "test images", "test scores (95 % interval)")
+    rows = [
+        (
+            r["data"]["name"], r["task"], f"`{r['model']}`", f"{r['parameters'] / 1e6:.2f} M", f"{r['macs'] / 1e9:.2f} G",
+            f"{r['train_elapsed_s'] / 60:.0f} min, {r['epochs_done']:.0f} epochs", r["test"]["n"], _scores(r),
+        )
+        for r in records
+    ]  # fmt: skip
+    machines = sorted({f"{r['machine']['name']}, {r['machine']['cores']} cores, {r['machine']['precision']}" for r in records})
+    commands = "\n".join(r["command"] for r in records)
+    return f"{HEAD}\n{table(header, rows)}\n\nMachine: {'; '.join(machines)}.\n\n```sh\n{commands}\n```\n"
+
+
+def _scores(r: Record) -> str:
+    test = r["test"]
+    words = [f"{title} {_share(test, name)}" for title, name in _SCORES[r["task"]]]
+    if prior := r.get("position_prior"):
+        words.append(f"position prior: mean IoU {_share(prior, 'miou')}, so {test['miou'] / prior['miou']:.2f} times")
+    return "; ".join(words)
+
+
+def _share(scores: Record, name: str) -> str:
+    if scores.get(name) is None:
+        return "-"
+    low, high = scores[f"{name}_interval"]
+    return f"{100 * scores[name]:.1f} % ({100 * low:.1f} to {100 * high:.1f})"

@@ -1,0 +1,93 @@
+"""A data set as everything after the readers sees it: splits of examples, the images still encoded, what is known of each beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convmix.data.formats import plain_path
+from convmix.data.targets import Annotation, Objects, Regions
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split. Picklable, so that worker processes can have it."""
+
+    # columns image {bytes, path} (not decoded), label, name; for shards also offset, size; for dense tasks those of objectrows, or mask
+    rows: "datasets.Dataset"
+    classes: tuple[str, ...]
+    split: str
+    root: str = ""  # what relative image paths are relative to
+    values: tuple[int, ...] = ()  # of class maps, 256: value in the file -> class, as in `Regions.classes`
+    palette: tuple[tuple[int, int, int], ...] | None = None  # of class maps in colours, as in `Regions.palette`
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def source(self, index: int) -> bytes | str:
+        """The encoded image, or the path of its file (absolute). An image that is no more there is b""."""
+        row = self.rows[int(index)]
+        image = row["image"] or {"bytes": None, "path": None}
+        if image["bytes"] is not None:
+            return bytes(image["bytes"])
+        path = str(Path(self.root, plain_path(image["path"]))) if image["path"] else ""
+        if "offset" not in row or not path:
+            return path or b""
+        try:
+            with Path(path).open("rb") as shard:
+                shard.seek(row["offset"])
+                return shard.read(row["size"])
+        except OSError:
+            return b""
+
+    def annotation(self, index: int) -> Annotation:
+        """What is known of the image: its class, its objects, or where the class of every pixel is written."""
+        row = self.rows[int(index)]
+        if "boxes" in row:
+            return Objects(
+                (row["height"], row["width"]),
+                np.array(row["boxes"], np.float32).reshape(-1, 4),
+                np.array(row["object_labels"], np.int64),
+                np.array(row["crowd"], bool),
+                tuple(row["masks"]) if "masks" in row else None,
+            )
+        if "mask" in row:
+            return Regions(plain_path(row["mask"]), self.values, self.palette)
+        return int(row["label"])
+
+    def name(self, index: int) -> str:
+        """The image's name in the data set as given: a relative path, or 'train[12]'."""
+        return str(self.rows[int(index)]["name"])
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [str(n) for n in _column(self.rows, "name")]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """n int64, indices of `classes`."""
+        return np.asarray(_column(self.rows, "label"), dtype=np.int64)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Examples":
+        return replace(self, rows=self.rows.select(np.asarray(indices, dtype=np.int64)))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its splits as far as they exist, and where each comes from."""
+
+    splits: dict[str, Examples]  # "train", "val", "test"; "all" where the data is not split yet
+    classes: tuple[str, ...]
+    origin: dict[str, str]  # split -> "given", or how it was made
+    dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason: what was never an example
+    task: str = "classify"  # what its annotations are for: classify, detect, instances or segment
+
+
+def _column(rows: "datasets.Dataset", name: str) -> list[Any]:
+    return list(rows.select_columns([name]).with_format("arrow")[:][name].to_pylist()) if len(rows) else []

@@ -1,0 +1,145 @@
+"""What the evaluations of objects and of class maps find out, as values: what the JSON file, the table and the page are written from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Whether a run is better than its rival, from the same n images."""
+
+    rival: str  # the other run's directory
+    score: str  # what is compared, as people call it
+    n: int
+    value: float  # of the run, 0..1
+    rival_value: float
+    interval: tuple[float, float]  # of value - rival_value, 95 %, paired bootstrap over the images
+
+    @property
+    def difference(self) -> float:
+        return self.value - self.rival_value
+
+    @property
+    def convincing(self) -> bool:
+        """Whether the interval leaves no difference out."""
+        low, high = self.interval
+        return low > 0 or high < 0
+
+    @property
+    def sentence(self) -> str:
+        """Whether the difference is real, in one plain sentence."""
+        low, high = (100 * end for end in self.interval)
+        by = f"{100 * abs(self.difference):.2f} points of {self.score} (95 % interval of the difference {low:+.2f} to {high:+.2f})"
+        if not self.convincing:
+            return f"Not told apart by {self.n} images: the difference of {by} may be chance."
+        how = "better" if self.difference > 0 else "worse"
+        return f"A convincing difference: on the same {self.n} images this run is {how} than {self.rival} by {by}."
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rival": self.rival, "score": self.score, "n": self.n, "value": self.value, "rival_value": self.rival_value,
+            "difference": self.difference, "interval": list(self.interval), "convincing": self.convincing, "sentence": self.sentence,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DenseEvaluation:
+    """Scores of one run on one split of one data set."""
+
+    run: str
+    data: str
+    split: str  # "all": data without splits, all of it
+    metrics: dict[str, Any] = field(repr=False)
+    left_out: int  # images of the split that the run was trained or chosen on
+    bad: tuple[tuple[str, str], ...]  # (name, reason) of images that could not be read
+    notes: tuple[str, ...]  # what the user should know, a line each
+    output: Path  # the JSON file; the images are in the CSV file of the same name, all pictures in the HTML file
+    against: Difference | None = None
+
+    @property
+    def page(self) -> Path:
+        """The HTML file."""
+        return self.output.with_suffix(".html")
+
+    @property
+    def about(self) -> str:
+        """Which images were scored."""
+        return self.data if self.split == "all" else f"{self.data}, {self.split} split"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the JSON file holds: everything but the single images."""
+        return {
+            "run": self.run,
+            "data": self.data,
+            "split": self.split,
+            "left_out": self.left_out,
+            "bad": [{"name": name, "reason": reason} for name, reason in self.bad],
+            "notes": list(self.notes),
+            "metrics": self.metrics,
+            "against": self.against.to_dict() if self.against else None,
+        }
+
+    def remarks(self) -> list[str]:
+        """What a person should know, a line each."""
+        lines = [*self.notes, *([self.against.sentence] if self.against else [])]
+        if self.bad:
+            lines.append(f"{len(self.bad)} images could not be read and are not counted; the first: {': '.join(self.bad[0])}")
+        return lines
+
+
+@dataclass(frozen=True)
+class ScoredObjects:
+    """One evaluated image, at the score thresholds of the classes."""
+
+    name: str
+    objects: int  # true ones, crowds and difficult ones left out
+    found: int
+    right: int
+    mistakes: Mapping[str, int]  # by mistakes.KINDS
+    missed: int  # true objects that no answer is about
+    f1: float
+    mean_iou: float | None  # of the right answers
+
+
+@dataclass(frozen=True)
+class SizeRecall:
+    """How many of the objects of a size are found."""
+
+    size: str  # small, medium, large: as in COCO
+    objects: int
+    found: int
+    recall: float
+    interval: tuple[float, float]  # Wilson's, 95 %
+
+
+@dataclass(frozen=True)
+class ObjectsEvaluation(DenseEvaluation):
+    """Scores of a run that finds objects; `metrics` are those of `detection_metrics`."""
+
+    by_outline: bool = False  # whether masks were scored, or boxes alone
+    images: tuple[ScoredObjects, ...] = field(default=(), repr=False)
+    mistakes: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False)  # class -> right, KINDS and missed -> count
+    sizes: tuple[SizeRecall, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        more = {"mistakes": {name: dict(counts) for name, counts in self.mistakes.items()}}
+        return super().to_dict() | more | {"sizes": [asdict(s) | {"interval": list(s.interval)} for s in self.sizes]}
+
+
+@dataclass(frozen=True)
+class ScoredMap:
+    """One evaluated image."""
+
+    name: str
+    pixels: int  # that are scored
+    pixel_accuracy: float | None  # None: no pixel is scored
+    miou: float | None  # over the classes that are in the truth or in the answer
+
+
+@dataclass(frozen=True)
+class MapsEvaluation(DenseEvaluation):
+    """Scores of a run that says a class for every pixel; `metrics` are those of `segmentation_metrics`."""
+
+    images: tuple[ScoredMap, ...] = field(default=(), repr=False)

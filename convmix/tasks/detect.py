@@ -1,0 +1,144 @@
+"""Detection: boxes (RetinaNet), and boxes with outlines (Mask R-CNN), in pixels of the original image.
+
+images, targets -> network -> losses                                   a training step
+images -> network -> boxes on the input -> Placement -> Boxes | Masks  an answer
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convmix.config import Dense
+from convmix.data import rle
+from convmix.data.examples import Examples
+from convmix.data.placement import Placement
+from convmix.data.targets import Targets
+from convmix.data.transforms import Preprocess
+from convmix.detection_metrics import detection_metrics
+from convmix.overlay import draw, grid_picture, truth_of
+from convmix.results import Boxes, Masks
+from convmix.tasks.dense import DenseTask, beside_truth, with_interval
+from convmix.tasks.maskrcnn import MaskRCNN
+from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
+from convmix.tasks.retinanet import RetinaNet
+
+SHOWN = 0.5  # score from which a box is drawn
+FoundObjects = Sequence[Boxes]
+
+
+class Detect(DenseTask):
+    """Boxes with a class and a score: RetinaNet (Lin et al. 2017, arXiv 1708.02002)."""
+
+    name = "detect"
+    result = Boxes
+    noun = "An object detector"
+    hub_tag = "object-detection"
+    score_name = "ap"
+    score_title = "AP"
+    recipe = "detect_small"
+    strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
+
+    def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
+        scale = 4.0 if dense.anchor_scale is None else dense.anchor_scale
+        return RetinaNet(backbone, len(self.labels), pyramid_channels=dense.pyramid_channels, anchor_scale=scale)
+
+    def forward(self, model: Callable[..., Any], images: Tensor, targets: Targets) -> dict[str, Tensor]:
+        wanted = []
+        for t in targets:
+            one = {"boxes": t.boxes, "labels": t.labels}
+            wanted.append(one | ({"masks": t.masks} if self.learns_masks else {}))
+        losses: dict[str, Tensor] = model(images, wanted)
+        return losses
+
+    def loss(self, outputs: dict[str, Tensor], targets: Targets) -> Tensor:
+        return torch.stack([value.float() for value in outputs.values()]).sum()
+
+    def observe(self, outputs: Sequence[Mapping[str, Tensor]], targets: Targets) -> list[Boxes]:
+        return [self._result(one, truth.placement) for one, truth in zip(outputs, targets, strict=True)]
+
+    def _result(self, found: Mapping[str, Tensor], placement: Placement) -> Boxes:
+        boxes, scores, columns, _ = _on_image(found, placement)
+        return Boxes(boxes, scores, columns, self.labels, placement.size)
+
+    def metrics(self, answers: FoundObjects, targets: Targets, *, intervals: bool = True) -> dict[str, Any]:
+        truths = [truth.annotation for truth in targets]
+        return detection_metrics(answers, truths, self.labels, masks=self.learns_masks, intervals=intervals)
+
+    def decode(self, outputs: FoundObjects, *, threshold: float | None = None) -> list[Boxes]:
+        return [found.above(SHOWN if threshold is None else threshold) for found in outputs]
+
+    def summary(self, scores: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            "AP": with_interval(scores, "ap"),
+            "AP50": with_interval(scores, "ap50"),
+            "AP75": with_interval(scores, "ap75"),
+            "objects": str(scores["objects"]),
+        }
+
+    def picture(
+        self, examples: Examples, preprocess: Preprocess, inputs: Tensor, answers: FoundObjects, targets: Targets, *, title: str
+    ) -> bytes:
+        rows = []
+        for name, image, truth, found in beside_truth(examples, preprocess, targets, answers):
+            rows.append((name, [draw(image, truth_of(truth, self.labels)), draw(image, found.above(SHOWN))]))
+        return grid_picture(rows, ("truth", f"found, score from {SHOWN:g}"), title=title)
+
+    def evidence(self, model: nn.Module, images: Tensor) -> Tensor:
+        network: Any = model
+        return network.class_logits(images).amax(1)  # N,anchors,k -> N,k
+
+    def evidence_shares(self, evidence: Tensor) -> Tensor:
+        return evidence.float().sigmoid()
+
+
+class Instances(Detect):
+    """Boxes and outlines: Mask R-CNN (He et al. 2017, arXiv 1703.06870)."""
+
+    name = "instances"
+    result = Masks
+    noun = "An instance segmenter"
+    hub_tag = "image-segmentation"
+    score_name = "mask_ap"
+    score_title = "mask AP"
+    recipe = "instances_small"
+    strides = (4, 8, 16, 32)
+    learns_masks = True
+
+    def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
+        scale = 8.0 if dense.anchor_scale is None else dense.anchor_scale
+        return MaskRCNN(backbone, len(self.labels), pyramid_channels=dense.pyramid_channels, anchor_scale=scale)
+
+    def _result(self, found: Mapping[str, Tensor], placement: Placement) -> Masks:
+        boxes, scores, columns, kept = _on_image(found, placement)
+        masks = paste(found["masks"].float().cpu()[kept], boxes, placement.size)
+        return Masks(boxes, scores, columns, self.labels, placement.size, masks)
+
+    def summary(self, scores: Mapping[str, Any]) -> dict[str, str]:
+        return {
+            "mask AP": with_interval(scores, "mask_ap"),
+            "mask AP50": with_interval(scores, "mask_ap50"),
+            "box AP": with_interval(scores, "ap"),
+            "box AP50": with_interval(scores, "ap50"),
+            "objects": str(scores["objects"]),
+        }
+
+
+def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[bytes, ...]:
+    """Probabilities n,28,28 over each box n,4 -> RLE masks over an image of `size`, cut at one half."""
+    from torchvision.models.detection.roi_heads import paste_masks_in_image
+
+    counts: list[bytes] = []
+    for part, of_part in zip(masks.split(16), boxes.split(16), strict=True):  # a full-size mask each: a few at a time
+        pasted = paste_masks_in_image(part[:, None], of_part, size)[:, 0]  # n,H,W
+        counts += rle.encode((pasted >= 0.5).numpy().astype(np.uint8))
+    return tuple(counts)
+
+
+def _on_image(found: Mapping[str, Tensor], placement: Placement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes, scores and columns of what has an area on the image itself and not on the border around it; and which that is."""
+    boxes = placement.boxes_to_image(found["boxes"].detach().float().cpu())
+    kept = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(1)
+    return boxes[kept], found["scores"].detach().float().cpu()[kept], found["labels"].cpu()[kept], kept

@@ -1,0 +1,108 @@
+"""Detection, instance and semantic segmentation train, resume, predict and are evaluated by the same verbs as classification."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import convmix
+from tests.dense_scenes import write_coco, write_maps
+
+TINY: dict[str, Any] = {
+    "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 4, "workers": 0, "tune": "never",
+    "precision": "fp32",
+}  # fmt: skip
+SPLITS = {"train": 8, "val": 4, "test": 4}
+TASKS = ("detect", "instances", "segment")
+
+
+def write(task: str, root: Path, counts: dict[str, int], **scene: int) -> Path:
+    """A data set of the task."""
+    return write_maps(root, counts, **scene) if task == "segment" else write_coco(root, counts, masks=task == "instances", **scene)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_task_is_seen_in_the_data_and_a_run_predicts_and_is_evaluated(task: str, tmp_path: Path) -> None:
+    data = write(task, tmp_path / "scenes", SPLITS)
+    run = convmix.train(data, out=tmp_path / "run", epochs=1, quiet=True, **TINY)
+
+    info = json.loads((run.path / "convmix.json").read_text())
+    assert (info["task"], info["run"]["data"]["task"]) == (task, task)
+    score = run.task.score_name
+    assert 0 <= run.metrics["test"][score] <= 1 and f"{score}_interval" in run.metrics["test"]
+    for name in ("model.safetensors", "config.json", "README.md", "curves.csv", "curves.png", "predictions.png", "record.json"):
+        assert (run.path / name).stat().st_size > 0, name
+    assert (run.path / "curves.csv").read_text().splitlines()[0].split(",")[6] == f"val_{score}"
+
+    rows = convmix.load(run.path).predict([data / "test"], threshold=0.0)
+    assert [row.error for row in rows] == [None] * 4
+    evaluation = convmix.evaluate(run.path, precision="fp32")
+    assert evaluation.metrics["n"] == 4 and evaluation.page.exists()
+    assert evaluation.metrics[score] == pytest.approx(run.metrics["test"][score], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "score", "least"), [("detect", "ap", 0.9), ("instances", "mask_ap", 0.9), ("segment", "miou", 0.95)])
+def test_one_image_is_learned_by_heart(task: str, score: str, least: float, tmp_path: Path) -> None:
+    data = write(task, tmp_path / "scenes", {"train": 1})
+    same = {"val_fraction": 0, "test_fraction": 0, "batch_size": 1, "zoom": "1,1", "hflip": 0, "color_jitter": 0}
+    settings = {**TINY, **same, "model": "convmixer_64_3_k5_p4", "pyramid_channels": 32, "lr": 3e-3, "clip_grad": 5}
+    run = convmix.train(data, out=tmp_path / "run", epochs=400, quiet=True, **settings)
+    evaluation = convmix.load(run.path).evaluate(split="train")
+    assert evaluation.metrics[score] > least
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_resume_after_kill_equals_the_uninterrupted_run(task: str, tmp_path: Path) -> None:
+    data = write(task, tmp_path / "scenes", SPLITS)
+    settings = {**TINY, "epochs": 6, "save_every": 0}
+    whole = convmix.train(data, out=tmp_path / "whole", quiet=True, **settings)
+
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "convmix", "train", str(data), "--out", str(out), *options]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.DEVNULL)
+    curves = out / "curves.csv"
+    deadline = time.monotonic() + 120
+    while (not curves.exists() or len(curves.read_text().splitlines()) < 3) and time.monotonic() < deadline:
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    convmix.train(data, out=out, resume=True, quiet=True)
+
+    ours, theirs = load_file(out / "model.safetensors"), load_file(whole.path / "model.safetensors")
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_detection_set_can_be_learned_as_boxes_alone(tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "scenes", SPLITS, masks=True)
+    run = convmix.train(data, task="detect", out=tmp_path / "run", epochs=1, quiet=True, **TINY)
+    assert run.task.name == "detect" and "mask_ap" not in run.metrics["test"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mixup": 0.5}, ("augment.mixup", "zoom")),
+        ({"label_smoothing": 0.1}, ("optim.label_smoothing", "classification")),
+        ({"dropout": 0.5}, ("dropout", "classifiers")),
+        ({"task": "segment"}, ("segment",)),
+        ({"model": "convmixer_16_2_k3_p4", "taps": "authors"}, ("taps", "ConvMLP")),
+    ],
+)
+def test_settings_that_the_task_does_not_have_are_refused(settings: dict[str, object], words: tuple[str, ...], tmp_path: Path) -> None:
+    data = write_coco(tmp_path / "scenes", SPLITS, masks=False)
+    with pytest.raises(convmix.ConvmixError) as error:
+        convmix.train(data, out=tmp_path / "run", epochs=1, quiet=True, **(TINY | settings))
+    assert all(word in str(error.value) for word in words), error.value
+    assert not (tmp_path / "run").exists()
