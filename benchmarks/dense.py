@@ -1,7 +1,7 @@
 """Trains the detectors and segmenters that RESULTS.md shows, one after the other, and collects their records.
 
-    python benchmarks/dense.py                     all of them (about an hour and a quarter on two cores)
-    python benchmarks/dense.py bccd-convmlp_s      some of them
+    python benchmarks/dense.py                     all of them (about an hour and a half)
+    python benchmarks/dense.py bccd-convmlp_t      some of them
     python benchmarks/dense.py --collect           nothing is trained: takes the records of finished runs again
 
 Data comes from ../shared/data (or $CONVMIX_SHARED/data) and goes to runs/show/, which git ignores; so do the trained models.
@@ -22,11 +22,12 @@ from show import Experiment
 
 RESULTS = tables.ROOT / "benchmarks/results/dense"
 EXPERIMENTS = (
-    Experiment("bccd-convmlp_s", "convmix train BCCD --model convmlp_s --budget 14m", "bccd_voc.tar.gz"),
-    Experiment("bccd-convmixer", "convmix train BCCD --model convmixer_256_8_k7_p8 --budget 14m", "bccd_voc.tar.gz"),
-    Experiment("nuclei-convmlp_s", "convmix train nuclei --model convmlp_s --budget 14m", "nuclei_coco.tar.gz"),
-    Experiment("camvid-convmlp_s", "convmix train camvid --model convmlp_s --budget 14m", "camvid.tar.gz"),
-    Experiment("camvid-convmixer", "convmix train camvid --model convmixer_256_8_k7_p8 --budget 14m", "camvid.tar.gz"),
+    Experiment("bccd-convmlp_t", "convmix train BCCD --model convmlp_t --budget 20m", "bccd_voc.tar.gz"),
+    Experiment("bccd-convmixer", "convmix train BCCD --model convmixer_256_8_k7_p16 --budget 20m", "bccd_voc.tar.gz"),
+    Experiment("camvid-convmlp_t", "convmix train camvid --model convmlp_t --budget 12m", "camvid.tar.gz"),
+    Experiment("camvid-convmlp_t-authors_taps", "convmix train camvid --model convmlp_t --taps authors --budget 12m", "camvid.tar.gz"),
+    Experiment("camvid-convmixer", "convmix train camvid --model convmixer_256_8_k7_p8 --budget 12m", "camvid.tar.gz"),
+    Experiment("nuclei-convmlp_t", "convmix train nuclei --model convmlp_t --budget 15m", "nuclei_coco.tar.gz"),
 )
 
 

@@ -52,9 +52,12 @@ EXPERIMENTS = (
 
 def prepare(data: str) -> None:
     """Puts one data set of SHARED into PLACE: a folder is linked, an archive unpacked."""
-    origin, name = SHARED / "data" / data, data.removesuffix(".tar.gz")
+    origin, name = SHARED / "data" / data, data
     if not origin.exists():
         raise SystemExit(f"{data} is not in {SHARED / 'data'}; set CONVMIX_SHARED to the folder that holds data/{data}")
+    if origin.is_file():
+        with tarfile.open(origin) as archive:
+            name = next(iter(archive)).name.split("/")[0]  # the folder inside, which may be called otherwise than the archive
     target = PLACE / name
     if target.exists():
         return

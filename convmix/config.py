@@ -93,7 +93,9 @@ class Dense:
         "ConvMLP's features: normalised, behind the blocks of every stride; or the authors' raw ones, which their checkpoints need",
     )
     pyramid_channels: int = _setting(256, "channels of the pyramid and of the heads")
-    anchor_scale: float | None = _setting(None, "side of the smallest anchor, in strides of its level (None: 4 for boxes, 8 with outlines)")
+    smallest_anchor: float | None = _setting(
+        None, "side of the smallest anchor box in pixels of the model's input (None: 4 times the finest stride, 8 times with outlines)"
+    )
 
 
 @dataclass(frozen=True)
@@ -362,8 +364,8 @@ def validate(run: Run) -> None:
         raise ConfigError(f"augment.zoom: {low},{high} is no range of positive numbers, smaller first")
     if not 0 < run.augment.max_class_share <= 1:
         raise ConfigError(f"augment.max_class_share: {run.augment.max_class_share} is outside 0..1")
-    if run.dense.anchor_scale is not None and not run.dense.anchor_scale > 0:
-        raise ConfigError(f"dense.anchor_scale: {run.dense.anchor_scale} must be positive")
+    if run.dense.smallest_anchor is not None and not run.dense.smallest_anchor > 0:
+        raise ConfigError(f"dense.smallest_anchor: {run.dense.smallest_anchor} must be positive")
     if run.dense.pyramid_channels % 2:
         raise ConfigError(f"dense.pyramid_channels: {run.dense.pyramid_channels} is odd, expected an even number")
     if list(run.schedule.milestones) != sorted(run.schedule.milestones) or min(run.schedule.milestones, default=1) <= 0:

@@ -197,11 +197,11 @@ def _epochs_of(steps: int, batch_size: int, facts: DataFacts) -> float:
 def detect_small(facts: DataFacts) -> Run:
     """Boxes on hundreds of images from scratch: narrow heads, anchors that begin at the data's own small objects."""
     height, width = _size_for(facts, longer=320)
-    side = 8 if facts.small_object is None else facts.small_object * (height * width) ** 0.5  # of a small object on the input, pixels
+    side = 32.0 if facts.small_object is None else facts.small_object * (height * width) ** 0.5  # pixels of the input
     return Run(
-        model="convmlp_s",
+        model="convmlp_t",
         source="convmix: for sets of hundreds of images, from scratch",
-        dense=Dense(pyramid_channels=128, anchor_scale=min(max(round(side / 8, 1), 1.0), 4.0)),
+        dense=Dense(pyramid_channels=96, smallest_anchor=float(min(max(round(side), 8), 32))),
         data=Data(task="detect", size=(height, width), fit="letterbox", interpolation="bilinear"),
         augment=Augment(hflip=0.5, zoom=(0.7, 1.5), color_jitter=0.2),
         optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=8, clip_grad=1.0, decay_norm_bias=False),
@@ -210,21 +210,17 @@ def detect_small(facts: DataFacts) -> Run:
 
 
 def instances_small(facts: DataFacts) -> Run:
+    """Boxes with outlines on hundreds of images from scratch."""
     boxes = detect_small(facts)
-    side = 4 * (boxes.dense.anchor_scale or 4)  # the finest stride is 4 here, 8 there, and sizes double from level to level
-    return replace(
-        boxes,
-        dense=replace(boxes.dense, anchor_scale=max(side / 2, 2.0)),
-        data=replace(boxes.data, task="instances"),
-    )
+    return replace(boxes, data=replace(boxes.data, task="instances"))
 
 
 def segment_small(facts: DataFacts) -> Run:
     """A class per pixel on hundreds of images, from scratch."""
     return Run(
-        model="convmlp_s",
+        model="convmlp_t",
         source="convmix: for sets of hundreds of images, from scratch",
-        dense=Dense(pyramid_channels=128),
+        dense=Dense(pyramid_channels=96),
         data=Data(task="segment", size=_size_for(facts, longer=320), fit="letterbox", interpolation="bilinear"),
         augment=Augment(hflip=0.5, zoom=(0.7, 2.0), color_jitter=0.3),
         optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=8, clip_grad=1.0, decay_norm_bias=False),

@@ -19,6 +19,8 @@ from convmix.data.splits import with_splits
 from convmix.errors import ConfigError, DataError
 from convmix.inference import resolve
 from convmix.recipes import recipe as named_recipe
+from convmix.results import Classes
+from convmix.tasks import task_class
 from convmix.training.log import scan_progress
 
 
@@ -76,7 +78,12 @@ def open_study(
     first = override(Run(), {"seed": bare.pop("seed", 0)}).seed
     shared = bare | ({"budget": budget} if budget is not None else {}) | ({"epochs": epochs} if epochs is not None else {})
     asked = override(named_recipe(name, DataFacts(1, 1, 224, 224, 3)), shared)  # mistakes are said before any image is read
-    source = with_splits(open_source(spec, asked.data), asked.data)
+    opened = open_source(spec, asked.data)
+    if task_class(opened.task).result is not Classes:
+        raise ConfigError(
+            f"{spec} is data for the task {opened.task}; comparisons are of classifiers, train and evaluate the others instead"
+        )
+    source = with_splits(opened, asked.data)
     with scan_progress(console) as bar:
         row = bar.add_task("reading images", total=None)
         seen = scan(source, asked.data, progress=lambda done, total: bar.update(row, completed=done, total=total))

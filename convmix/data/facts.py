@@ -13,4 +13,4 @@ class DataFacts:
     width: int
     in_chans: int
     model: str | None = None  # the model that the user asked for, where there is one
-    small_object: float | None = None  # the side of a small object (10th percentile) as a share of its image's; None: no boxes are known
+    small_object: float | None = None  # median side of the class with the smallest objects, a share of the image's; None: no boxes

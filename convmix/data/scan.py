@@ -73,7 +73,7 @@ class _Seen:
     mean: tuple[float, ...] = ()
     square: tuple[float, ...] = ()  # mean of the squares
     known: str = ""  # digest of its objects or of its class map; "" for a class
-    sides: tuple[float, ...] = ()  # of its objects, as shares of the image's: the roots of the shares of area
+    sides: tuple[tuple[int, float], ...] = ()  # class and side of its objects; a side is the root of the share of the image's area
 
 
 def scan(source: Source, data: Data, *, workers: int | None = None, progress: Progress | None = None) -> Scan:
@@ -152,13 +152,13 @@ def _look(examples: Examples, index: int, data: Data) -> _Seen:
     return _Seen(digest, "", height, width, mean, square, known, sides)
 
 
-def _annotation(annotation: Annotation, size: Size) -> tuple[str, tuple[float, ...]]:
-    """The digest of what is known of an image and the sides of its objects; BadImage where it does not fit the image."""
+def _annotation(annotation: Annotation, size: Size) -> tuple[str, tuple[tuple[int, float], ...]]:
+    """The digest of what is known of an image and the classes and sides of its objects; BadImage where it does not fit the image."""
     fitting = None if isinstance(annotation, int) else fit_to(annotation, size)
     if isinstance(fitting, Objects):
         parts = [fitting.boxes.tobytes(), fitting.labels.tobytes(), fitting.crowd.tobytes(), *(fitting.masks or ())]
         areas = (fitting.boxes[:, 2:] - fitting.boxes[:, :2]).prod(1)
-        return _digest(b"".join(parts)), tuple(np.sqrt(areas / (size[0] * size[1])).tolist())
+        return _digest(b"".join(parts)), tuple(zip(fitting.labels.tolist(), np.sqrt(areas / (size[0] * size[1])).tolist(), strict=True))
     return ("", ()) if fitting is None else (_digest(fitting.tobytes()), ())
 
 
@@ -255,9 +255,12 @@ def _fingerprint(classes: tuple[str, ...], scans: dict[str, SplitScan], seen: di
     return _digest(json.dumps(pairs).encode())
 
 
-def _small(sides: list[float]) -> float | None:
-    """The 10th percentile."""
-    return float(np.quantile(sides, 0.1)) if sides else None
+def _small(sides: list[tuple[int, float]]) -> float | None:
+    """The median side of the class with the smallest objects."""
+    by_class: dict[int, list[float]] = {}
+    for label, side in sides:
+        by_class.setdefault(label, []).append(side)
+    return min((float(np.median(of_class)) for of_class in by_class.values()), default=None)
 
 
 def _notes(source: Source, scans: dict[str, SplitScan]) -> Iterator[str]:

@@ -57,6 +57,9 @@ def calibrate(
         check_target(accuracy=accuracy, coverage=coverage)
     means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    task = create_task(artifact.task, artifact.labels)
+    if not task.calibrates:
+        raise RunError(f"{artifact.path}: a run of the task {artifact.task} has no probabilities to calibrate")
     selection = _selection(artifact, data, split)
     column_of = columns(selection.examples, artifact.labels, selection.data)
     answerer = Answerer(artifact, len(selection.examples), means)
@@ -65,7 +68,6 @@ def calibrate(
         raise DataError(f"{selection.data}: {n} images that can be read are too few to calibrate on, expected at least {FEWEST}")
     targets = torch.from_numpy(column_of)[outputs.targets]  # n, columns of the run's labels
 
-    task = create_task(artifact.task, artifact.labels)
     name = selection.split if selection.own else f"{selection.data} ({selection.split})"
     calibration = task.calibrate(outputs.values, targets, split=name)
     if calibration is None:

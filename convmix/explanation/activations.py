@@ -30,6 +30,7 @@ class Activation:
 @dataclass
 class _Sums:
     kind: str
+    axis: int  # of the channels; as the first map tells it, for a head runs over maps down to a few pixels, which tell nothing
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -37,14 +38,14 @@ class _Sums:
     alive: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     sizes: list[Tensor] = field(default_factory=list)  # of a sample of the outputs: how many are zero is known once the spread is
 
-    def add(self, output: Tensor, slope: Tensor, axis: int) -> None:
+    def add(self, output: Tensor, slope: Tensor) -> None:
         y = output.detach().cpu().double()
         self.count += y.numel()
         self.total += float(y.sum())
         self.squares += float(y.square().sum())
         is_flat = slope.abs() < FLAT
         self.flat += int(is_flat.sum())
-        alive = ~is_flat.movedim(axis, 0).flatten(1).all(1).cpu()
+        alive = ~is_flat.movedim(self.axis, 0).flatten(1).all(1).cpu()
         self.alive = alive if not len(self.alive) else self.alive | alive
         flat_output = output.detach().flatten()
         self.sizes.append(flat_output[:: max(1, len(flat_output) // 20_000)].abs().cpu())
@@ -60,7 +61,7 @@ def activation_statistics(model: nn.Module, images: Tensor) -> list[Activation]:
             with torch.enable_grad():
                 x = args[0].detach().requires_grad_()
                 (slope,) = torch.autograd.grad(module.forward(x).sum(), x)
-            sums.setdefault(name, _Sums(type(module).__name__)).add(output, slope, channel_axis(output, images))
+            sums.setdefault(name, _Sums(type(module).__name__, channel_axis(output, images))).add(output, slope)
 
         handles.append(module.register_forward_hook(note))
 

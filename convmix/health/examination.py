@@ -26,6 +26,8 @@ from convmix.health.labels import LabelCheck, check_labels
 from convmix.health.likeness import ALIKE
 from convmix.health.page import build_page, summary_rows
 from convmix.health.remedy import Remedy, check_target, mend, refuse_inside
+from convmix.results import Classes
+from convmix.tasks import task_class
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -110,6 +112,8 @@ def doctor(
         raise ConfigError(f"output: {folder} is a file, expected a folder")
     refuse_inside(folder, str(data), option="output")
     artifact = load_artifact(run) if isinstance(run, (str, Path)) else run
+    if artifact is not None and task_class(artifact.task).result is not Classes:
+        raise ConfigError(f"run: {artifact.path} is for the task {artifact.task}; labels are checked by classifiers alone, leave it out")
     settings = _settings(artifact, image_column, label_column, in_chans)
     source = open_source(data, settings)
     facts = collect(source, settings, workers=workers, progress=progress)

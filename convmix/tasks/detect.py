@@ -42,7 +42,7 @@ class Detect(DenseTask):
     strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
 
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
-        scale = 4.0 if dense.anchor_scale is None else dense.anchor_scale
+        scale = anchor_scale(backbone, dense, published=4.0)
         return RetinaNet(backbone, len(self.labels), pyramid_channels=dense.pyramid_channels, anchor_scale=scale)
 
     def forward(self, model: Callable[..., Any], images: Tensor, targets: Targets) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ class Instances(Detect):
     learns_masks = True
 
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
-        scale = 8.0 if dense.anchor_scale is None else dense.anchor_scale
+        scale = anchor_scale(backbone, dense, published=8.0)
         return MaskRCNN(backbone, len(self.labels), pyramid_channels=dense.pyramid_channels, anchor_scale=scale)
 
     def _result(self, found: Mapping[str, Tensor], placement: Placement) -> Masks:
@@ -124,6 +124,12 @@ class Instances(Detect):
             "box AP50": with_interval(scores, "ap50"),
             "objects": str(scores["objects"]),
         }
+
+
+def anchor_scale(backbone: DenseBackbone, dense: Dense, *, published: float) -> float:
+    """Side of the smallest anchor in strides of its level."""
+    finest = backbone.strides[0] / 2 if backbone.isotropic else min(backbone.strides)  # a simple pyramid begins at half the stride
+    return published if dense.smallest_anchor is None else dense.smallest_anchor / finest
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[bytes, ...]:

@@ -106,3 +106,33 @@ def test_settings_that_the_task_does_not_have_are_refused(settings: dict[str, ob
         convmix.train(data, out=tmp_path / "run", epochs=1, quiet=True, **(TINY | settings))
     assert all(word in str(error.value) for word in words), error.value
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_a_dense_run_is_explained(task: str, tmp_path: Path) -> None:
+    pytest.importorskip("captum")
+    data = write(task, tmp_path / "scenes", SPLITS)
+    run = convmix.train(data, out=tmp_path / "run", epochs=1, quiet=True, **TINY)
+    before = {name: value.clone() for name, value in load_file(run.path / "model.safetensors").items()}
+
+    explanation = convmix.explain(run.path, [data / "test" / "0.png"], methods=("saliency", "gradcam"), output=tmp_path / "explained")
+    image = explanation.images[0]
+    assert {m.method for m in image.maps} == {"saliency", "gradcam"} and all(m.heat.shape == (64, 64) for m in image.maps)
+    assert all(0 <= share <= 1 for share in image.probabilities.values()) and explanation.page.exists()
+    assert all(torch.equal(before[name], value) for name, value in load_file(run.path / "model.safetensors").items())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_for_classifiers_alone_says_so(task: str, tmp_path: Path) -> None:
+    data = write(task, tmp_path / "scenes", SPLITS)
+    run = convmix.train(data, out=tmp_path / "run", epochs=1, quiet=True, **TINY)
+    for verb in (
+        lambda: convmix.calibrate(run.path),
+        lambda: convmix.optimize(run.path),
+        lambda: convmix.evaluate(run.path, robustness=True),
+        lambda: convmix.compare(data, models=("convmixer_16_2_k3_p4",), budget="5s", out=tmp_path / "compared"),
+        lambda: convmix.predict(run.path, [data / "test"], precision="int8"),
+    ):
+        with pytest.raises(convmix.ConvmixError, match=task):
+            verb()
