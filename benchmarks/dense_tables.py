@@ -10,7 +10,8 @@ Table = Callable[[Sequence[str], Sequence[Sequence[object]]], str]
 HEAD = """## Detection and segmentation
 
 Trained from scratch by `python benchmarks/dense.py` on small public sets; how-to pages: docs/how_to/detect.md, instances.md, segment.md.
-Scores are of the test split, opened once at the end (nuclei: of a split made here); intervals are bootstrapped over the test images.
+Scores are of the test split (nuclei: of one made here), at the end of each run. Validation chose the epoch, but sizes and widths were
+found on trial runs whose test scores were seen (LOG.md). Intervals are bootstrapped over the test images.
 "Position prior" says at every position what is there most often in the training images.
 """
 _SCORES = {

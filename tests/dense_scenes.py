@@ -33,8 +33,8 @@ def scene(seed: int, *, side: int = 64, objects: int = 2) -> tuple[np.ndarray, l
     return image, placed
 
 
-def write_coco(root: Path, counts: dict[str, int], *, masks: bool, side: int = 64, objects: int = 2) -> Path:
-    """ROOT/annotations/instances_SPLIT.json and ROOT/SPLIT/N.png."""
+def write_coco(root: Path, counts: dict[str, int], *, masks: bool, side: int = 64, objects: int = 2, same: bool = False) -> Path:
+    """ROOT/annotations/instances_SPLIT.json and ROOT/SPLIT/N.png; `same`: one picture again and again."""
     from faster_coco_eval import mask as codec
 
     (root / "annotations").mkdir(parents=True)
@@ -42,7 +42,7 @@ def write_coco(root: Path, counts: dict[str, int], *, masks: bool, side: int = 6
         (root / split).mkdir()
         images, annotations = [], []
         for i in range(n):
-            image, placed = scene(1000 * s + i, side=side, objects=objects)
+            image, placed = scene(1000 * s + (0 if same else i), side=side, objects=objects)
             Image.fromarray(image).save(root / split / f"{i}.png")
             images.append({"id": i, "file_name": f"{i}.png", "height": side, "width": side})
             for label, mask in placed:
@@ -67,7 +67,7 @@ def write_coco(root: Path, counts: dict[str, int], *, masks: bool, side: int = 6
     return root
 
 
-def write_maps(root: Path, counts: dict[str, int], *, side: int = 64, objects: int = 2) -> Path:
+def write_maps(root: Path, counts: dict[str, int], *, side: int = 64, objects: int = 2, same: bool = False) -> Path:
     """ROOT/SPLIT/N.png, ROOT/SPLITannot/N.png with 0 for the background, and ROOT/classes.json."""
     root.mkdir(parents=True)
     (root / "classes.json").write_text(json.dumps({"names": ["background", *CLASSES]}))
@@ -75,7 +75,7 @@ def write_maps(root: Path, counts: dict[str, int], *, side: int = 64, objects: i
         for folder in (split, f"{split}annot"):
             (root / folder).mkdir()
         for i in range(n):
-            image, placed = scene(1000 * s + i, side=side, objects=objects)
+            image, placed = scene(1000 * s + (0 if same else i), side=side, objects=objects)
             classes = np.zeros((side, side), np.uint8)
             for label, mask in placed:
                 classes[mask] = label + 1
