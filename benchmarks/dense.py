@@ -8,7 +8,6 @@ Data comes from ../shared/data (or $CONVMIX_SHARED/data) and goes to runs/show/,
 Expected: AP50 >= 60 % on the blood cells, a mean IoU of at least 1.5 times that of the position prior on the street scenes.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -64,26 +63,7 @@ def collect(experiment: Experiment) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments to run: " + ", ".join(e.name for e in EXPERIMENTS))
-    parser.add_argument("--collect", action="store_true", help="train nothing, take the records of the finished runs")
-    options = parser.parse_args(arguments)
-    known = [e.name for e in EXPERIMENTS]
-    if unknown := [name for name in options.names if name not in known]:
-        parser.error(f"no experiment named {', '.join(unknown)}; there are {', '.join(known)}")
-    show.PLACE.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for experiment in (e for e in EXPERIMENTS if not options.names or e.name in options.names):
-        if not options.collect and show.train(experiment) != 0:
-            failed.append(experiment.name)
-        elif (experiment.out / "record.json").exists():
-            print(f"{collect(experiment).relative_to(tables.ROOT)}: written")
-        else:
-            failed.append(experiment.name)
-    tables.main([])
-    if failed:
-        print(f"no record from {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    return show.run_all(EXPERIMENTS, collect, arguments, about=__doc__)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,27 +96,34 @@ def collect(experiment: Experiment) -> Path:
     return target
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments to run: " + ", ".join(e.name for e in EXPERIMENTS))
+def run_all(
+    experiments: Sequence[Experiment], collected: Callable[[Experiment], Path], arguments: Sequence[str] | None, *, about: str | None
+) -> int:
+    """The command of a file of experiments: those named are trained, their records taken by `collected`, and the pages written."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [e.name for e in experiments]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"experiments to run: {', '.join(known)}")
     parser.add_argument("--collect", action="store_true", help="train nothing, take the records of the finished runs")
     options = parser.parse_args(arguments)
-    known = [e.name for e in EXPERIMENTS]
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"no experiment named {', '.join(unknown)}; there are {', '.join(known)}")
     PLACE.mkdir(parents=True, exist_ok=True)
     failed = []
-    for experiment in (e for e in EXPERIMENTS if not options.names or e.name in options.names):
+    for experiment in (e for e in experiments if not options.names or e.name in options.names):
         if not options.collect and train(experiment) != 0:
             failed.append(experiment.name)
         elif (experiment.out / "record.json").exists():
-            print(f"{collect(experiment).relative_to(tables.ROOT)}: written")
+            print(f"{collected(experiment).relative_to(tables.ROOT)}: written")
         else:
             failed.append(experiment.name)
     tables.main([])
     if failed:
         print(f"no record from {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return run_all(EXPERIMENTS, collect, arguments, about=__doc__)
 
 
 if __name__ == "__main__":

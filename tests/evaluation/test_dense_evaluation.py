@@ -1,0 +1,81 @@
+"""Other data than the run's own is scored under the run's names of the classes; two runs are compared on the same images."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convmix
+from convmix.config import Data
+from convmix.data.scan import scan
+from convmix.data.sources import open_source
+from convmix.data.targets import IGNORE, Objects, Regions
+from convmix.errors import ConfigError, DataError
+from convmix.evaluation.dense import Renumbered, columns
+from tests.dense_scenes import write_coco, write_maps
+
+TINY: dict[str, Any] = {
+    "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 4, "workers": 0, "tune": "never",
+    "precision": "fp32", "epochs": 1, "quiet": True,
+}  # fmt: skip
+SPLITS = {"train": 8, "val": 4, "test": 4}
+
+
+def test_classes_are_matched_by_name(tmp_path: Path) -> None:
+    examples = open_source(write_coco(tmp_path / "boxes", {"train": 3}, masks=False), Data()).splits["train"]
+    column_of = columns(examples.classes, ("disc", "other", "square"), "scenes")
+    assert column_of.tolist() == [2, 0]
+    before, after = examples.annotation(1), Renumbered(examples, column_of).annotation(1)
+    assert isinstance(before, Objects) and isinstance(after, Objects)
+    assert after.labels.tolist() == [column_of[c] for c in before.labels] and np.array_equal(before.boxes, after.boxes)
+
+    maps = open_source(write_maps(tmp_path / "maps", {"train": 3}), Data()).splits["train"]
+    regions = Renumbered(maps, np.array([1, 2, 0])).annotation(0)
+    assert isinstance(regions, Regions) and regions.classes[:3] == (1, 2, 0) and regions.classes[255] == IGNORE
+    with pytest.raises(DataError, match="does not know its class sqare, did you mean square"):
+        columns(("disc", "sqare"), ("disc", "square"), "scenes")
+
+
+def test_a_moved_box_is_other_data_and_the_smallest_class_is_measured(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "boxes", {"train": 6}, masks=False)
+    first = scan(open_source(root, Data()), Data(), workers=0)
+    source = open_source(root, Data())
+    sides: dict[int, list[float]] = {}
+    for i in range(6):
+        known = source.splits["train"].annotation(i)
+        assert isinstance(known, Objects)
+        for label, (left, top, right, bottom) in zip(known.labels.tolist(), known.boxes.tolist(), strict=True):
+            sides.setdefault(label, []).append(((right - left) * (bottom - top)) ** 0.5 / 64)
+    assert first.facts.small_object == pytest.approx(min(np.median(s) for s in sides.values()))
+
+    listing = root / "annotations" / "instances_train.json"
+    content = json.loads(listing.read_text())
+    content["annotations"][0]["bbox"][2] -= 1
+    listing.write_text(json.dumps(content))
+    assert scan(open_source(root, Data()), Data(), workers=0).fingerprint != first.fingerprint
+
+
+def test_an_image_annotated_at_another_size_is_left_out_before_training(tmp_path: Path) -> None:
+    source = open_source(write_coco(tmp_path / "boxes", {"train": 4}, masks=False), Data())
+    rows = source.splits["train"].rows.map(lambda row, i: {"height": 32 if i == 2 else row["height"]}, with_indices=True)
+    turned = replace(source, splits={"train": replace(source.splits["train"], rows=rows)})
+    seen = scan(turned, Data(), workers=0).splits["train"]
+    assert seen.ok.tolist() == [True, True, False, True] and "annotated for 32x64, the image is 64x64" in seen.reason[2]
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_two_runs_are_compared_on_the_same_images(task: str, tmp_path: Path) -> None:
+    data = write_maps(tmp_path / "d", SPLITS) if task == "segment" else write_coco(tmp_path / "d", SPLITS, masks=False)
+    runs = [convmix.train(data, out=tmp_path / f"run{seed}", seed=seed, **TINY).path for seed in (0, 1)]
+    result = convmix.evaluate(runs[0], against=runs[1])
+    assert result.against is not None and result.against.rival == str(runs[1])
+    low, high = result.against.interval
+    assert low <= result.against.difference <= high
+
+    other = write_coco(tmp_path / "other", SPLITS, masks=True)
+    rival = convmix.train(other, out=tmp_path / "rival", **TINY).path
+    with pytest.raises(ConfigError, match="against"):
+        convmix.evaluate(runs[0], against=rival)
