@@ -26,19 +26,38 @@ def read_dense(folder: Path) -> list[Record]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
+def summary(records: Sequence[Record], table: Table) -> str:
+    """The table of README.md."""
+    header = ("data", "task", "model", "parameters", "trained for", "test scores (95 % interval)")
+    rows = [
+        (r["data"]["name"], r["task"], _model(r), f"{r['parameters'] / 1e6:.2f} M", _trained_for(r), _scores(r)) for r in records
+    ]
+    return table(header, rows)
+
+
+def _trained_for(r: Record) -> str:
+    return f"{r['train_elapsed_s'] / 60:.0f} min, {r['epochs_done']:.0f} epochs"
+
+
 def section(records: Sequence[Record], table: Table) -> str:
     """One table, and the command behind every row."""
     header = ("data", "task", "model", "parameters", "multiply-adds", "trained for", "test images", "test scores (95 % interval)")
     rows = [
         (
-            r["data"]["name"], r["task"], f"`{r['model']}`", f"{r['parameters'] / 1e6:.2f} M", f"{r['macs'] / 1e9:.2f} G",
-            f"{r['train_elapsed_s'] / 60:.0f} min, {r['epochs_done']:.0f} epochs", r["test"]["n"], _scores(r),
+            r["data"]["name"], r["task"], _model(r), f"{r['parameters'] / 1e6:.2f} M", f"{r['macs'] / 1e9:.2f} G",
+            _trained_for(r), r["test"]["n"], _scores(r),
         )
         for r in records
     ]  # fmt: skip
     machines = sorted({f"{r['machine']['name']}, {r['machine']['cores']} cores, {r['machine']['precision']}" for r in records})
     commands = "\n".join(r["command"] for r in records)
     return f"{HEAD}\n{table(header, rows)}\n\nMachine: {'; '.join(machines)}.\n\n```sh\n{commands}\n```\n"
+
+
+def _model(r: Record) -> str:
+    """With the settings of the network that were not the recipe's."""
+    others = [f"{name} {value}" for name, value in r["settings"].items() if name not in ("model", "budget")]
+    return ", ".join([f"`{r['model']}`", *others])
 
 
 def _scores(r: Record) -> str:

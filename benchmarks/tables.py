@@ -205,12 +205,13 @@ is Wilson's 95 % interval for a share and says nothing about the spread between 
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
-def readme_page(readme: str, records: Sequence[Record], races: Sequence[Record] = ()) -> str:
+def readme_page(readme: str, records: Sequence[Record], races: Sequence[Record] = (), dense: Sequence[Record] = ()) -> str:
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise SystemExit(f"README.md must hold {BEGIN} and {END} once each, in this order")
     before, rest = readme.split(BEGIN)
     speed = f"\n\n{README_SPEED}\n\n{speed_tables.summary(races, table)}" if races else ""
-    return f"{before}{BEGIN}\n\n{summary(records)}{speed}\n\n{END}{rest.split(END)[1]}"
+    found = f"\n\nBoxes, outlines and a class per pixel, from scratch:\n\n{dense_tables.summary(dense, table)}" if dense else ""
+    return f"{before}{BEGIN}\n\n{summary(records)}{found}{speed}\n\n{END}{rest.split(END)[1]}"
 
 
 def pages(root: Path) -> dict[Path, str]:
@@ -223,7 +224,7 @@ def pages(root: Path) -> dict[Path, str]:
     readme = root / "README.md"
     return {
         root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations, reports, dense),
-        readme: readme_page(readme.read_text(), records, races),
+        readme: readme_page(readme.read_text(), records, races, dense),
     }
 
 

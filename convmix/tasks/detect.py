@@ -4,11 +4,13 @@ images, targets -> network -> losses                                   a trainin
 images -> network -> boxes on the input -> Placement -> Boxes | Masks  an answer
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convmix.config import Dense
@@ -133,13 +135,21 @@ def anchor_scale(backbone: DenseBackbone, dense: Dense, *, published: float) -> 
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> tuple[bytes, ...]:
-    """Probabilities n,28,28 over each box n,4 -> RLE masks over an image of `size`, cut at one half."""
-    from torchvision.models.detection.roi_heads import paste_masks_in_image
+    """Probabilities n,28,28 over each box n,4 -> RLE masks over an image of `size`, cut at one half.
 
+    Sampled at the centres of the image's pixels, as mmdetection does; torchvision rounds the boxes and adds a pixel.
+    """
+    height, width = size
     counts: list[bytes] = []
-    for part, of_part in zip(masks.split(16), boxes.split(16), strict=True):  # a full-size mask each: a few at a time
-        pasted = paste_masks_in_image(part[:, None], of_part, size)[:, 0]  # n,H,W
-        counts += rle.encode((pasted >= 0.5).numpy().astype(np.uint8))
+    for mask, (left, top, right, bottom) in zip(masks, boxes.tolist(), strict=True):
+        rows = torch.arange(max(math.floor(top), 0), min(math.ceil(bottom), height))
+        columns = torch.arange(max(math.floor(left), 0), min(math.ceil(right), width))
+        y, x = (rows + 0.5 - top) / (bottom - top) * 2 - 1, (columns + 0.5 - left) / (right - left) * 2 - 1
+        grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], 2)[None]  # 1,rows,columns,2
+        inside = F.grid_sample(mask[None, None], grid, mode="bilinear", align_corners=False)[0, 0] >= 0.5
+        pasted = np.zeros((1, height, width), np.uint8)
+        pasted[0, rows[:, None].numpy(), columns.numpy()] = inside.numpy()
+        counts += rle.encode(pasted)
     return tuple(counts)
 
 
