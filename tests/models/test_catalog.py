@@ -98,7 +98,7 @@ def test_list_starts_with_our_own_and_holds_timms():
     names = list_models()
     assert names[: len(catalog.NAMED)] == list(catalog.NAMED)
     assert "resnet50" in names and len(names) == len(set(names))
-    assert list_models("convmlp_*") == ["convmlp_s", "convmlp_m", "convmlp_l"]
+    assert list_models("convmlp_*") == ["convmlp_t", "convmlp_s", "convmlp_m", "convmlp_l"]
     assert "convmixer" not in list_models("convmixer*")  # a family, not a size
 
 

@@ -60,7 +60,7 @@ def test_a_training_computes_as_was_found_and_says_so(photos: Path, tmp_path: Pa
         session.train_session(str(photos), recipe=None, overrides=overrides, out=out, resume=False, console=console, device="cpu")
     assert "training in fp32, nchw: 12 ms a step; channels_last 20 ms" in text.read_text()
     [arguments] = asked
-    assert (arguments["images"], len(arguments["targets"]), arguments["steps"], arguments["processes"]) == ((3, 24, 24), 12, 2 * 4, 1)
+    assert (arguments["images"], len(arguments["targets"]()), arguments["steps"], arguments["processes"]) == ((3, 24, 24), 12, 2 * 4, 1)
     assert 3500 < arguments["left_s"] < 3600  # the budget counts from the start
     [t] = seen
     assert not t.raw_model.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
