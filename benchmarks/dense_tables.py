@@ -29,9 +29,7 @@ def read_dense(folder: Path) -> list[Record]:
 def summary(records: Sequence[Record], table: Table) -> str:
     """The table of README.md."""
     header = ("data", "task", "model", "parameters", "trained for", "test scores (95 % interval)")
-    rows = [
-        (r["data"]["name"], r["task"], _model(r), f"{r['parameters'] / 1e6:.2f} M", _trained_for(r), _scores(r)) for r in records
-    ]
+    rows = [(r["data"]["name"], r["task"], _model(r), f"{r['parameters'] / 1e6:.2f} M", _trained_for(r), _scores(r)) for r in records]
     return table(header, rows)
 
 
