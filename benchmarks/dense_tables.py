@@ -47,9 +47,14 @@ def section(records: Sequence[Record], table: Table) -> str:
         )
         for r in records
     ]  # fmt: skip
-    machines = sorted({f"{r['machine']['name']}, {r['machine']['cores']} cores, {r['machine']['precision']}" for r in records})
+    machines = sorted({_machine(r["machine"]) for r in records})
     commands = "\n".join(r["command"] for r in records)
     return f"{HEAD}\n{table(header, rows)}\n\nMachine: {'; '.join(machines)}.\n\n```sh\n{commands}\n```\n"
+
+
+def _machine(machine: Record) -> str:
+    cores = machine["cores"]
+    return f"{machine['name']}, {cores} core{'s' if cores != 1 else ''}, {machine['precision']}"
 
 
 def _model(r: Record) -> str:

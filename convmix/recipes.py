@@ -194,37 +194,45 @@ def _epochs_of(steps: int, batch_size: int, facts: DataFacts) -> float:
     return steps / max(1, facts.num_train // batch_size)
 
 
-def detect_small(facts: DataFacts) -> Run:
-    """Boxes on hundreds of images from scratch: narrow heads, anchors that begin at the data's own small objects."""
-    height, width = _size_for(facts, longer=320)
-    side = 32.0 if facts.small_object is None else facts.small_object * (height * width) ** 0.5  # pixels of the input
+def _dense_small(facts: DataFacts) -> Run:
+    """What the dense tasks share on hundreds of images, from scratch: narrow heads, the median image with 320 pixels on its longer side."""
     return Run(
         model="convmlp_t",
         source="convmix: for sets of hundreds of images, from scratch",
-        dense=Dense(pyramid_channels=96, smallest_anchor=float(min(max(round(side), 8), 32))),
-        data=Data(task="detect", size=(height, width), fit="letterbox", interpolation="bilinear"),
-        augment=Augment(hflip=0.5, zoom=(0.7, 1.5), color_jitter=0.2),
+        dense=Dense(pyramid_channels=96),
+        data=Data(size=_size_for(facts, longer=320), fit="letterbox", interpolation="bilinear"),
         optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=8, clip_grad=1.0, decay_norm_bias=False),
         schedule=Schedule(schedule="triangular", epochs=60),
     )
 
 
+def detect_small(facts: DataFacts) -> Run:
+    """Boxes, with anchors that begin at the data's own small objects."""
+    base = _dense_small(facts)
+    height, width = _size_for(facts, longer=320)
+    side = 32.0 if facts.small_object is None else facts.small_object * (height * width) ** 0.5  # pixels of the input
+    return replace(
+        base,
+        dense=replace(base.dense, smallest_anchor=float(min(max(round(side), 8), 32))),
+        data=replace(base.data, task="detect"),
+        augment=Augment(hflip=0.5, zoom=(0.7, 1.5), color_jitter=0.2),
+    )
+
+
 def instances_small(facts: DataFacts) -> Run:
-    """Boxes with outlines on hundreds of images from scratch."""
+    """Boxes with outlines."""
     boxes = detect_small(facts)
     return replace(boxes, data=replace(boxes.data, task="instances"))
 
 
 def segment_small(facts: DataFacts) -> Run:
-    """A class per pixel on hundreds of images, from scratch."""
-    return Run(
-        model="convmlp_t",
-        source="convmix: for sets of hundreds of images, from scratch",
-        dense=Dense(pyramid_channels=96),
-        data=Data(task="segment", size=_size_for(facts, longer=320), fit="letterbox", interpolation="bilinear"),
+    """A class per pixel."""
+    base = _dense_small(facts)
+    return replace(
+        base,
+        data=replace(base.data, task="segment"),
         augment=Augment(hflip=0.5, zoom=(0.7, 2.0), color_jitter=0.3),
-        optim=Optim(lr=5e-4, weight_decay=0.05, batch_size=8, clip_grad=1.0, decay_norm_bias=False),
-        schedule=Schedule(schedule="triangular", epochs=40),
+        schedule=replace(base.schedule, epochs=40),
     )
 
 

@@ -70,6 +70,17 @@ def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Ima
             raise BadImage(_reason(e)) from None
 
 
+def viewable(source: bytes | str | Path, *, size: tuple[int, int], max_pixels: int) -> np.ndarray:
+    """An image for people to look at: H,W,3 uint8 of `size`; grey where it cannot be shown, as with five channels."""
+    try:
+        image = decode(source, in_chans=3, max_pixels=max_pixels)
+    except BadImage:
+        image = np.zeros(0)
+    if isinstance(image, PIL.Image.Image) and (image.height, image.width) == size:
+        return np.array(image)
+    return np.full((*size, 3), 128, np.uint8)
+
+
 def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> tuple[int, int]:
     """Height and width of what `decode` would give, from the header alone where Pillow knows the format; BadImage as there."""
     with _quiet(max_pixels):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import datasets
 
 
+_DENSE_COLUMNS = {"boxes", "object_labels", "crowd", "masks", "height", "width", "mask"}
+
+
 @dataclass(frozen=True)
 class Examples:
     """One split. Picklable, so that worker processes can have it."""
@@ -48,7 +51,9 @@ class Examples:
 
     def annotation(self, index: int) -> Annotation:
         """What is known of the image: its class, its objects, or where the class of every pixel is written."""
-        row = self.rows[int(index)]
+        if self._known is None:
+            return int(self.labels[index])
+        row = self._known[int(index)]
         if "boxes" in row:
             return Objects(
                 (row["height"], row["width"]),
@@ -57,9 +62,13 @@ class Examples:
                 np.array(row["crowd"], bool),
                 tuple(row["masks"]) if "masks" in row else None,
             )
-        if "mask" in row:
-            return Regions(plain_path(row["mask"]), self.values, self.palette)
-        return int(row["label"])
+        return Regions(plain_path(row["mask"]), self.values, self.palette)
+
+    @cached_property
+    def _known(self) -> "datasets.Dataset | None":
+        """The rows without the images, for dense tasks; None where the label is all that is known."""
+        columns = set(self.rows.column_names) & _DENSE_COLUMNS
+        return self.rows.select_columns(sorted(columns)) if columns else None
 
     def name(self, index: int) -> str:
         """The image's name in the data set as given: a relative path, or 'train[12]'."""

@@ -10,7 +10,7 @@ import PIL.Image
 
 from convmix import overlay
 from convmix.config import Size
-from convmix.data.decode import BadImage, decode
+from convmix.data.decode import viewable
 from convmix.data.examples import Examples
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.report import Page
@@ -45,6 +45,19 @@ def summary_table(e: DenseEvaluation, rows: Sequence[Row]) -> "Table":
     for name, value, interval in rows:
         summary.add_row(name, Text(value if interval == "–" else f"{value}, 95 % interval {interval}"))
     return summary
+
+
+def class_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> "Table":
+    """A row per class, for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, title in enumerate(header):
+        table.add_column(title, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    return table
 
 
 def share(value: float | None) -> str:
@@ -83,11 +96,5 @@ class Originals:
         self.examples, self.indices, self.max_pixels = examples, indices, max_pixels
 
     def pixels(self, i: int, size: Size) -> np.ndarray:
-        """The i-th scored image, H,W,3 uint8 of the size that it was scored in; grey where it cannot be shown, as with five channels."""
-        try:
-            image = decode(self.examples.source(self.indices[i]), in_chans=3, max_pixels=self.max_pixels)
-        except BadImage:
-            image = np.zeros(0)
-        if isinstance(image, PIL.Image.Image) and image.size == (size[1], size[0]):
-            return np.array(image)
-        return np.full((*size, 3), 128, np.uint8)
+        """The i-th scored image, H,W,3 uint8 of the size that it was scored in."""
+        return viewable(self.examples.source(self.indices[i]), size=size, max_pixels=self.max_pixels)

@@ -11,6 +11,7 @@ from convmix.evaluation.dense_page import (
     Originals,
     Row,
     begin_page,
+    class_table,
     gallery,
     share,
     summary_table,
@@ -66,15 +67,10 @@ def write_page(e: ObjectsEvaluation, curves: Curves, shown: Sequence[Boxes], tru
 def table(e: ObjectsEvaluation) -> "Group":
     """The scores, the classes (the worst ones first where they are many), what else is remarkable, and the page's path."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     rows, left = _class_rows(e)
-    per_class = Table(box=None, header_style="bold", pad_edge=False)
-    for i, title in enumerate(_class_header(e)):
-        per_class.add_column(title, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        per_class.add_row(*(Text(str(cell)) for cell in row))
+    per_class = class_table(_class_header(e), rows)
     total = {kind: sum(counts[kind] for counts in e.mistakes.values()) for kind in (RIGHT, *KINDS, MISSED)}
     said = ", ".join(f"{n} {kind}" for kind, n in total.items())
     lines = [f"{left} more classes with a better AP50 are in {e.output}"] if left else []

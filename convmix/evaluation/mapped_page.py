@@ -9,7 +9,17 @@ import numpy as np
 
 from convmix import overlay
 from convmix.data.targets import IGNORE
-from convmix.evaluation.dense_page import MOST_LISTED, Row, begin_page, gallery, share, summary_table, with_interval, worst_and_typical
+from convmix.evaluation.dense_page import (
+    MOST_LISTED,
+    Row,
+    begin_page,
+    class_table,
+    gallery,
+    share,
+    summary_table,
+    with_interval,
+    worst_and_typical,
+)
 from convmix.evaluation.dense_pictures import MOST_BARS, scores_picture
 from convmix.evaluation.dense_result import MapsEvaluation
 from convmix.evaluation.page import between
@@ -59,15 +69,10 @@ def write_page(e: MapsEvaluation, example: Callable[[int], Example]) -> list[Pat
 def table(e: MapsEvaluation) -> "Group":
     """The scores, the classes (the worst ones first where they are many), what else is remarkable, and the page's path."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
     rows, left = _class_rows(e)
-    per_class = Table(box=None, header_style="bold", pad_edge=False)
-    for i, title in enumerate(_HEADER):
-        per_class.add_column(title, justify="right" if i else "left", overflow="fold")
-    for row in rows:
-        per_class.add_row(*(Text(str(cell)) for cell in row))
+    per_class = class_table(_HEADER, rows)
     lines = [f"{left} more classes with a better IoU are in {e.output}"] if left else []
     return Group(summary_table(e, score_rows(e)), "", per_class, "", *map(Text, [*lines, *e.remarks(), f"page: {e.page}"]))
 

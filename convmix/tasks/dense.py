@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convmix.config import Augment, Dense, Optim, Run
-from convmix.data.decode import decode
+from convmix.data.decode import viewable
 from convmix.data.dense import DensePreprocess, DenseTransform, check_augment
 from convmix.data.examples import Examples
 from convmix.data.targets import Targets
@@ -124,5 +124,5 @@ def beside_truth(
 ) -> Iterator[tuple[str, np.ndarray, Any, Any]]:
     """Name, whole image H,W,3 uint8, annotation and answer of every example, for pictures."""
     for i, (truth, answer) in enumerate(zip(targets, answers, strict=True)):
-        image = decode(examples.source(i), in_chans=3, max_pixels=preprocess.max_pixels)
-        yield examples.name(i), np.asarray(image), truth.annotation, answer
+        image = viewable(examples.source(i), size=truth.placement.size, max_pixels=preprocess.max_pixels)
+        yield examples.name(i), image, truth.annotation, answer

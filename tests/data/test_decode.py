@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from convmix.data.decode import BadImage, decode
+from convmix.data.decode import BadImage, decode, viewable
 
 LIMIT = 1_000_000
 UNDO: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # orientation -> how a camera held so stores the upright picture
@@ -304,3 +304,12 @@ def test_random_bytes_never_escape_as_another_error() -> None:
                     decode(hurt.tobytes(), in_chans=in_chans, max_pixels=LIMIT)
                 except BadImage as e:
                     assert e.reason
+
+
+def test_what_cannot_be_shown_is_a_grey_picture_of_its_size(tmp_path: Path) -> None:
+    bands = tmp_path / "bands.npy"
+    np.save(bands, np.zeros((6, 8, 5), np.float32))
+    shown = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    assert np.array_equal(viewable(encode(PIL.Image.fromarray(shown)), size=(6, 8), max_pixels=LIMIT), shown)
+    for source in (bands, b"no image", encode(PIL.Image.new("RGB", (5, 5)))):
+        assert np.array_equal(viewable(source, size=(6, 8), max_pixels=LIMIT), np.full((6, 8, 3), 128, np.uint8))

@@ -24,7 +24,7 @@ def test_a_row_says_model_settings_scores_and_what_to_beat() -> None:
     text = dense_tables.section([RECORD], tables.table)
     assert "| toy | segment | `convmlp_t`, taps authors | 2.75 M | 1.60 G | 10 min, 15 epochs | 233 |" in text
     assert "mean IoU 34.0 % (33.0 to 35.0); pixel accuracy 80.0 % (79.0 to 81.0)" in text and "so 2.00 times" in text
-    assert "a processor, 1 cores, bf16" in text and RECORD["command"] in text
+    assert "a processor, 1 core, bf16" in text and RECORD["command"] in text
 
 
 def test_every_experiment_has_its_record() -> None:
