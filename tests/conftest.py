@@ -1,13 +1,25 @@
 """Where tests find the reference tensors and the real data sets."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """No call may leave the process with another number of threads: the last bits of what is computed later depend on it."""
+    before = torch.get_num_threads()
+    yield
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == before, f"the test left torch with {after} threads instead of {before}"
 
 
 @pytest.fixture(scope="session")

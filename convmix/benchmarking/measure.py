@@ -66,8 +66,12 @@ def benchmark(
     points = [[(None, one)] if sweep is None else works_of.sweep(one, sweep) for one in works]
     _check([one for some in points for _, one in some], rounds)
     say = console or Console(quiet=True)
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(works[0].threads)
-    rates = measure_rates(place)
+    try:
+        rates = measure_rates(place)
+    finally:
+        torch.set_num_threads(threads_before)
     found = []
     for one, some in zip(works, points, strict=True):
         records = []
