@@ -6,19 +6,16 @@ files -> the task's preprocessing -> network -> Boxes | Masks | SemanticMap in t
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from convmix.artifact import Artifact
 from convmix.calibration import check_threshold
 from convmix.data.loaders import default_workers, eval_batches
 from convmix.errors import ConfigError
 from convmix.files import Files, find_files
-from convmix.inference import resolve, run_model
 from convmix.prediction_files import Found, common_folder, output_format, write
-from convmix.tasks import create_task
-from convmix.tasks.base import Task
+from convmix.predictor import Answer, Predictor
+from convmix.results import Classes
+from convmix.tasks import task_class
 
 
 def predict_dense(
@@ -38,21 +35,17 @@ def predict_dense(
 
     threshold: objects with a smaller score are left out (None: one half).
     """
-    task = create_task(artifact.task, artifact.labels, artifact.calibration)
-    form = output_format(format, output, kind=task.result)
+    kind = task_class(artifact.task).result
+    form = output_format(format, output, kind=kind)
     for name, value, low in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and value < low:
             raise ConfigError(f"{name}: {value} is too small, expected at least {low}")
     if threshold is not None:
         check_threshold(threshold)
-    where, how = resolve(device, precision)
-    if how == "int8":
-        raise ConfigError(
-            f"precision: int8 exists for classifiers alone, and {artifact.path} is for the task {task.name}; take bf16 or fp32"
-        )
     found = Files(tuple(find_files(files, recursive=recursive)))
     workers = (default_workers() if len(found) > batch_size else 0) if workers is None else workers
-    stream = _stream(artifact, task, found, threshold=threshold, batch_size=batch_size, device=where, precision=how, workers=workers)
+    predictor = Predictor(artifact, images=len(found), batch_size=batch_size, device=device, precision=precision)
+    stream = _stream(predictor, found, threshold=threshold, workers=workers)
     if output is None:
         return list(stream)
     rows: list[Found] = []
@@ -63,29 +56,19 @@ def predict_dense(
             yield row
 
     write(
-        watched(), kind=task.result, format=form, output=output, labels=artifact.labels, root=common_folder(found.names),
+        watched(), kind=kind, format=form, output=output, labels=artifact.labels, root=common_folder(found.names),
         max_pixels=artifact.preprocess.max_pixels,
     )  # fmt: skip
     return rows
 
 
-def _stream(
-    artifact: Artifact,
-    task: Task,
-    files: Files,
-    *,
-    threshold: float | None,
-    batch_size: int,
-    device: torch.device,
-    precision: str,
-    workers: int,
-) -> Iterator[Found]:
-    model = artifact.model.to(device)
-    loads = task.preprocessing(artifact.preprocess)
-    for batch in eval_batches(files, loads, batch_size=batch_size, workers=workers):
-        outputs = run_model(model, [batch], device=device, precision=precision, observe=task.observe)
-        rows = {i: Found(files.names[i], files.names[i], None, error=reason) for i, reason in outputs.bad}
-        results: list[Any] = task.decode(outputs.values, threshold=threshold) if len(outputs.indices) else []
-        for i, result in zip(outputs.indices.tolist(), results, strict=True):
-            rows[i] = Found(files.names[i], files.names[i], result)
-        yield from (rows[i] for i in sorted(rows))
+def _stream(predictor: Predictor, files: Files, *, threshold: float | None, workers: int) -> Iterator[Found]:
+    for batch in eval_batches(files, predictor.loads, batch_size=predictor.batch_size, workers=workers):
+        answers = predictor.answer_batch(batch, threshold=threshold)
+        yield from (found_in(files.names[i], answers[i]) for i in sorted(answers))
+
+
+def found_in(name: str, answer: Answer) -> Found:
+    """The answer to the image of this name, as a row."""
+    assert not isinstance(answer.result, Classes)
+    return Found(name, name, answer.result, answer.error)

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from convmix.acceleration import Accelerated, accelerate
 from convmix.artifact import Artifact, csv_line, load_artifact
 from convmix.calibration import check_threshold
 from convmix.data.formats import printable
@@ -22,10 +19,11 @@ from convmix.data.loaders import default_workers, eval_batches
 from convmix.dense_prediction import predict_dense
 from convmix.errors import ConfigError, did_you_mean
 from convmix.files import Files, find_files
-from convmix.inference import resolve, run_model
+from convmix.inference import resolve
 from convmix.prediction_files import Found, opened, visible
+from convmix.predictor import Answer, Predictor
 from convmix.results import Classes
-from convmix.tasks import create_task, task_class
+from convmix.tasks import task_class
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -147,41 +145,29 @@ def predict_stream(
             raise ConfigError(f"{name}: {value} is too small, expected at least {low}")
     if threshold is not None:
         check_threshold(threshold)
-    where, how = resolve(device, precision)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
     if task_class(artifact.task).result is not Classes:
         raise ConfigError(f"{artifact.path} is for the task {artifact.task}; rows of labels are what classifiers give, use predict")
+    resolve(device, precision)  # a mistake is said before any file is looked for
     found = Files(tuple(find_files(files, recursive=recursive)))
     if workers is None:
         workers = default_workers() if len(found) > batch_size else 0  # one batch is read sooner than a process starts
-    ready = accelerate(artifact, len(found), batch_size=batch_size, device=where, precision=how, optimize=optimize)
-    return _stream(artifact, ready, found, top=top, threshold=threshold, batch_size=batch_size, device=where, workers=workers)
+    predictor = Predictor(artifact, images=len(found), batch_size=batch_size, device=device, precision=precision, optimize=optimize)
+    return _stream(predictor, found, top=top, threshold=threshold, workers=workers)
 
 
-def _stream(
-    artifact: Artifact,
-    ready: Accelerated,
-    files: Files,
-    *,
-    top: int,
-    threshold: float | None,
-    batch_size: int,
-    device: torch.device,
-    workers: int,
-) -> Iterator[Prediction]:
-    task = create_task(artifact.task, artifact.labels, artifact.calibration)
-    for batch in eval_batches(files, artifact.preprocess, batch_size=batch_size, workers=workers):
-        outputs = run_model(ready.model, [batch], device=device, precision=ready.precision)
-        rows = {i: Prediction(files.names[i], None, None, error=reason, sure=None) for i, reason in outputs.bad}
-        finite = outputs.values.isfinite().all(1) if len(outputs.values) else torch.empty(0, dtype=torch.bool)
-        for i in outputs.indices[~finite].tolist():
-            rows[i] = Prediction(files.names[i], None, None, error="the model's output is not finite", sure=None)
-        if finite.any():
-            said = task.decode(outputs.values[finite], threshold=threshold)
-            answers = zip(outputs.indices[finite].tolist(), said.top(top), said.sure.tolist(), strict=True)
-            for i, ((label, probability), *others), sure in answers:
-                rows[i] = Prediction(files.names[i], label, probability, tuple(others), sure=sure)
-        yield from (rows[i] for i in sorted(rows))
+def _stream(predictor: Predictor, files: Files, *, top: int, threshold: float | None, workers: int) -> Iterator[Prediction]:
+    for batch in eval_batches(files, predictor.loads, batch_size=predictor.batch_size, workers=workers):
+        answers = predictor.answer_batch(batch, threshold=threshold)
+        yield from (prediction(files.names[i], answers[i], top=top) for i in sorted(answers))
+
+
+def prediction(name: str, answer: Answer, *, top: int = 1) -> Prediction:
+    """A classifier's answer to the image of this name, as a row."""
+    if not isinstance(answer.result, Classes):
+        return Prediction(name, None, None, error=answer.error, sure=None)
+    [((label, probability), *others)] = answer.result.top(top)
+    return Prediction(name, label, probability, tuple(others), sure=bool(answer.result.sure))
 
 
 def output_format(format: str | None, output: str | Path | None) -> str:

@@ -344,7 +344,7 @@ def test_a_failure_keeps_the_old_output(run: Artifact, images: Path, tmp_path: P
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr("convmix.prediction.run_model", fail)
+    monkeypatch.setattr("convmix.predictor.run_model", fail)
     with pytest.raises(RuntimeError, match="no more memory"):
         predict(run, [images], output=out)
     assert out.read_text() == "old"

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,7 +196,7 @@ class _Task(Dataset[_Loaded]):
                     good.append(index)
                 except BadImage as e:
                     bad.append((index, e.reason))
-        return _Loaded(self._stack(images), as_batch(targets), good, bad)
+        return _Loaded(stack(images, self.transform), as_batch(targets), good, bad)
 
     def _image(self, index: int) -> Image:
         if self.memory is None:
@@ -208,17 +208,25 @@ class _Task(Dataset[_Loaded]):
         self.memory.keep(index, image)
         return image
 
-    def _stack(self, images: list[Image | Tensor]) -> Tensor:
-        channels, height, width = self.transform.shape
-        if not images:
-            return torch.empty(0, channels, height, width)
-        pictures = [x for x in images if isinstance(x, PIL.Image.Image)]
-        if len(pictures) == len(images):
-            x_nhwc = np.empty((len(images), height, width, channels), np.uint8)
-            for pixels_hwc, picture in zip(x_nhwc, pictures, strict=True):
-                pixels_hwc[:] = np.asarray(picture).reshape(height, width, channels)
-            return torch.from_numpy(x_nhwc)
-        return torch.stack([x if isinstance(x, Tensor) else self.transform.normalise(x) for x in images])  # n,C,H,W
+
+def stack(images: Sequence[Image | Tensor], loads: Loads) -> Tensor:
+    """What `change` gave for n images as one: n,H,W,C uint8, to be normalised, where all are pictures; else n,C,H,W float32, normalised."""
+    channels, height, width = loads.shape
+    if not images:
+        return torch.empty(0, channels, height, width)
+    pictures = [x for x in images if isinstance(x, PIL.Image.Image)]
+    if len(pictures) == len(images):
+        x_nhwc = np.empty((len(images), height, width, channels), np.uint8)
+        for pixels_hwc, picture in zip(x_nhwc, pictures, strict=True):
+            pixels_hwc[:] = np.asarray(picture).reshape(height, width, channels)
+        return torch.from_numpy(x_nhwc)
+    return torch.stack([x if isinstance(x, Tensor) else loads.normalise(x) for x in images])
+
+
+def to_inputs(pixels: Tensor, loads: Loads, device: torch.device | str) -> Tensor:
+    """What `stack` gives as the model's input n,C,H,W float32, on the device."""
+    pixels = pixels.to(device, non_blocking=True)
+    return loads.normalise_batch(pixels) if pixels.dtype == torch.uint8 else pixels
 
 
 def _seed_everything(seed: int, epoch: int, index: int, repeat: int) -> None:
@@ -242,8 +250,7 @@ def _own_randomness() -> Iterator[None]:
 
 def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.device | str) -> Iterator[Batch]:
     for loaded in _load(task, batches, workers):
-        pixels = loaded.pixels.to(device, non_blocking=True)
-        images = task.transform.normalise_batch(pixels) if pixels.dtype == torch.uint8 else pixels  # n,C,H,W
+        images = to_inputs(loaded.pixels, task.transform, device)
         yield Batch(images, loaded.targets, torch.tensor(loaded.good, dtype=torch.int64), tuple(loaded.bad))
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from convmix.calibration import Calibration
 from convmix.config import Augment, Dense, Optim, Run
 from convmix.data.examples import Examples
+from convmix.data.frame import Frame
 from convmix.data.loaders import train_batches
 from convmix.data.targets import Targets
 from convmix.data.transforms import Loads, Preprocess
@@ -146,6 +147,27 @@ class Task(ABC):
     def certainty(self, outputs: Any, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         """How probable each answer is said to be, float64 0..1, and whether it is right: n each. Only for tasks that `calibrate`."""
         raise NotImplementedError(f"{self.name} has no calibration")
+
+    # Leaving Python: what `export` writes
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        """The network in evaluation as a module N,C,H,W -> dict of tensors with N rows, whose shapes do not depend on what the images show.
+
+        Without branches on values, so that it can be traced for any N; folded where the architecture can be.
+        """
+        raise NotImplementedError
+
+    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+        """Inside the exported graph: what `deployed` gives, made ready for programs that know nothing of convmix.
+
+        frame: where the image lies on the input, where the graph itself has put it there; answers are then in the image's own pixels.
+        The entries of `outputs` that `observed_from` asks for stay among the result, unchanged.
+        """
+        raise NotImplementedError
+
+    def observed_from(self, outputs: Mapping[str, Tensor]) -> Any:
+        """What an exported model gave for a batch, as the network's own outputs: what `observe` takes."""
+        raise NotImplementedError
 
     def explained(self, model: nn.Module) -> nn.Module:
         """A module N,C,H,W -> N,k, the evidence for every class in the whole image, that attributions can differentiate."""

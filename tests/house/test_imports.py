@@ -16,7 +16,8 @@ PACKAGE = REPO / "convmix"
 # A file may import what stands above it.
 ORDER = (
     "errors", "config", "data.facts", "recipes", "hardware", "cache",
-    "data.decode", "data.geometry", "data.placement", "data.targets", "data.formats", "data.examples", "data.rle", "data.mixing",
+    "data.decode", "data.geometry", "data.placement", "data.frame",
+    "data.targets", "data.formats", "data.examples", "data.rle", "data.mixing",
     "data.randaugment", "data.transforms", "data.folders", "data.tables", "data.shards", "data.hub",
     "data.objectrows", "data.coco", "data.voc", "data.yolo", "data.pixelmaps", "data.mapfolders", "data.annotated", "data.sources",
     "data.motion", "data.dense", "data.splits", "data.sweep", "data.scan", "data.memory", "data.loaders",
@@ -31,7 +32,7 @@ ORDER = (
     "training.agree",
     "training.schedule", "training.budget", "training.signals", "training.state", "training.log", "training.tuning", "training.job",
     "training.loop", "training.finish", "training.session",
-    "files", "provenance", "acceleration",
+    "files", "provenance", "acceleration", "predictor",
     "evaluation.answers", "evaluation.appearance", "evaluation.slices", "evaluation.reliability", "evaluation.selection",
     "evaluation.corruption", "evaluation.intervals", "evaluation.gallery", "evaluation.attributes", "evaluation.pairing",
     "evaluation.result", "evaluation.rival", "evaluation.pictures", "evaluation.page",
