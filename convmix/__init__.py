@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convmix.evaluation.certainty import calibrate
     from convmix.explanation.study import explain
     from convmix.health.examination import doctor
+    from convmix.hub import pull, push
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
     from convmix.prediction import predict
@@ -39,6 +40,8 @@ _HOME = {
     "load": "convmix.api",
     "optimize": "convmix.api",
     "predict": "convmix.prediction",
+    "pull": "convmix.hub",
+    "push": "convmix.hub",
     "train": "convmix.api",
 }
 
@@ -59,6 +62,8 @@ __all__ = [
     "load",
     "optimize",
     "predict",
+    "pull",
+    "push",
     "train",
 ]
 

@@ -7,7 +7,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-from convmix.commands import comparing, judging, learning, listing, using
+from convmix.commands import comparing, judging, learning, listing, sharing, using
 from convmix.errors import ConvmixError
 
 app = App(
@@ -27,6 +27,8 @@ VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("doctor", judging.doctor),
     ("optimize", using.optimize),
     ("benchmark", using.benchmark),
+    ("push", sharing.push),
+    ("pull", sharing.pull),
     ("describe", listing.describe),
     ("models", listing.models),
     ("recipes", listing.recipes),

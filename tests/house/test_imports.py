@@ -39,7 +39,7 @@ ORDER = (
     "evaluation.mistakes", "evaluation.dense_result", "evaluation.dense_pictures", "evaluation.dense_page", "evaluation.found_page",
     "evaluation.found", "evaluation.mapped_page", "evaluation.mapped", "evaluation.dense", "evaluation.score", "evaluation.terminal",
     "evaluation.calibrated", "evaluation.certainty",
-    "result_files", "prediction_files", "dense_prediction", "prediction",
+    "result_files", "prediction_files", "dense_prediction", "prediction", "hub",
     "benchmarking.work", "benchmarking.process", "benchmarking.race", "benchmarking.roofline", "benchmarking.record",
     "benchmarking.picture", "benchmarking.measure",
     "explanation.specimen", "explanation.layers", "explanation.attribution", "explanation.trust", "explanation.weights",
@@ -53,7 +53,7 @@ ORDER = (
 )  # fmt: skip
 ROOF = (
     "__init__", "__main__", "api", "cli", "demo",
-    "commands", "commands.learning", "commands.judging", "commands.comparing", "commands.using", "commands.listing",
+    "commands", "commands.learning", "commands.judging", "commands.comparing", "commands.using", "commands.sharing", "commands.listing",
 )  # fmt: skip  # may import everything
 
 # Imports inside a function that go against the order: (file, imported) -> why. Keep it short.
