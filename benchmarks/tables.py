@@ -1,6 +1,6 @@
-"""Writes RESULTS.md and the tables of README.md from the run records in benchmarks/results/.
+"""Writes RESULTS.md and the tables of README.md and docs/how_to/plan.md from the run records in benchmarks/results/.
 
-    python benchmarks/tables.py            write both
+    python benchmarks/tables.py            write them
     python benchmarks/tables.py --check    fail where they differ from what would be written
 
 Every number comes from a record (benchmarks/results/README.md says what is in one); nothing is typed by hand.
@@ -15,6 +15,7 @@ from typing import Any
 
 import ablation_tables
 import dense_tables
+import plan_tables
 import report_tables
 import speed_tables
 
@@ -221,10 +222,11 @@ def pages(root: Path) -> dict[Path, str]:
     ablations = ablation_tables.read_ablations(root / "benchmarks/results/ablation")
     reports = report_tables.read_reports(root / "benchmarks/results/reports")
     dense = dense_tables.read_dense(root / "benchmarks/results/dense")
-    readme = root / "README.md"
+    readme, plan = root / "README.md", root / "docs/how_to/plan.md"
     return {
         root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations, reports, dense),
         readme: readme_page(readme.read_text(), records, races, dense),
+        plan: plan_tables.page(plan.read_text(), root / "benchmarks/results", table),
     }
 
 

@@ -46,6 +46,8 @@ def root(tmp_path: Path) -> Path:
     """A repository with one record and pages that are not written yet."""
     (tmp_path / "benchmarks/results").mkdir(parents=True)
     (tmp_path / "benchmarks/results/toy-convmixer.json").write_text(json.dumps(RECORD))
+    (tmp_path / "docs/how_to").mkdir(parents=True)
+    (tmp_path / "docs/how_to/plan.md").write_text(f"{tables.plan_tables.BEGIN}\n{tables.plan_tables.END}\n")
     (tmp_path / "README.md").write_text(f"above\n\n{tables.BEGIN}\nold\n{tables.END}\n\nbelow\n")
     return tmp_path
 
