@@ -150,24 +150,25 @@ class Task(ABC):
 
     # Leaving Python: what `export` writes
 
+    @abstractmethod
     def deployed(self, model: nn.Module) -> nn.Module:
         """The network in evaluation as a module N,C,H,W -> dict of tensors with N rows, whose shapes do not depend on what the images show.
 
         Without branches on values, so that it can be traced for any N; folded where the architecture can be.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
         """Inside the exported graph: what `deployed` gives, made ready for programs that know nothing of convmix.
 
         frame: where the image lies on the input, where the graph itself has put it there; answers are then in the image's own pixels.
-        The entries of `outputs` that `observed_from` asks for stay among the result, unchanged.
+        The entries of `outputs` that `observed_from` asks for stay among the result; boxes alone are other numbers then, which whoever
+        reads the graph's outputs brings back to the input first.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def observed_from(self, outputs: Mapping[str, Tensor]) -> Any:
         """What an exported model gave for a batch, as the network's own outputs: what `observe` takes."""
-        raise NotImplementedError
 
     def explained(self, model: nn.Module) -> nn.Module:
         """A module N,C,H,W -> N,k, the evidence for every class in the whole image, that attributions can differentiate."""

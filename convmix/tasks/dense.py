@@ -96,6 +96,11 @@ class DenseTask(Task):
         """How strongly each class is seen anywhere in an image, before any choice: N,C,H,W -> N,k logits, differentiable."""
 
 
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy for exporters: in evaluation, in float32, and without gradients, for which alone our own operators are taken."""
+    return copy.deepcopy(model).eval().float().requires_grad_(False)
+
+
 class Evidence(nn.Module):
     """A dense network as a classifier: what attributions ask."""
 

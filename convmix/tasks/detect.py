@@ -6,7 +6,7 @@ images -> network -> boxes on the input -> Placement -> Boxes | Masks  an answer
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,16 +16,20 @@ from torch import Tensor, nn
 from convmix.config import Dense
 from convmix.data import rle
 from convmix.data.examples import Examples
+from convmix.data.frame import Frame
 from convmix.data.placement import Placement
 from convmix.data.targets import Targets
 from convmix.data.transforms import Preprocess
 from convmix.detection_metrics import detection_metrics
 from convmix.overlay import draw, grid_picture, truth_of
 from convmix.results import Boxes, Masks
-from convmix.tasks.dense import DenseTask, beside_truth, with_interval
+from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
+from convmix.tasks.deployed_maskrcnn import DeployedMaskRCNN
+from convmix.tasks.deployed_retinanet import DeployedRetinaNet
 from convmix.tasks.maskrcnn import MaskRCNN
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
 from convmix.tasks.retinanet import RetinaNet
+from convmix.tasks.suppression import first
 
 SHOWN = 0.5  # score from which a box is drawn
 FoundObjects = Sequence[Boxes]
@@ -88,6 +92,21 @@ class Detect(DenseTask):
             rows.append((name, [draw(image, truth_of(truth, self.labels)), draw(image, found.above(SHOWN))]))
         return grid_picture(rows, ("truth", f"found, score from {SHOWN:g}"), title=title)
 
+    def deployed(self, model: nn.Module) -> nn.Module:
+        return frozen(DeployedRetinaNet(cast(RetinaNet, model)))
+
+    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+        """With a frame, objects without area on the image leave their places to those behind them, as `observe` leaves them out."""
+        if frame is None:
+            return outputs
+        boxes, scores = frame.boxes_to_image(outputs["boxes"]), outputs["scores"]
+        stays = (scores > 0) & ((boxes[:, :, 2:] - boxes[:, :, :2]) > 0).all(2)
+        return first(scores.shape[1], stays, {**outputs, "boxes": boxes})
+
+    def observed_from(self, outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        found = outputs["scores"] > 0
+        return [{name: values[i][found[i]] for name, values in outputs.items()} for i in range(len(found))]
+
     def evidence(self, model: nn.Module, images: Tensor) -> Tensor:
         network: Any = model
         return network.class_logits(images).amax(1)  # N,anchors,k -> N,k
@@ -112,6 +131,9 @@ class Instances(Detect):
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
         scale = anchor_scale(backbone, dense, published=8.0)
         return MaskRCNN(backbone, len(self.labels), pyramid_channels=dense.pyramid_channels, anchor_scale=scale)
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        return frozen(DeployedMaskRCNN(cast(MaskRCNN, model)))
 
     def _result(self, found: Mapping[str, Tensor], placement: Placement) -> Masks:
         boxes, scores, columns, kept = _on_image(found, placement)

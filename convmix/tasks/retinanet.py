@@ -42,15 +42,19 @@ class RetinaNet(DenseNetwork):
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
 
     def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        maps = self.pyramid(self.backbone(images))
-        heads = self.head(maps)
-        logits, deltas = heads["cls_logits"].float(), heads["bbox_regression"].float()  # B,anchors,k  B,anchors,4
-        size = (images.shape[2], images.shape[3])
-        anchors = self.anchors(ImageList(images, [size]), maps)[0]  # anchors,4
+        logits, deltas, anchors, per_level = self.heads(images)
         if targets is not None:
             return self._losses(logits, deltas, anchors, targets)
-        per_level = [m.shape[2] * m.shape[3] * len(RATIOS) * len(OCTAVE) for m in maps]
+        size = (images.shape[2], images.shape[3])
         return [self._found(*one, anchors, per_level, size) for one in zip(logits, deltas, strict=True)]
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+        """Class logits B,anchors,k, box deltas B,anchors,4, the anchors n,4, and how many of them each level has."""
+        maps = self.pyramid(self.backbone(images))
+        said = self.head(maps)
+        anchors = self.anchors(ImageList(images, [(images.shape[2], images.shape[3])]), maps)[0]
+        per_level = [m.shape[2] * m.shape[3] * len(RATIOS) * len(OCTAVE) for m in maps]
+        return said["cls_logits"].float(), said["bbox_regression"].float(), anchors, per_level
 
     def class_logits(self, images: Tensor) -> Tensor:
         """What every anchor says of every class: B,C,H,W -> B,anchors,k."""

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from convmix.config import Dense
 from convmix.data.examples import Examples
+from convmix.data.frame import Frame
 from convmix.data.targets import IGNORE, Targets
 from convmix.data.transforms import Preprocess
 from convmix.overlay import draw_map, grid_picture
 from convmix.results import SemanticMap
 from convmix.segmentation_metrics import confusion, segmentation_metrics
-from convmix.tasks.dense import DenseTask, beside_truth, with_interval
+from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
 from convmix.tasks.semanticfpn import SemanticFpn
 
@@ -66,7 +67,7 @@ class Segment(DenseTask):
         on_image = truth.placement.map_to_image(logits)  # k,H,W
         log_probabilities = on_image.log_softmax(0)
         certainty, classes = log_probabilities.max(0)
-        said = SemanticMap(classes.to(torch.uint8 if len(self.labels) < IGNORE else torch.int16), certainty.exp(), self.labels)
+        said = SemanticMap(classes.to(self._class_type), certainty.exp(), self.labels)
         if truth.annotation is None:
             return said
         wanted = torch.from_numpy(truth.annotation).long()
@@ -95,6 +96,23 @@ class Segment(DenseTask):
             rows.append((name, [draw_map(image, truth, self.labels), draw_map(image, answer.map.classes.numpy(), self.labels)]))
         return grid_picture(rows, ("truth", "said"), title=title)
 
+    @property
+    def _class_type(self) -> torch.dtype:
+        return torch.uint8 if len(self.labels) < IGNORE else torch.int16
+
+    def deployed(self, model: nn.Module) -> nn.Module:
+        return frozen(Logits(model))
+
+    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+        """With a frame also `classes` and `certainty` N,H,W of the image's own pixels, as in SemanticMap."""
+        if frame is None:
+            return outputs
+        certainty, classes = frame.maps_to_image(outputs["logits"]).softmax(1).max(1)
+        return {**outputs, "classes": classes.to(self._class_type), "certainty": certainty}
+
+    def observed_from(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        return outputs["logits"]
+
     def evidence(self, model: nn.Module, images: Tensor) -> Tensor:
         logits = model(images)  # N,k,h,w
         where = F.one_hot(logits.argmax(1), logits.shape[1]).movedim(-1, 1).to(logits.dtype)  # N,k,h,w: where each class wins
@@ -104,3 +122,14 @@ class Segment(DenseTask):
 
     def evidence_shares(self, evidence: Tensor) -> Tensor:
         return evidence.float().softmax(1)
+
+
+class Logits(nn.Module):
+    """A segmenter's network for other programs: N,C,H,W -> `logits` N,k,h,w."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.network(images)}
