@@ -16,6 +16,7 @@ from convmix.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
 from convmix.hardware import autocast, keep_freed_memory, resolve_precision
 from convmix.provenance import validation_images
+from convmix.runtime.network import ExportedNetwork
 from convmix.speed import store
 from convmix.speed.select import BUDGET_S, PRECISIONS, Optimized, Precision, optimize, restore
 from convmix.tasks import task_class
@@ -52,6 +53,8 @@ def optimize_run(
     if precision not in PRECISIONS:
         choices = ("auto", *PRECISIONS)
         raise ConfigError(f"precision: {precision} is not one of {', '.join(choices)}{did_you_mean(precision, choices)}")
+    if artifact.engine:
+        raise ConfigError(f"{artifact.path} is exported for {artifact.engine}, which runs it; optimize its run")
     if not task_class(artifact.task).accelerates:
         raise ConfigError(f"{artifact.path}: the engines know classifiers alone, and this run is for the task {artifact.task}")
     model = artifact.model.cpu()
@@ -71,6 +74,19 @@ def optimize_run(
     )
 
 
+def check_exported(artifact: Artifact, *, precision: str, optimize: str) -> None:
+    """ConfigError where an exported model is asked to be another than it was exported as."""
+    if not isinstance(artifact.model, ExportedNetwork):
+        return
+    own = artifact.model.description.precision
+    if precision not in ("auto", own):
+        raise ConfigError(f"precision: {artifact.path} was exported in {own}; leave precision out, or export the run in {precision}")
+    if optimize == "always":
+        raise ConfigError(
+            f"optimize: {artifact.path} is exported for {artifact.engine}, which runs it; leave optimize out, or give the run"
+        )
+
+
 def accelerate(artifact: Artifact, num_images: int, *, batch_size: int, device: torch.device, precision: str, optimize: str) -> Accelerated:
     """The run's model for a job of so many images.
 
@@ -79,6 +95,8 @@ def accelerate(artifact: Artifact, num_images: int, *, batch_size: int, device: 
     """
     if optimize not in OPTIMIZE:
         raise ConfigError(f"optimize: {optimize} is not one of {', '.join(OPTIMIZE)}{did_you_mean(optimize, OPTIMIZE)}")
+    if isinstance(artifact.model, ExportedNetwork):
+        return Accelerated(artifact.model, "fp32", f"computed by {artifact.engine} in {artifact.model.description.precision}, as exported")
     known = task_class(artifact.task).accelerates
     if not known and (optimize == "always" or precision == "int8"):
         raise ConfigError(f"optimize: the engines know classifiers alone, {artifact.path} is for the task {artifact.task}; leave it out")

@@ -26,6 +26,7 @@ from convmix.calibration import Calibration
 from convmix.config import Dense
 from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError, RunError, TrainingError
+from convmix.runtime.exported import is_exported, read_exported
 from convmix.tasks import create_task
 from convmix.tasks.base import Task
 
@@ -47,6 +48,12 @@ class Artifact:
     preprocess: Preprocess
     info: dict[str, Any]  # convmix.json
     calibration: Calibration | None = None  # None: probabilities are the softmax of the outputs, and every answer is sure
+    engine: str | None = None  # what runs an exported model: onnx, openvino or torch; None: PyTorch, from a model directory
+    batch_size: int | None = None  # images that `model` takes at once; None: any number, 1: whole images, each of its own size
+
+    def batch(self, wanted: int) -> int:
+        """How many images to give it at once, where so many are wanted."""
+        return wanted if self.batch_size is None else min(wanted, self.batch_size)
 
 
 def save_artifact(path: Path, *, model: nn.Module, task: Task, preprocess: Preprocess, info: dict[str, Any]) -> None:
@@ -95,11 +102,13 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def load_artifact(path: str | Path) -> Artifact:
-    """Read a model directory; RunError names what is missing or does not fit."""
+    """Read a model directory, or an exported model: its folder, or the file in it. RunError names what is missing or does not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(path)
+    if is_exported(path):
+        return _load_exported(path)
     if not path.is_dir():
         raise RunError(f"{path} is no model directory: there is no such folder; `convmix train` makes one")
     info, network = _read_json(path, "convmix.json"), _read_json(path, "config.json")
@@ -133,6 +142,23 @@ def load_artifact(path: str | Path) -> Artifact:
     except (SafetensorError, RuntimeError, OSError) as error:
         raise RunError(f"{weights} cannot be read: {str(error).splitlines()[0]}") from None
     return Artifact(path, model.eval(), task, labels, preprocess, info, calibration)
+
+
+def _load_exported(path: Path) -> Artifact:
+    """An exported model, which runs in the engine that it was made for."""
+    found = read_exported(path)
+    d = found.description
+    return Artifact(
+        found.folder,
+        found.network,
+        d.task,
+        d.labels,
+        found.preprocess,
+        d.facts,
+        d.calibration,
+        engine=d.engine,
+        batch_size=found.batch_size,
+    )
 
 
 def write_json(path: Path, value: Any) -> None:

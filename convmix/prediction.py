@@ -26,6 +26,7 @@ from convmix.results import Classes
 from convmix.tasks import task_class
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.table import Table
 
 FORMATS = ("table", "csv", "jsonl", "json", "parquet")
@@ -242,13 +243,19 @@ def _percent(share: float) -> str:
     return f"{math.floor(1000 * share) / 10:.1f} %"  # rounded down: 100.0 % is said of certainty alone
 
 
+def arrow_schema() -> "pa.Schema":
+    """The columns of `Prediction.to_dict` in a parquet file."""
+    import pyarrow as pa
+
+    pair = pa.struct([("label", pa.string()), ("probability", pa.float64())])
+    columns = [("name", pa.string()), ("label", pa.string()), ("probability", pa.float64()), ("sure", pa.bool_())]
+    return pa.schema([*columns, ("alternatives", pa.list_(pair)), ("error", pa.string())])
+
+
 def _parquet(predictions: Iterable[Prediction]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pair = pa.struct([("label", pa.string()), ("probability", pa.float64())])
-    columns = [("name", pa.string()), ("label", pa.string()), ("probability", pa.float64()), ("sure", pa.bool_())]
-    schema = pa.schema([*columns, ("alternatives", pa.list_(pair)), ("error", pa.string())])
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=schema), sink)
+    pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=arrow_schema()), sink)
     return sink.getvalue()

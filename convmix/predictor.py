@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convmix.acceleration import accelerate
+from convmix.acceleration import accelerate, check_exported
 from convmix.artifact import Artifact
 from convmix.data.decode import Image
 from convmix.data.loaders import Batch, stack, to_inputs
@@ -61,8 +61,9 @@ class Predictor:
         self.artifact = artifact
         self.task = create_task(artifact.task, artifact.labels, artifact.calibration)
         self.loads = self.task.preprocessing(artifact.preprocess)
+        check_exported(artifact, precision=precision, optimize=optimize)
         self.device, how = resolve(device, precision)
-        self.batch_size = batch_size
+        self.batch_size = batch_size = artifact.batch(batch_size)
         self._ready = accelerate(artifact, images, batch_size=batch_size, device=self.device, precision=how, optimize=optimize)
 
     def prepare(self, source: bytes | str | Path) -> Prepared:
@@ -71,6 +72,9 @@ class Predictor:
 
     def answers(self, prepared: Sequence[Prepared], *, threshold: float | None = None) -> list[Answer]:
         """One for every image, in their order; threshold as in `Task.decode`."""
+        step = self.artifact.batch(len(prepared))
+        if step < len(prepared):
+            return [a for i in range(0, len(prepared), step) for a in self.answers(prepared[i : i + step], threshold=threshold)]
         images = to_inputs(stack([p.image for p in prepared], self.loads), self.loads, self.device)
         batch = Batch(images, as_batch([p.target for p in prepared]), torch.arange(len(prepared)), ())
         found = self.answer_batch(batch, threshold=threshold)

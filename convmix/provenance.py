@@ -15,8 +15,18 @@ from convmix.data.loaders import eval_batches
 from convmix.data.scan import digest_of
 from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
+from convmix.runtime.network import ExportedNetwork
 
 SPLITS = ("train", "val", "test")
+
+
+def home(artifact: Artifact) -> Path | None:
+    """The model directory: of an exported model the run that it came from, where that still is where it was."""
+    if not isinstance(artifact.model, ExportedNetwork):
+        return artifact.path
+    source = artifact.model.description.source
+    place = None if source is None else artifact.path / source
+    return place if place is not None and (place / "convmix.json").is_file() else None
 
 
 def data_spec(artifact: Artifact) -> str:
@@ -41,7 +51,10 @@ def open_data(artifact: Artifact, data: str | Path, *, is_default: bool) -> Sour
 
 def recorded_rows(artifact: Artifact) -> list[dict[str, str]]:
     """The images of the run: split, name, digest and label of each. RunError where that is not recorded."""
-    path = artifact.path / "splits.csv"
+    place = home(artifact)
+    if place is None:
+        raise RunError(f"{artifact.path} is an exported model without its run: what it was trained on is not known; name the data")
+    path = place / "splits.csv"
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
@@ -67,7 +80,18 @@ def digests(examples: Examples) -> list[str]:
 
 
 def validation_images(artifact: Artifact, *, at_most: int) -> tuple[Tensor, Tensor]:
-    """Images of the run's validation split, evenly over it, as the model gets them: n,C,H,W and their classes, n.
+    """Images of the run's validation split, evenly over it, as the model gets them: n,C,H,W and their classes, n. Errors as below."""
+    images, targets = [], []
+    for part in validation_examples(artifact, at_most=at_most):
+        columns = torch.tensor([artifact.labels.index(part.classes[c]) for c in part.labels], dtype=torch.int64)
+        for batch in eval_batches(part, artifact.preprocess, batch_size=64):
+            images.append(batch.images)
+            targets.append(columns[batch.indices])
+    return torch.cat(images), torch.cat(targets)
+
+
+def validation_examples(artifact: Artifact, *, at_most: int) -> list[Examples]:
+    """Examples of the run's validation split, evenly over it; from several splits of today's data where they were moved.
 
     They are found by name and recognised by their bytes, so a large data set is not read through. Raises DataError where the data or
     all of these images are gone, RunError for an incomplete run.
@@ -75,16 +99,13 @@ def validation_images(artifact: Artifact, *, at_most: int) -> tuple[Tensor, Tens
     rows = [row for row in recorded_rows(artifact) if row["split"] == "val" and row["label"] in artifact.labels]
     chosen = [rows[i * len(rows) // at_most] for i in range(at_most)] if len(rows) > at_most else rows
     source = open_data(artifact, data_spec(artifact), is_default=True)
-    images, targets = [], []
+    parts = []
     for pool in source.splits.values():
         position = {name: i for i, name in enumerate(pool.names)}
         found = [(position[row["name"]], row) for row in chosen if row["name"] in position]
         found = [(i, row) for i, row in found if digest_of(pool.source(i)) == row["digest"]]
-        columns = torch.tensor([artifact.labels.index(row["label"]) for _, row in found], dtype=torch.int64)
-        part = pool.select(np.array([i for i, _ in found], dtype=np.int64))
-        for batch in eval_batches(part, artifact.preprocess, batch_size=64):
-            images.append(batch.images)
-            targets.append(columns[batch.indices])
-    if not sum(map(len, images)):
+        if found:
+            parts.append(pool.select(np.array([i for i, _ in found], dtype=np.int64)))
+    if not parts:
         raise DataError(f"none of the validation images of {artifact.path} is found in {data_spec(artifact)}")
-    return torch.cat(images), torch.cat(targets)
+    return parts

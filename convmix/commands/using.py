@@ -113,7 +113,7 @@ def benchmark(
     Parameters
     ----------
     models:
-        Names of `convmix models`.
+        Names of `convmix models`; or one exported model, which is measured beside the run that it came from.
     work:
         inference, training or both, as inference,training.
     batch_size:
@@ -134,7 +134,12 @@ def benchmark(
         A folder for records (JSON) and pictures.
     """
     from convmix.benchmarking.measure import benchmark as measure
+    from convmix.commands.exporting import race_exported
+    from convmix.runtime.exported import is_exported
 
+    if len(models) == 1 and is_exported(Path(models[0])):
+        race_exported(Path(models[0]), batch_size=batch_size, size=size, rounds=rounds, threads=threads, output=output)
+        return
     if not models:
         raise ConfigError("benchmark needs the name of a model; `convmix models` lists them")
     measure(

@@ -145,24 +145,25 @@ class Preprocess:
 
     def normalise_batch(self, pixels: Tensor) -> Tensor:
         """N,H,W,C uint8, or float32 in 0..1 -> N,C,H,W float32, `mean` and `std` applied, on the device of `pixels`."""
-        scale, shift = (torch.from_numpy(a).to(pixels.device) for a in (self._affine_8bit if pixels.dtype == torch.uint8 else self._affine))
+        levels = 255 if pixels.dtype == torch.uint8 else 1
+        scale, shift = (torch.from_numpy(a).to(pixels.device) for a in self.affine(levels=levels))
         x_nchw = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return x_nchw.mul_(scale).add_(shift)
 
     def denormalise(self, x: Tensor) -> Tensor:
         """C,H,W or N,C,H,W model input -> uint8 of the same shape, for pictures."""
-        scale, shift = (torch.from_numpy(a).to(x.device) for a in self._affine)
+        scale, shift = (torch.from_numpy(a).to(x.device) for a in self.affine(levels=1))
         return ((x.detach().float() - shift) / scale * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+    def affine(self, *, levels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Normalisation as pixels * scale + shift, C,1,1 float32 each, of pixels in 0..levels."""
+        scale, shift = self._affine
+        return (scale if levels == 1 else scale / np.float32(levels)), shift
 
     @cached_property
     def _affine(self) -> tuple[np.ndarray, np.ndarray]:
         mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (self.mean, self.std))  # C,1,1
         return (1 / std).astype(np.float32), (-mean / std).astype(np.float32)
-
-    @cached_property
-    def _affine_8bit(self) -> tuple[np.ndarray, np.ndarray]:
-        scale, shift = self._affine
-        return scale / np.float32(255), shift
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -55,7 +55,7 @@ class Answerer:
 
     def __call__(self, examples: Examples, loads: Loads, watch: Watch = iter) -> Outputs:
         """Outputs for every image that can be read; `watch` sees the batches pass. RunError for outputs that are not finite."""
-        batches = eval_batches(examples, loads, batch_size=self.means.batch_size, workers=self.means.workers)
+        batches = eval_batches(examples, loads, batch_size=self.artifact.batch(self.means.batch_size), workers=self.means.workers)
         outputs = run_model(self.ready.model, watch(batches), device=self.means.device, precision=self.ready.precision)
         if not outputs.values.isfinite().all():
             raise RunError(f"{self.artifact.path}: the model's output is not finite; its weights are of no use")

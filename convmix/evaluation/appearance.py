@@ -21,7 +21,7 @@ class Brightness:
     """Notes the brightness of every image that passes."""
 
     def __init__(self, preprocess: Preprocess) -> None:
-        self._mean, self._std = (torch.tensor(v, dtype=torch.float64) for v in (preprocess.mean, preprocess.std))
+        self._scale, self._shift = (torch.from_numpy(a)[:, 0, 0].double() for a in preprocess.affine(levels=1))
         self._seen: list[np.ndarray] = []
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
@@ -29,7 +29,7 @@ class Brightness:
         for batch in batches:
             if len(batch):
                 # the mean of normalised pixels is the normalised mean of the pixels
-                channels = batch.images.mean((2, 3)).double().cpu() * self._std + self._mean  # n,C,H,W -> n,C
+                channels = (batch.images.mean((2, 3)).double().cpu() - self._shift) / self._scale  # n,C,H,W -> n,C
                 is_colour = channels.shape[1] in MODES and channels.shape[1] > 1
                 level = channels[:, :3] @ torch.tensor(_LUMA, dtype=torch.float64) if is_colour else channels.mean(1)  # n,C -> n
                 self._seen.append(level.numpy())

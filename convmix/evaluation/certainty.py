@@ -57,6 +57,8 @@ def calibrate(
         check_target(accuracy=accuracy, coverage=coverage)
     means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    if artifact.engine:
+        raise ConfigError(f"{artifact.path} is an exported model; calibrate the run that it came from, and export it again")
     task = create_task(artifact.task, artifact.labels)
     if not task.calibrates:
         raise RunError(f"{artifact.path}: a run of the task {artifact.task} has no probabilities to calibrate")

@@ -77,7 +77,7 @@ def _answers(artifact: Artifact, selection: Selection, means: Means) -> tuple[Ou
     task = create_task(artifact.task, artifact.labels, artifact.calibration)
     examples = Renumbered(selection.examples, columns(selection.examples.classes, artifact.labels, selection.data))
     loads = task.preprocessing(artifact.preprocess)
-    batches = eval_batches(examples, loads, batch_size=means.batch_size, workers=means.workers)
+    batches = eval_batches(examples, loads, batch_size=artifact.batch(means.batch_size), workers=means.workers)
     outputs = run_model(artifact.model.to(means.device), batches, device=means.device, precision=means.precision, observe=task.observe)
     return outputs, task.decode(outputs.values, threshold=0.0)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from convmix.acceleration import check_exported
 from convmix.artifact import Artifact, load_artifact, write_csv, write_json
 from convmix.calibration import expected_calibration_error, reliability
 from convmix.data.transforms import Preprocess
@@ -73,6 +74,7 @@ def evaluate(
         raise ConfigError(f"output: {output} must end in .json")
     means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    check_exported(artifact, precision=precision, optimize=optimize)
     if task_class(artifact.task).result is not Classes:
         for name, value in (("slices", slices), ("robustness", robustness)):
             if value:

@@ -15,7 +15,7 @@ from convmix.artifact import Artifact
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import read_class_names
 from convmix.errors import ConfigError, DataError, did_you_mean
-from convmix.provenance import SPLITS, data_spec, digests, open_data, recorded_digests
+from convmix.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
 
 _USED_BEFORE = {"train": (), "val": ("train",), "test": ("train", "val")}
 
@@ -42,6 +42,9 @@ def select(artifact: Artifact, data: str | Path | None, *, split: str) -> Select
         raise ConfigError(f"split: {split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     spec = data_spec(artifact)
     source = open_data(artifact, spec if data is None else data, is_default=data is None)
+    if data is not None and home(artifact) is None:
+        found = _unseen(source, {name: Counter() for name in SPLITS}, split, data=str(data))
+        return replace(found, notes=(*found.notes, "this exported model does not know what it was trained on: no image is left out"))
     recorded = recorded_digests(artifact)
     if data is None or _is_same(data, spec):
         return _own_split(source, recorded, split, data=str(data or spec))

@@ -78,6 +78,8 @@ def explain(
     given = [files] if isinstance(files, (str, Path)) else list(files)
     wanted = check_methods(methods) if given else ()
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
+    if artifact.engine:
+        raise ConfigError(f"{artifact.path} is an exported model, which has no gradients; explain the run that it came from")
     asked = _known(classes, artifact.labels)
     read = _read(artifact, given, limit=limit, recursive=recursive)
     notes = [f"{read.left_out} more files are not explained; limit is {limit}"] if read.left_out else []

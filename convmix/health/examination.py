@@ -112,6 +112,8 @@ def doctor(
         raise ConfigError(f"output: {folder} is a file, expected a folder")
     refuse_inside(folder, str(data), option="output")
     artifact = load_artifact(run) if isinstance(run, (str, Path)) else run
+    if artifact is not None and artifact.engine:
+        raise ConfigError(f"run: {artifact.path} is an exported model; give the run that it came from")
     if artifact is not None and task_class(artifact.task).result is not Classes:
         raise ConfigError(f"run: {artifact.path} is for the task {artifact.task}; labels are checked by classifiers alone, leave it out")
     settings = _settings(artifact, image_column, label_column, in_chans)

@@ -1,5 +1,6 @@
 """Classification: one label per image, cross-entropy over hard or mixed targets."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from torch import Tensor, nn
 from convmix.calibration import Calibration, calibrate_logits
 from convmix.config import Augment, Dense, Optim, Run, model_arguments
 from convmix.data.examples import Examples
+from convmix.data.frame import Frame
 from convmix.data.mixing import BatchMix
 from convmix.data.targets import Targets
 from convmix.data.transforms import Loads, Preprocess, training_transform
 from convmix.draw import predictions_picture
+from convmix.errors import ModelError
 from convmix.metrics import classification_metrics
 from convmix.models import catalog, weights
 from convmix.models.describe import count_macs
 from convmix.results import Classes
+from convmix.speed.fold import fold
 from convmix.tasks.base import Task
 
 
@@ -138,12 +142,36 @@ class Classify(Task):
     def calibrate(self, outputs: Tensor, targets: Targets, *, split: str) -> Calibration:
         return calibrate_logits(outputs, _classes(targets), split=split)
 
+    def deployed(self, model: nn.Module) -> nn.Module:
+        return Logits(model)
+
+    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return {"logits": outputs["logits"], "probabilities": (outputs["logits"] / temperature).softmax(1)}
+
+    def observed_from(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        return outputs["logits"]
+
     def evidence_shares(self, evidence: Tensor) -> Tensor:
         return self.decode(evidence).probabilities
 
     def certainty(self, outputs: Tensor, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         confidence, predicted = self.decode(outputs).probabilities.max(1)
         return confidence.double().numpy(), (predicted == _classes(targets)).numpy()
+
+
+class Logits(nn.Module):
+    """A classifier's network for other programs: N,C,H,W -> logits N,k; a copy, folded where its architecture can be."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        try:
+            self.network: nn.Module = fold(model)
+        except ModelError:
+            self.network = copy.deepcopy(model).eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.network(images)}
 
 
 def _classes(targets: Targets) -> Tensor:
