@@ -1,0 +1,22 @@
+"""What the front process gives a worker: light, so that reading it imports no network."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageOrder:
+    """One image, and what is asked of it."""
+
+    data: bytes  # encoded
+    name: str
+    top: int
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class ExplainOrder:
+    """One image, and what is to be shown in it."""
+
+    data: bytes  # encoded
+    method: str  # of `explanation.attribution.METHODS`
+    label: str | None  # None: the one that the model finds most probable

@@ -1,0 +1,78 @@
+// Where in the chosen image the evidence for its label lies, when the reader asks.
+
+import { explain } from "./api.js";
+import { element } from "./element.js";
+
+const why = document.getElementById("why");
+const methods = document.getElementById("method");
+const heat = document.getElementById("heat");
+const text = document.getElementById("why-text");
+const FIRST = "gradcam"; // where the model allows it: as quick as a prediction
+
+let item = null; // the image in view
+let isWanted = false;
+
+/** refused(error): called with what the server says against it. */
+export function listen({ refused }) {
+  why.addEventListener("click", () => {
+    isWanted = !isWanted;
+    if (isWanted) ask(refused);
+    else paint();
+  });
+  methods.addEventListener("change", () => {
+    if (isWanted) ask(refused);
+  });
+}
+
+/** names: the methods that the server knows for its model; none: it cannot be explained. */
+export function offer(names = []) {
+  methods.replaceChildren(...names.map((name) => element("option", { value: name }, name.replaceAll("_", " "))));
+  methods.value = names.includes(FIRST) ? FIRST : names[0] ?? "";
+}
+
+/** Another image is in view, or there is an answer now; the explanation of one image says nothing about the next. */
+export function turnTo(other, { isPossible }) {
+  if (other !== item) isWanted = false;
+  item = other;
+  why.hidden = !isPossible || methods.length === 0;
+  paint();
+}
+
+async function ask(refused) {
+  const [asked, method] = [item, methods.value];
+  if (!asked.explanations.has(method)) {
+    asked.explanations.set(method, null);
+    paint();
+    try {
+      asked.explanations.set(method, await explain(asked.file, { name: asked.name, method }));
+    } catch (error) {
+      asked.explanations.delete(method); // it may be asked for again
+      if (asked === item && method === methods.value) {
+        isWanted = false;
+        paint();
+        text.textContent = error.message;
+        text.classList.add("error");
+      }
+      refused(error);
+      return;
+    }
+  }
+  if (asked === item) paint();
+}
+
+function paint() {
+  const isShown = isWanted && !why.hidden;
+  const found = isShown ? item.explanations.get(methods.value) : undefined;
+  why.setAttribute("aria-pressed", String(isShown));
+  document.getElementById("method-row").hidden = !isShown || methods.length < 2;
+  text.classList.remove("error");
+  heat.hidden = !found;
+  if (found) {
+    heat.src = `data:image/png;base64,${found.overlay}`;
+    heat.alt = `The image as the model sees it; what speaks for ${found.label} is orange`;
+    text.textContent = `The image as the model sees it; what speaks for ${found.label} is orange.`;
+  } else {
+    heat.removeAttribute("src");
+    text.textContent = isShown ? "Looking for the evidence" : "";
+  }
+}

@@ -1,0 +1,53 @@
+"""The whole server but for the model: the workers do what the bytes of an image tell them to, so a test can say what happens when."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import uvicorn
+
+from convmix.serving.app import create_app
+from convmix.serving.batching import Queue
+from convmix.serving.card import ModelFacts
+from convmix.serving.exposition import Exposition
+from convmix.serving.limits import Limits
+from convmix.serving.workers import Pool
+from tests.serving.live import Client
+from tests.serving.obedient import make_obedient
+
+
+@dataclass
+class Rehearsal(Client):
+    """A server in this process."""
+
+    answers: Pool
+
+
+@contextlib.contextmanager
+def rehearsal(
+    limits: Limits | None = None, *, workers: int = 1, key: str | None = None, origins: Sequence[str] = ()
+) -> Iterator[Rehearsal]:
+    """A server on a free port, ready."""
+    limits, exposition = limits or Limits(), Exposition()
+    queue = Queue(size=limits.queue, batch_size=limits.batch_size, wait_s=limits.batch_wait_ms / 1000)
+    answers = Pool(queue, make_obedient, size=workers, silent_s=limits.time_s, computed=exposition.computed, died=exposition.died)
+    explanations = Pool(Queue(size=8, batch_size=1, wait_s=0), make_obedient, size=1, silent_s=limits.time_s)
+    exposition.watch(queued=lambda: len(queue), workers=lambda: len(answers.process_ids))
+    facts = ModelFacts("rehearsal", "classify", ("ant", "bee"), (), {"name": "rehearsal"})
+    app = create_app(
+        facts, limits=limits, answers=answers, explanations=explanations, exposition=exposition, key=key, allow_origins=origins
+    )
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        answers.start()
+        thread.start()
+        try:
+            answers.wait_until_ready()
+            yield Rehearsal(f"http://127.0.0.1:{listener.getsockname()[1]}", answers)
+        finally:
+            server.should_exit = True
+            thread.join()
+            answers.close()
