@@ -2,7 +2,7 @@
 
 import json
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def _shard_samples(shard: Path, data: Data, dropped: list[tuple[str, str]]) -> l
     samples = []
     with shard.open("rb") as raw:
         for key, files in members.items():
-            image = min((s for s in files if "." + s.rpartition(".")[2] in IMAGE_SUFFIXES), key=lambda s: (s.count("."), s), default=None)
+            image = image_suffix(files)
             if image is None:
                 dropped.append((f"{shard.name}/{printable(key.lstrip('/'))}", "a sample without an image"))
                 continue
@@ -61,6 +61,12 @@ def _shard_samples(shard: Path, data: Data, dropped: list[tuple[str, str]]) -> l
             name, offset, size = files[image]
             samples.append((str(shard.absolute()), f"{shard.name}/{printable(name)}", offset, size, _shard_label(texts, data)))
     return samples
+
+
+def image_suffix(suffixes: Iterable[str]) -> str | None:
+    """Which of a sample's files is the image, by the suffixes in small letters: jpg rather than seg.png; None where none is."""
+    images = (s for s in suffixes if "." + s.rpartition(".")[2] in IMAGE_SUFFIXES)
+    return min(images, key=lambda s: (s.count("."), s), default=None)
 
 
 def _read_at(raw: Any, offset: int, size: int) -> str:

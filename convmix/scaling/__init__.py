@@ -1,0 +1,1 @@
+"""Batch prediction over millions of images on a cluster: input -> numbered blocks -> Ray Data -> a parquet partition per block."""

@@ -1,0 +1,67 @@
+"""A worker's rows for tasks whose answers are places in the image are those of `convmix predict`."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from dense_scenes import CLASSES, scene
+from large_inputs import BROKEN
+from PIL import Image
+from tiny_run import hand_made_info
+
+from convmix.artifact import load_artifact, save_artifact
+from convmix.config import Dense
+from convmix.data.transforms import Preprocess
+from convmix.prediction import predict
+from convmix.scaling.blocks import divide
+from convmix.scaling.listing import entries
+from convmix.scaling.manifest import Settings, open_job
+from convmix.scaling.shipping import pack
+from convmix.scaling.storage import Folder
+from convmix.scaling.worker import Labeller, Work, ahead, chunks
+from convmix.tasks import create_task
+
+SETTINGS = Settings(top=1, threshold=0.0, precision="fp32", part_size=10, image_column=None, name_column=None)
+
+
+def dense_run(path: Path, name: str) -> Path:
+    """A model directory of a task, with the weights of the beginning."""
+    torch.manual_seed(0)
+    task = create_task(name, CLASSES)
+    model = task.build("convmixer_8_1_k3_p4", in_chans=3, dense=Dense(), model_args=None)
+    prepare = Preprocess((64, 64), "letterbox", "bilinear", 1.0, (0.5,) * 3, (0.25,) * 3)
+    save_artifact(path, model=model, task=task, preprocess=prepare, info=hand_made_info())
+    return path
+
+
+@pytest.mark.parametrize(("name", "threads"), [("detect", 1), pytest.param("instances", 1, marks=pytest.mark.slow), ("segment", 2)])
+def test_dense_rows_are_those_of_predict(name: str, threads: int, tmp_path: Path) -> None:
+    run, data, output = dense_run(tmp_path / "run", name), tmp_path / "data", Folder(tmp_path / "out")
+    data.mkdir()
+    for i in range(3):
+        Image.fromarray(scene(i)[0][:, : 64 - 8 * i]).save(data / f"{i}.png")
+    (data / "3.png").write_bytes(BROKEN)
+    blocks = divide(entries(str(data)), part_size=10, image_column=None, name_column=None)
+    manifest, division = open_job(output, blocks, data=str(data), model="", settings=SETTINGS)
+    work = Work(str(output), "", manifest.key, SETTINGS, batch_size=2, threads=threads, device="cpu")
+    tally = Labeller(pack(load_artifact(run), run), work, "here").compute(0, division.span(0))
+
+    rows: list[dict[str, Any]] = pq.read_table(tmp_path / "out/part-00000.parquet").to_pylist()
+    expected = [row.to_dict() for row in predict(run, [data], threshold=0.0, precision="fp32", batch_size=2, workers=0)]
+    assert [{k: v for k, v in row.items() if v is not None or k == "error"} for row in rows] == expected
+    assert (tally.rows, tally.bad, tally.worker) == (4, 1, "here") and any(row.get("objects") or row.get("shares") for row in rows)
+
+
+def test_chunks_and_ahead_lose_nothing() -> None:
+    assert list(ahead(chunks(iter(range(7)), 3))) == [[0, 1, 2], [3, 4, 5], [6]]
+
+    def fails() -> Any:
+        yield [1]
+        raise OSError("gone")
+
+    taken = ahead(fails())
+    assert next(taken) == [1]
+    with pytest.raises(OSError, match="gone"):
+        next(taken)
