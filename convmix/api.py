@@ -33,6 +33,7 @@ from convmix.training.session import train_session
 
 if TYPE_CHECKING:
     from convmix.explanation.result import Explanation
+    from convmix.exporting.export import Export
 
 
 class Model:
@@ -64,6 +65,12 @@ class Model:
         some = [files] if isinstance(files, (str, Path)) else files
         return explain(self.artifact, some, classes=classes)
 
+    def export(self, format: str, *, precision: str = "fp32", bake: str = "resize", output: str | Path | None = None) -> "Export":
+        """The model for onnx, openvino or torch, verified before it is written; see `convmix.export`."""
+        from convmix.exporting.export import export
+
+        return export(self.artifact.path, format, precision=precision, bake=bake, output=output)
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -92,6 +99,7 @@ def train(
     recipe: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    autoresume: bool = False,
     device: str | None = None,
     quiet: bool = False,
     **settings: object,
@@ -101,14 +109,16 @@ def train(
     data: a folder with a folder per class, a CSV or parquet file, WebDataset shards, a Hub or torchvision name, or "digits".
     recipe: one of `convmix recipes`; None is "default".
     out: the model directory to make; None is runs/NAME after the data set.
-    resume: go on with the training in `out`.
+    resume: go on with the training in `out`. autoresume: do so where there is one, else begin.
     settings: any field of `convmix.config.Run` by its name, such as model="convmlp_s", epochs=30, lr=1e-3, budget="10m".
     Raises a ConvmixError for every mistake, naming the value and the nearest valid one.
     """
     override(named_recipe(recipe or "default", DataFacts(1, 1, 224, 224, 3)), settings)
     place = Path(out) if out is not None else None
     console = Console(quiet=quiet)
-    result = train_session(str(data), recipe=recipe, overrides=settings, out=place, resume=resume, console=console, device=device)
+    result = train_session(
+        str(data), recipe=recipe, overrides=settings, out=place, resume=resume, autoresume=autoresume, console=console, device=device
+    )
     return TrainedRun(result.path, result.metrics, result.stopped, result.keeps, result.task)
 
 

@@ -58,7 +58,10 @@ class Data:
     label_column: str | None = _setting(None, "table column with the class (None: found by name)")
     max_pixels: int = _setting(100_000_000, "an image with more pixels counts as broken")
     balanced: bool = _setting(False, "draw every class equally often")
+    drop_last: bool = _setting(True, "leave out what does not fill a batch; no: every image each epoch, in batches of nearly equal size")
+    shuffle_shards: int = _setting(0, "read shard after shard and mix the images of so many; 0: mix all, which needs fast random access")
     workers: int | None = _setting(None, "processes that decode and augment (None: by the number of cores)")
+    augment_on: Literal["auto", "workers", "device"] = _setting("auto", "where images change at random; auto: on a GPU that holds them")
     cache_gib: float = _setting(4.0, "GiB for decoded images, at most a quarter of the free memory; a split is kept whole or not at all")
 
 
@@ -156,6 +159,10 @@ class Run:
     tune: Literal["auto", "never", "always"] = _setting(
         "auto", "time a few steps to choose layout, number type and compiling; auto: where the run is long enough to gain"
     )
+    parallel: Literal["ddp", "fsdp"] = _setting(
+        "ddp", "several processes: ddp, each with the whole model; fsdp, each with its part of weights, gradients and optimiser state"
+    )
+    sync_batch_norm: bool = _setting(False, "several GPUs: batch norms see the batch of all of them, not their own part")
     tracker: str | None = _setting(None, "tensorboard or another of accelerate's trackers")
     save_every: float = _setting(60.0, "seconds between two saves inside an epoch")
 
@@ -327,7 +334,7 @@ def validate(run: Run) -> None:
         "optim.lr": 0, "optim.weight_decay": 0, "optim.clip_grad": 0, "augment.mixup": 0, "augment.cutmix": 0,
         "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0, "schedule.min_lr": 0,
         "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0, "data.workers": 0,
-        "data.cache_gib": 0, "data.train_images": 1, "dense.pyramid_channels": 8, "schedule.power": 0,
+        "data.cache_gib": 0, "data.train_images": 1, "data.shuffle_shards": 0, "dense.pyramid_channels": 8, "schedule.power": 0,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",
@@ -374,6 +381,10 @@ def validate(run: Run) -> None:
         raise ConfigError(f"data.size: {run.data.size} must be positive")
     if run.optim.batch_size % run.optim.accumulate:
         raise ConfigError(f"optim.accumulate: {run.optim.accumulate} does not divide the batch of {run.optim.batch_size}")
+    if run.data.shuffle_shards and run.data.balanced:
+        raise ConfigError("data.shuffle_shards and data.balanced exclude each other: rare images would be fetched from every shard")
+    if run.parallel == "fsdp" and run.precision == "fp16":
+        raise ConfigError("parallel: fsdp trains in bf16 or fp32, not in fp16, whose loss scale would have to be agreed on")
     model_arguments(run.net)
     if run.net.pretrained and run.net.weights is not None:
         raise ConfigError("net.pretrained and net.weights exclude each other; a weight file is loaded instead of the published weights")

@@ -30,6 +30,7 @@ def train(
     recipe: str | None = None,
     out: Path | None = None,
     resume: bool = False,
+    autoresume: bool = False,
     device: str | None = None,
     quiet: bool = False,
     **options: object,
@@ -46,6 +47,8 @@ def train(
         The model directory to make; runs/NAME after the data set where it is left out.
     resume:
         Go on with the training in --out, with the settings it was started with.
+    autoresume:
+        --resume where --out holds a training, else begin one: the command for machines that may be taken away and given back.
     device:
         cpu, cuda or mps; the accelerator where there is one.
     quiet:
@@ -57,7 +60,7 @@ def train(
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one
     given = {key: value for key, value in options.items() if value is not None}
     try:
-        run = api.train(data, recipe=recipe, out=out, resume=resume, device=device, quiet=quiet, **given)
+        run = api.train(data, recipe=recipe, out=out, resume=resume, autoresume=autoresume, device=device, quiet=quiet, **given)
     except Interrupted as stop:
         again = shlex.join(["convmix", "train", data, "--out", str(stop.out), "--resume"])
         if speaks:

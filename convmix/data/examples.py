@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import datasets
 
 
+RUN = 1000  # images that count as a shard where there are none
 _DENSE_COLUMNS = {"boxes", "object_labels", "crowd", "masks", "height", "width", "mask"}
 
 
@@ -82,6 +83,16 @@ class Examples:
     def labels(self) -> np.ndarray:
         """n int64, indices of `classes`."""
         return np.asarray(_column(self.rows, "label"), dtype=np.int64)
+
+    @property
+    def shards(self) -> np.ndarray:
+        """n integers: the shard that holds the image; of tables and folders, runs of images that stand together."""
+        if "offset" not in self.rows.column_names:
+            return np.arange(len(self)) // RUN
+        import pyarrow as pa
+
+        paths = pa.chunked_array([c.field("path") for c in self.rows.select_columns(["image"]).with_format("arrow")[:]["image"].chunks])
+        return np.asarray(paths.combine_chunks().dictionary_encode().indices)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Examples":
         return replace(self, rows=self.rows.select(np.asarray(indices, dtype=np.int64)))

@@ -1,6 +1,6 @@
 """Examples -> batches, the same ones whatever the number of worker processes, from any step of any epoch.
 
-    order of the epoch = f(seed, epoch) -> global batches -> this rank's slice
+    order of the epoch = f(seed, epoch), see order.py -> global batches -> this rank's slice
     worker:  read or found in memory -> changed, seeded per example -> pixels of a batch, 8 bits wherever possible
     trainer: -> on the device -> normalised -> Batch
 
@@ -8,6 +8,7 @@ An example's augmentation is a pure function of (seed, epoch, index, how often t
 """
 
 import hashlib
+import itertools
 import os
 import random
 import signal
@@ -28,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from convmix.data.decode import BadImage, Image
 from convmix.data.memory import Memory
+from convmix.data.order import batch_bounds, epoch_order, sharded_order
 from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.data.transforms import Loads
 from convmix.errors import DataError
@@ -51,6 +53,13 @@ class Annotated(Protocol):
     def annotation(self, i: int, /) -> Annotation | None: ...
 
 
+class Sharded(Annotated, Protocol):
+    """What they ask of one to train on."""
+
+    @property
+    def shards(self) -> np.ndarray: ...  # n integers: what is read together
+
+
 @dataclass(frozen=True)
 class Batch:
     """One rank's part of a global batch; without images where all of them were broken."""
@@ -59,14 +68,10 @@ class Batch:
     targets: Targets  # n int64 classes, n,H,W uint8 class maps, or one object per image
     indices: Tensor  # n int64, positions in the split
     bad: tuple[tuple[int, str], ...]  # (index, reason) of the examples left out
+    planned: int = 0  # images of the global batch, all ranks together, broken ones included; of training batches
 
     def __len__(self) -> int:
         return len(self.images)
-
-
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Full batches in `n` examples; one of them all where they do not fill a batch."""
-    return max(n // batch_size, 1)
 
 
 def default_workers(world: int = 1) -> int:
@@ -76,7 +81,7 @@ def default_workers(world: int = 1) -> int:
 
 
 def train_batches(
-    examples: Annotated,
+    examples: Sharded,
     transform: Loads,
     *,
     batch_size: int,
@@ -87,25 +92,33 @@ def train_batches(
     world: int = 1,
     workers: int | None = None,
     balanced: bool = False,
+    drop_last: bool = True,
+    shuffle_shards: int = 0,
     memory: Memory | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
     """One epoch of shuffled batches, from `start_step` on; earlier steps cost nothing.
 
-    `batch_size` counts the images of all ranks. The last incomplete batch is left out unless it is the only one.
+    `batch_size` counts the images of all ranks. The last incomplete batch is left out unless it is the only one; without `drop_last` every
+    image is shown, in batches of nearly equal size.
     `balanced` draws every class equally often, repeating the images of rare classes; the number of steps stays.
+    `shuffle_shards`: as `order.sharded_order` mixes so many shards at a time; 0 is all of them.
     `memory`, of these examples and this transform alone, spares the next epochs the decoding; it changes no batch.
     The images come normalised, on `device`.
     Raises DataError for an empty split.
     """
     if not len(examples):
         raise DataError("no training images")
-    order = epoch_order(examples.labels, seed=seed, epoch=epoch, balanced=balanced)
+    bounds = batch_bounds(len(examples), batch_size, drop_last=drop_last)
+    if shuffle_shards:
+        order = sharded_order(examples.shards, bounds, batch_size=batch_size, window=shuffle_shards, seed=seed, epoch=epoch)
+    else:
+        order = epoch_order(examples.labels, seed=seed, epoch=epoch, balanced=balanced)
     keys = list(zip(order.tolist(), _times_seen_before(order).tolist(), strict=True))
-    steps = range(start_step, steps_per_epoch(len(keys), batch_size))
-    batches = [_slice(keys[s * batch_size : (s + 1) * batch_size], rank, world) for s in steps]
+    whole = [keys[a:b] for a, b in itertools.pairwise(bounds)][start_step:]
     task = _Task(examples, transform, seed, epoch, memory)
-    return _iterate(task, batches, default_workers(world) if workers is None else workers, device)
+    parts = _iterate(task, [_slice(batch, rank, world) for batch in whole], default_workers(world) if workers is None else workers, device)
+    return (replace(part, planned=len(batch)) for part, batch in zip(parts, whole, strict=True))
 
 
 def eval_batches(
@@ -127,22 +140,6 @@ def eval_batches(
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     task = _Task(examples, preprocess, 0, 0, memory)
     return _iterate(task, batches, default_workers(world) if workers is None else workers, device)
-
-
-def epoch_order(labels: np.ndarray, *, seed: int, epoch: int, balanced: bool) -> np.ndarray:
-    """The epoch's examples in the order they are shown: a permutation, or as many draws with every class equally often."""
-    rng = np.random.default_rng([seed, epoch])
-    if not balanced:
-        return rng.permutation(len(labels))
-    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    share, rest = divmod(len(labels), len(members))
-    extra = set(rng.permutation(len(members))[:rest].tolist())
-    drawn = []
-    for c, of_class in enumerate(members):
-        count = share + (c in extra)
-        rounds = [rng.permutation(of_class) for _ in range(-(-count // len(of_class)))]  # an image repeats once all were shown
-        drawn += [i for r in rounds for i in r.tolist()][:count]
-    return rng.permutation(np.asarray(drawn, np.int64))
 
 
 def _times_seen_before(order: np.ndarray) -> np.ndarray:

@@ -4,23 +4,40 @@ Alone, every function returns at once; clocks and file systems are asked by the 
 """
 
 from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from torch import nn
 
+from convmix.errors import ConvmixError
+
 T = TypeVar("T")
+SILENCE = timedelta(minutes=10)  # after which a process takes the others for lost; one that is killed is noticed at once
+PATIENCE = timedelta(hours=6)  # while the main process reads the images
 
 
-def from_main(decide: Callable[[], T]) -> T:
-    """What `decide` returns on the main process, on every process."""
+def from_main(decide: Callable[[], T], *, takes_long: bool = False) -> T:
+    """What `decide` returns on the main process, on every process; a ConvmixError that it raises there is raised on all of them."""
+    import torch.distributed as dist
     from accelerate import PartialState
-    from accelerate.utils import broadcast_object_list
 
     state = PartialState()
     if state.num_processes == 1:
         return decide()
-    value: Any = broadcast_object_list([decide() if state.is_main_process else None])[0]
-    return value
+    said: list[Any] = [None, None]
+    failed: ConvmixError | None = None
+    if state.is_main_process:
+        try:
+            said = [decide(), None]
+        except ConvmixError as error:
+            said = [None, (type(error), str(error))]
+            failed = error
+    dist.broadcast_object_list(said, src=0, group=_patient() if takes_long else None, device=None if takes_long else state.device)
+    if said[1] is not None:
+        kind, text = said[1]
+        raise failed or kind(text)
+    return said[0]
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -39,3 +56,18 @@ def from_all(value: T) -> list[T]:
     from accelerate.utils import gather_object
 
     return [value] if PartialState().num_processes == 1 else gather_object([value])
+
+
+def lost_another(error: RuntimeError) -> bool:
+    """Whether a process found the connection to another one broken, or silent for too long."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+@cache
+def _patient() -> Any:
+    """All processes, through the CPU: a group has one time limit for everything, and that of the training is short."""
+    import torch.distributed as dist
+
+    return dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -22,6 +22,7 @@ from convmix.data.loaders import eval_batches
 from convmix.hardware import describe_machine
 from convmix.inference import run_model
 from convmix.tasks.base import Task
+from convmix.training.agree import from_main
 from convmix.training.loop import Training, outputs_of, validate
 
 _NOT_IN_RECORD = ("macro_precision", "macro_f1")
@@ -43,7 +44,7 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
     """Write config.json and convmix.json as they stand."""
     job = t.job
     save_description(
-        job.out, model=t.raw_model, task=job.task, preprocess=job.preprocess,
+        job.out, model=t.judged_model, task=job.task, preprocess=job.preprocess,
         info=_info(t, metrics, finished=finished),
     )  # fmt: skip
 
@@ -53,7 +54,7 @@ def finish(t: Training) -> TrainResult:
     from safetensors.torch import load_file
 
     job = t.job
-    kept = load_file(job.out / "model.safetensors")
+    kept = from_main(lambda: load_file(job.out / "model.safetensors"))
     t.judged_model.load_state_dict(kept)
     _calibrate(t)
     metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
@@ -121,7 +122,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
 def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
     job, p, c = t.job, t.position, t.job.task.calibration
-    network = t.raw_model
+    network = t.judged_model
     data_name = Path(job.spec).name
     settings = [part for k, v in job.overrides.items() for part in (f"--{k.replace('_', '-')}", _text(v))]
     return {

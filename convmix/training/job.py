@@ -4,7 +4,9 @@ spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, pre
 """
 
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +29,12 @@ from convmix.errors import ConfigError, DataError, ModelError, RunError
 from convmix.models import catalog
 from convmix.tasks import create_task, task_class
 from convmix.tasks.base import Task
-from convmix.training.agree import from_main
+from convmix.training.agree import from_all, from_main
 from convmix.training.log import scan_progress
 from convmix.training.tuning import Tuning, from_dict
 
 JOB = Path("state") / "job.json"
+NAMELESS = "none"  # torchrun's id of every job over several machines that was given no --rdzv-id
 
 
 @dataclass
@@ -70,10 +73,7 @@ def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], o
 
 def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
     """The job that `out` was started with; its data must not have changed since."""
-    try:
-        saved = json.loads((out / JOB).read_bytes())
-    except (OSError, ValueError):
-        raise RunError(f"{out} holds no training to resume: there is no readable {JOB}") from None
+    saved = from_main(lambda: _read_job(out))
     run = config.from_dict(saved["run"])
     scanned, source = _read_data(saved["spec"], run, console=console, speaks=speaks)
     if scanned.fingerprint != saved["fingerprint"]:
@@ -88,6 +88,30 @@ def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
     return job
 
 
+def goes_on(out: Path, *, autoresume: bool) -> bool:
+    """Whether a command that may be a restart finds its own training in `out`.
+
+    torchrun gives the processes that it restarts the arguments of the first ones, and the id of the job that they belong to.
+    """
+    if not (out / JOB).is_file():
+        return False
+    launch = _read_job(out).get("launch")
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return autoresume or (launch is not None and launch == _launch() and (restarted or launch != NAMELESS))
+
+
+def _read_job(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / JOB).read_bytes())
+    except (OSError, ValueError):
+        raise RunError(f"{out} holds no training to resume: there is no readable {JOB}") from None
+
+
+def _launch() -> str | None:
+    """torchrun's --rdzv-id, or what it drew itself; None without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
 def job_file(job: Job) -> dict[str, Any]:
     """What `resumed_job` reads back."""
     return {
@@ -96,6 +120,7 @@ def job_file(job: Job) -> dict[str, Any]:
         "overrides": job.overrides,
         "fingerprint": job.data["fingerprint"],
         "tuning": dataclasses.asdict(job.tuning) if job.tuning else None,
+        "launch": _launch(),
     }
 
 
@@ -108,7 +133,19 @@ def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[
             row = bar.add_task("reading images", total=None, visible=speaks)
             return scan(source, run.data, progress=lambda done, total: bar.update(row, completed=done, total=total))
 
-    return from_main(look), source
+    scanned = from_main(look, takes_long=True)
+    if len(set(from_all(_listing(source)))) > 1:
+        raise DataError(f"{spec}: is not the same data on every machine; each needs all images under this path, or a disk that all share")
+    return scanned, source
+
+
+def _listing(source: Source) -> str:
+    """A digest of which images there are, in which order: processes speak of them by number."""
+    digest = hashlib.blake2b(digest_size=16)
+    for split, examples in source.splits.items():
+        digest.update("\n".join([split, *examples.names]).encode("utf-8", "surrogatepass"))
+        digest.update(examples.labels.tobytes())
+    return digest.hexdigest()
 
 
 def _build(

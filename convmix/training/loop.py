@@ -4,6 +4,7 @@ Everything random is a function of (seed, epoch, example) or (seed, step), so a 
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from convmix.artifact import save_weights
 from convmix.data.loaders import Batch, eval_batches, train_batches
 from convmix.data.memory import Memory
+from convmix.data.resident import Resident, resident_batches
+from convmix.data.targets import PerImage, Targets
 from convmix.errors import TrainingError
 from convmix.inference import Outputs, in_order, joined, run_model
 from convmix.metrics import headline
@@ -23,8 +26,9 @@ from convmix.training.budget import Budget
 from convmix.training.job import Job
 from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
+from convmix.training.sharding import whole
 from convmix.training.signals import Interrupted, StopRequests
-from convmix.training.state import Position, save_state, seed_step
+from convmix.training.state import Position, gather_state, seed_step, write_state
 from convmix.training.tuning import Compiled, Tuning, learning
 
 STATE = "state/last.safetensors"
@@ -48,8 +52,10 @@ class Training:
     budget: Budget | None
     started: float  # time.monotonic() at which elapsed time was zero
     tuning: Tuning
+    unsharded: nn.Module | None = None  # with FSDP, what is validated and kept: a copy of the model that `gather_judged` fills
     compiled: Compiled | None = None  # the forward pass of training steps, where that is faster
     memories: Mapping[str, Memory] = field(default_factory=dict)  # split -> its decoded images, where they are kept
+    resident: Resident | None = None  # the training images, where they are kept and changed on the device
     saved_at: float = field(default_factory=time.monotonic)
     mark: float = 0.0  # when the last step ended
     pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
@@ -66,7 +72,9 @@ class Training:
 
     @property
     def judged_model(self) -> nn.Module:
-        """What is validated and kept: the moving average where there is one."""
+        """What is validated and kept: the moving average where there is one; with FSDP as it was when it was last gathered."""
+        if self.unsharded is not None:
+            return self.unsharded
         return self.ema.module if self.ema is not None else self.raw_model
 
 
@@ -116,17 +124,19 @@ def train_step(t: Training, batch: Batch) -> None:
     seed = seed_step(run.seed, p.step, t.accelerator.process_index)
     device = t.accelerator.device
     images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
-    if len(images):
+    if len(images) >= (run.optim.accumulate if t.accelerator.num_processes > 1 else 1):
         images, targets = t.job.task.augment_batch(images, targets, seed=seed)
         losses, corrects = [], []
-        parts: list[tuple[Any, Any]] = list(zip(images.chunk(run.optim.accumulate), targets.chunk(run.optim.accumulate), strict=True))
+        parts = _parts(images, targets, run.optim.accumulate)
+        # gradients are averaged over processes, so those with more images of the batch count for more
+        weight = len(images) * t.accelerator.num_processes / batch.planned if t.accelerator.num_processes > 1 else 1.0
         for i, (x, y) in enumerate(parts):
             last = i + 1 == len(parts)
             with contextlib.nullcontext() if last else t.accelerator.no_sync(t.model):
                 with t.accelerator.autocast():
                     outputs = t.job.task.forward(t.compiled or t.model, x, y)
                 loss = t.job.task.loss(outputs, y) * (len(x) / len(images))
-                t.accelerator.backward(loss)
+                t.accelerator.backward(loss * weight)
             losses.append(loss.detach())
             corrects.append(t.job.task.count_correct(outputs, y))
         if run.optim.clip_grad:
@@ -137,13 +147,20 @@ def train_step(t: Training, batch: Batch) -> None:
             t.ema.update(t.raw_model, step=p.step)
         t.pending.append((p.step, torch.stack(losses).sum(), torch.stack(corrects).sum(), len(images)))
     elif t.accelerator.num_processes > 1:
-        raise TrainingError(f"every image of one process's part of step {p.step} became unreadable: {batch.bad[:3]}")
+        raise TrainingError(f"too many images of one process's part of step {p.step} became unreadable: {batch.bad[:3]}")
     for index, reason in batch.bad:
         p.bad[t.job.splits["train"].name(index)] = reason
     p.step += 1
-    p.images_seen += run.optim.batch_size if t.accelerator.num_processes > 1 else len(images)
+    p.images_seen += batch.planned if t.accelerator.num_processes > 1 else len(images)
     if device.type == "cpu" or len(t.pending) >= CHECK_EVERY:
         look_at_losses(t)
+
+
+def _parts(images: Tensor, targets: Targets, number: int) -> list[tuple[Tensor, Targets]]:
+    """Images and targets in so many parts of nearly equal size, on every process as many: with FSDP each asks all for weights."""
+    number = min(number, len(images))
+    bounds = [len(images) * i // number for i in range(number + 1)]
+    return [(images[a:b], targets[a:b] if isinstance(targets, Tensor) else PerImage(targets[a:b])) for a, b in itertools.pairwise(bounds)]
 
 
 def look_at_losses(t: Training) -> None:
@@ -169,6 +186,7 @@ def end_epoch(t: Training) -> None:
     p, job = t.position, t.job
     elapsed_s = time.monotonic() - t.started
     began = time.monotonic()
+    gather_judged(t)
     metrics = validate(t, "val") if "val" in job.splits else {}
     if t.budget and metrics:
         t.budget.evaluation_took(time.monotonic() - began, metrics["n"])
@@ -195,6 +213,8 @@ def end_epoch(t: Training) -> None:
 
 def _remedy(t: Training) -> str:
     """What makes batches come faster, as the user would type it."""
+    if t.resident is not None:
+        return "the device changes them beside training; less augmentation or a larger model leaves no gap"
     faster = "more --workers where cores are idle, or less augmentation"
     if "train" in t.memories:
         return f"give it {faster}"
@@ -224,6 +244,13 @@ def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict
     }
 
 
+def gather_judged(t: Training) -> None:
+    """With FSDP, put what is validated and kept together from all processes' parts."""
+    if t.unsharded is not None:
+        parts = t.ema.module if t.ema is not None else t.raw_model
+        t.unsharded.load_state_dict({name: whole(value) for name, value in parts.state_dict().items()})
+
+
 def validate(t: Training, split: str) -> dict[str, Any]:
     """Scores of the judged model over a whole split, the same on every process."""
     outputs = outputs_of(t, split)
@@ -251,29 +278,41 @@ def save(t: Training) -> None:
     """The state file, by the main process; the others wait."""
     look_at_losses(t)
     t.position.elapsed_s = time.monotonic() - t.started
+    ema = t.ema.module if t.ema is not None else None
+    state = gather_state(t.position, model=t.raw_model, optimizer=t.optimizer, ema=ema, scaler=t.accelerator.scaler)
     if t.accelerator.is_main_process:
-        save_state(
-            t.job.out / STATE, t.position, model=t.raw_model, optimizer=t.optimizer,
-            ema=t.ema.module if t.ema is not None else None, scaler=t.accelerator.scaler,
-        )  # fmt: skip
+        write_state(t.job.out / STATE, state)
     t.accelerator.wait_for_everyone()
     t.saved_at = time.monotonic()
 
 
 def _rest_of_epoch(t: Training) -> Iterator[Batch]:
     """Batches of the current epoch, from the current step on; counts how long each is waited for."""
-    job, acc, p = t.job, t.accelerator, t.position
+    p = t.position
     began = time.monotonic()
     epoch, start = divmod(p.step, p.plan.steps_per_epoch)
-    batches = train_batches(
-        job.splits["train"], job.task.training_transform(job.preprocess, job.run.augment), batch_size=job.run.optim.batch_size,
-        seed=job.run.seed, epoch=epoch, start_step=start, rank=acc.process_index, world=acc.num_processes,
-        workers=job.run.data.workers, balanced=job.run.data.balanced, memory=t.memories.get("train"), device=acc.device,
-    )  # fmt: skip
+    batches = _batches(t, epoch, start)
     for batch in batches:
         p.data_wait_s += time.monotonic() - began
         yield batch
         began = time.monotonic()
+
+
+def _batches(t: Training, epoch: int, start: int) -> Iterator[Batch]:
+    """From the images that the device keeps, or by the loader's workers."""
+    job, run, acc = t.job, t.job.run, t.accelerator
+    if t.resident is not None:
+        return resident_batches(
+            t.resident, job.splits["train"], batch_size=run.optim.batch_size, seed=run.seed, epoch=epoch, start_step=start,
+            rank=acc.process_index, world=acc.num_processes, balanced=run.data.balanced, drop_last=run.data.drop_last,
+            shuffle_shards=run.data.shuffle_shards,
+        )  # fmt: skip
+    return train_batches(
+        job.splits["train"], job.task.training_transform(job.preprocess, run.augment), batch_size=run.optim.batch_size,
+        seed=run.seed, epoch=epoch, start_step=start, rank=acc.process_index, world=acc.num_processes,
+        workers=run.data.workers, balanced=run.data.balanced, drop_last=run.data.drop_last,
+        shuffle_shards=run.data.shuffle_shards, memory=t.memories.get("train"), device=acc.device,
+    )  # fmt: skip
 
 
 def _after_step(t: Training) -> None:

@@ -1,8 +1,11 @@
 """One training from the user's words to the finished model directory: job, accelerate's engine, fit, finish."""
 
+import copy
+import itertools
+import os
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +14,51 @@ from rich.console import Console
 from torch import nn
 
 from convmix.artifact import write_csv, write_json
-from convmix.config import Optim, override, parse_duration
-from convmix.data.loaders import steps_per_epoch
+from convmix.config import Optim, Run, override, parse_duration
+from convmix.data.device_augment import for_transform
 from convmix.data.memory import Memory, allot, memory_limit
+from convmix.data.order import batch_bounds, steps_per_epoch
+from convmix.data.resident import Resident, fits, load
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
-from convmix.training.agree import from_main
+from convmix.training.agree import SILENCE, from_main, lost_another
 from convmix.training.budget import Budget
 from convmix.training.finish import TrainResult, describe_run, finish
-from convmix.training.job import JOB, Job, job_file, new_job, resumed_job
+from convmix.training.job import JOB, Job, goes_on, job_file, new_job, resumed_job
 from convmix.training.log import TrainingLog
 from convmix.training.loop import STATE, Training, fit, save
-from convmix.training.schedule import full_plan
-from convmix.training.state import Position, load_state
+from convmix.training.schedule import Plan, full_plan
+from convmix.training.sharding import refuse_unshardable, shard
+from convmix.training.state import Position, read_state, restore_optimizer, restore_weights
 from convmix.training.tuning import Compiled, Tuning, default, lay_out, tune
 
 
 def train_session(
-    spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path | None, resume: bool, console: Console, device: str | None
+    spec: str,
+    *,
+    recipe: str | None,
+    overrides: Mapping[str, object],
+    out: Path | None,
+    resume: bool,
+    console: Console,
+    device: str | None,
+    autoresume: bool = False,
 ) -> TrainResult:
-    """Train into `out` (None: runs/NAME); with `resume` go on with the training that `out` holds.
+    """Train into `out` (None: runs/NAME); with `resume` go on with the training that `out` holds, with `autoresume` if it holds one.
 
     Raises a ConvmixError for every mistake of the user, Interrupted after SIGINT or SIGTERM with the state saved.
     """
     started = time.monotonic()
     processes = _processes(device)
     speaks = processes.is_main_process
+    _refuse_unrestartable(out, autoresume=autoresume)
+    resume = resume or from_main(lambda: out is not None and goes_on(out, autoresume=autoresume))
     out = out or from_main(lambda: default_out(spec, resume=resume))
     if resume:
         job = resumed_job(out, console=console, speaks=speaks)
-        _refuse_changes(job, spec, recipe, overrides)
+        from_main(lambda: _refuse_changes(job, spec, recipe, overrides))
     else:
-        if speaks:
-            _refuse_taken(out)
+        from_main(lambda: _refuse_taken(out))
         job = new_job(spec, recipe=recipe, overrides=overrides, out=out, console=console, speaks=speaks)
     tuning = job.tuning = _tuning(job, processes, console, started=started, resume=resume)
     accelerator = _accelerator(job, processes.device, tuning.tuned.precision)
@@ -58,6 +73,10 @@ def train_session(
             f"out of memory at batch {job.run.optim.batch_size}; try --accumulate {job.run.optim.accumulate * 2} "
             "(same effective batch) or --grad-checkpointing"
         ) from None
+    except RuntimeError as error:
+        if not lost_another(error):
+            raise
+        raise TrainingError(f"another process of this training is gone; the last state saved is in {job.out}") from error
     finally:
         if job.run.tracker:
             accelerator.end_training()
@@ -76,42 +95,65 @@ def _tuning(job: Job, processes: Any, console: Console, *, started: float, resum
     """How this training computes: as it began where it is resumed, else as the main process finds out. Task and model are made ready."""
     run, device = job.run, processes.device
     train = job.splits["train"]
+    _refuse_apart(run, len(train), processes)
     job.task.prepare_training(run.optim, run.augment, torch.as_tensor(train.labels))
     _freeze(job)
     if device.type == "cpu":
         keep_freed_memory()
     if run.precision == "fp16" and device.type == "cpu":
         raise ConfigError("precision: fp16 needs a GPU; on a CPU use bf16 or fp32")
+    usual = (resume and job.tuning) or Tuning(default(run.precision, device))
+    if _sharded(run, processes):  # parts are rows of weights that lie as they are indexed
+        return Tuning(replace(usual.tuned, layout="nchw", compile=False))
     if resume:
-        return job.tuning or Tuning(default(run.precision, device))
+        return usual
     budget_s = parse_duration(run.schedule.budget) if run.schedule.budget else float("inf")
     part = max(1, run.optim.batch_size // processes.num_processes)
     transform = job.task.training_transform(job.preprocess, run.augment)
     return from_main(
         lambda: tune(
             job.model, run, task=job.task, images=job.preprocess.shape, targets=lambda: job.task.trial_targets(train, transform, part),
-            device=device, steps=full_plan(run.schedule, steps_per_epoch(len(train), run.optim.batch_size)).total_steps,
+            device=device, steps=_full_plan(job).total_steps,
             left_s=budget_s - (time.monotonic() - started), processes=processes.num_processes,
             say=lambda text: console.print(text, highlight=False, soft_wrap=True),
-        )
+        ), takes_long=True,
     )  # fmt: skip
+
+
+def _sharded(run: Run, processes: Any) -> bool:
+    return run.parallel == "fsdp" and processes.num_processes > 1
+
+
+def _full_plan(job: Job) -> Plan:
+    """The plan that no clock cuts short."""
+    run = job.run
+    return full_plan(run.schedule, steps_per_epoch(len(job.splits["train"]), run.optim.batch_size, drop_last=run.data.drop_last))
 
 
 def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
     """Model, optimiser and averages through accelerate; the state restored or its files begun."""
     run = job.run
+    sharded = _sharded(run, accelerator)
     lay_out(job.model, tuning.tuned.layout)
-    optimizer = _optimizer(job.model, run.optim)
+    if run.sync_batch_norm and accelerator.num_processes > 1:
+        job.model = nn.SyncBatchNorm.convert_sync_batchnorm(job.model)
+    job.model.to(accelerator.device)
     ema = None
     if run.optim.ema_decay:
         from timm.utils import ModelEmaV3
 
-        ema = ModelEmaV3(job.model.to(accelerator.device), decay=run.optim.ema_decay)
-    position = Position(full_plan(run.schedule, steps_per_epoch(len(job.splits["train"]), run.optim.batch_size)))
-    state = job.out / STATE
-    if resume and state.exists():
-        position = load_state(state, model=job.model, optimizer=optimizer, ema=ema.module if ema else None, scaler=accelerator.scaler)
-    model, optimizer = accelerator.prepare(job.model, optimizer)
+        ema = ModelEmaV3(job.model, decay=run.optim.ema_decay)
+    path = job.out / STATE
+    saved = from_main(lambda: read_state(path) if resume and path.exists() else None)
+    if saved:
+        restore_weights(saved, model=job.model, ema=ema.module if ema else None)
+    unsharded = copy.deepcopy(job.model) if sharded else None
+    for module in (job.model, *([ema.module] if ema else ())) if sharded else ():
+        shard(module, accelerator.device)
+    optimizer = _optimizer(job.model, run.optim)
+    position = restore_optimizer(saved, optimizer=optimizer, scaler=accelerator.scaler) if saved else Position(_full_plan(job))
+    # evaluation mode: accelerate adds autocast and no DistributedDataParallel
+    model, optimizer = accelerator.prepare_model(job.model, evaluation_mode=sharded), accelerator.prepare_optimizer(optimizer)
     log = TrainingLog(
         job.out, console, speaks=accelerator.is_main_process, score=job.task.score_name, score_title=job.task.score_title,
         tracker=accelerator if run.tracker else None,
@@ -122,25 +164,49 @@ def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, s
         counts = job.data["counts"]
         seconds = parse_duration(run.schedule.budget)
         budget = Budget(seconds, started, counts.get("val", 0), counts.get("test", 0), run.optim.batch_size)
+    resident = _resident(job, accelerator)
     training = Training(
         job, accelerator, model, optimizer, ema, position, log, budget, started, tuning,
-        memories=_memories(job, accelerator.num_processes),
+        unsharded=unsharded, memories=_memories(job, accelerator.num_processes, keeps_train=resident is None), resident=resident,
     )  # fmt: skip
     if tuning.tuned.compile:
         training.compiled = Compiled(model, run.optim.batch_size // run.optim.accumulate, say=log.say)
-    if accelerator.is_main_process and not (resume and state.exists()):
-        write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows)
-        write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
-        write_json(job.out / JOB, job_file(job))
-        describe_run(training, {}, finished=False)
-    if not (resume and state.exists()):
+    if not saved:
+        if accelerator.is_main_process:
+            write_json(job.out / JOB, job_file(job))  # first: what `goes_on` asks for
+            write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows)
+            write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
+            describe_run(training, {}, finished=False)
         save(training)
     return training
 
 
-def _memories(job: Job, processes: int) -> dict[str, Memory]:
+def _resident(job: Job, accelerator: Any) -> Resident | None:
+    """The training images on the device, where they are to be changed there; ConfigError where that was asked for and cannot be done."""
+    run, device, sizes = job.run, accelerator.device, job.sizes["train"]
+    asked = run.data.augment_on
+    if asked == "workers" or (asked == "auto" and device.type != "cuda"):
+        return None
+    try:
+        if device.type not in ("cuda", "cpu"):
+            raise ConfigError(f"augment_on: {device.type} has no float64, which resampling takes; set it to workers")
+        if (sizes != sizes[0]).any():
+            raise ConfigError("augment_on: device takes images of one size, these differ; set it to workers")
+        height, width = (int(side) for side in sizes[0])
+        augment = for_transform(job.task.training_transform(job.preprocess, run.augment), (height, width))
+        limit = memory_limit(run.data.cache_gib, processes=accelerator.num_processes)
+        if not fits(len(sizes), (height, width), job.preprocess.in_chans, device=device, limit=limit):
+            raise ConfigError(f"augment_on: {len(sizes)} images of {height}x{width} are too many to keep; a larger cache_gib, or workers")
+    except ConfigError:
+        if asked == "auto":
+            return None
+        raise
+    return load(job.splits["train"], augment, workers=run.data.workers, device=device)
+
+
+def _memories(job: Job, processes: int, *, keeps_train: bool) -> dict[str, Memory]:
     """Where decoded training images are kept, and validation images as evaluation reads them; the test is decoded once anyway."""
-    sizes = {"train": job.sizes["train"]}
+    sizes = {"train": job.sizes["train"]} if keeps_train else {}
     if "val" in job.splits:
         sizes["val"] = job.task.preprocessing(job.preprocess).kept_sizes(job.sizes["val"])
     return allot(sizes, channels=job.preprocess.in_chans, limit=memory_limit(job.run.data.cache_gib, processes=processes))
@@ -154,8 +220,7 @@ def _processes(device: str | None) -> Any:
         raise ConfigError(f"device: {device!r} is none of cpu, cuda, mps{did_you_mean(device, ('cpu', 'cuda', 'mps'))}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: cuda was asked for, but PyTorch sees no CUDA device; leave --device out to use what is there")
-    patience = timedelta(hours=6)  # the others wait while the main process reads the images
-    return PartialState(cpu=(device or default_device().type) == "cpu", timeout=patience)
+    return PartialState(cpu=(device or default_device().type) == "cpu", timeout=SILENCE)
 
 
 def _accelerator(job: Job, device: torch.device, precision: str) -> Any:
@@ -223,6 +288,37 @@ def _say_what(t: Training) -> None:
         t.log.say(f"training in {t.tuning}")
     if p.step:
         t.log.say(f"resuming at step {p.step} of {p.plan.total_steps}, epoch {len(p.history) + 1}")
+
+
+def _refuse_unrestartable(out: Path | None, *, autoresume: bool) -> None:
+    """What may have to begin again needs to be told where its training is, and a meeting place that forgets the processes that ended."""
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if out is None and (autoresume or restarts):
+        raise ConfigError(f"{'--autoresume' if autoresume else 'torchrun --max-restarts'} needs --out, where a restart finds the training")
+    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+    if restarts and hosts > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise ConfigError(
+            "torchrun --max-restarts on several hosts needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment: "
+            "the store that it shares otherwise gives restarted processes the addresses of those that ended"
+        )
+
+
+def _refuse_apart(run: Run, images: int, processes: Any) -> None:
+    """What several processes cannot do together."""
+    world, accumulate = processes.num_processes, run.optim.accumulate
+    if world == 1:
+        return
+    bounds = batch_bounds(images, run.optim.batch_size, drop_last=run.data.drop_last)
+    fewest = min(b - a for a, b in itertools.pairwise(bounds))
+    if fewest // world < accumulate:
+        raise ConfigError(
+            f"optim.batch_size: a batch of {fewest} images is too small for {world} processes"
+            + (f" that accumulate {accumulate} parts" if accumulate > 1 else "")
+        )
+    if run.parallel == "fsdp":
+        refuse_unshardable(run.optim)
+    if run.sync_batch_norm and processes.device.type == "cpu":
+        raise ConfigError("sync_batch_norm: PyTorch has it for GPUs alone; on CPUs batch norms see their own process's images")
 
 
 def _refuse_taken(out: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from convmix.artifact import write_tensors
 from convmix.errors import RunError
 from convmix.training.schedule import Plan
+from convmix.training.sharding import part_like, whole
 
 
 @dataclass
@@ -38,8 +39,16 @@ class Position:
     bad: dict[str, str] = field(default_factory=dict)  # images that broke after the scan: name -> reason
 
 
-def save_state(path: Path, position: Position, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> None:
-    """Replace the state file; a killed process leaves the previous one."""
+@dataclass(frozen=True)
+class State:
+    """What the file holds; the same whatever the number of processes."""
+
+    tensors: dict[str, Tensor]  # "model.NAME", "ema.NAME" and "optim.INDEX.NAME", whole, on the CPU or not
+    meta: dict[str, Any]
+
+
+def gather_state(position: Position, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> State:
+    """The state as it stands; every process has to ask, since each may hold a part of it."""
     optim = optimizer.state_dict()
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     if ema is not None:
@@ -57,32 +66,45 @@ def save_state(path: Path, position: Position, *, model: nn.Module, optimizer: A
         "param_groups": optim["param_groups"],
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
-    contiguous = {k: v.detach().contiguous() for k, v in tensors.items()}
-    write_tensors(path, contiguous, {"state": json.dumps(meta)})
+    return State({k: whole(v.detach()).contiguous() for k, v in tensors.items()}, meta)
 
 
-def load_state(path: Path, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> Position:
-    """Restore model, optimiser and averages in place and return the position; RunError where the file does not fit."""
+def write_state(path: Path, state: State) -> None:
+    """Replace the state file; a killed process leaves the previous one."""
+    write_tensors(path, state.tensors, {"state": json.dumps(state.meta)})
+
+
+def read_state(path: Path) -> State:
+    """RunError where the file is none."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["state"])
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            return State({k: file.get_tensor(k) for k in file.keys()}, meta)  # noqa: SIM118 (safe_open is no mapping)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}") from None
-    model.load_state_dict(_under("model.", tensors))
+
+
+def restore_weights(state: State, *, model: nn.Module, ema: nn.Module | None) -> None:
+    """Model and averages in place, before they are sharded."""
+    model.load_state_dict(_under("model.", state.tensors))
     if ema is not None:
-        ema.load_state_dict(_under("ema.", tensors))
-    state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in meta["optim_scalars"].items()}
-    for key, value in _under("optim.", tensors).items():
+        ema.load_state_dict(_under("ema.", state.tensors))
+
+
+def restore_optimizer(saved: State, *, optimizer: Any, scaler: Any) -> Position:
+    """Optimiser and loss scale in place; the position. The optimiser's parameters may be sharded by now."""
+    state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in saved.meta["optim_scalars"].items()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for key, value in _under("optim.", saved.tensors).items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    groups = [_tuples(group) for group in meta["param_groups"]]
+        state.setdefault(int(index), {})[name] = part_like(value, parameters[int(index)])
+    groups = [_tuples(group) for group in saved.meta["param_groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    if scaler is not None and meta["scaler"]:
-        scaler.load_state_dict(meta["scaler"])
-    values = meta["position"]
+    if scaler is not None and saved.meta["scaler"]:
+        scaler.load_state_dict(saved.meta["scaler"])
+    values = saved.meta["position"]
     known = {f.name for f in fields(Position)}
     return Position(**{k: v for k, v in values.items() if k in known and k != "plan"}, plan=Plan(**values["plan"]))
 

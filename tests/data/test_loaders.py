@@ -19,7 +19,8 @@ import torch
 import torch.multiprocessing
 
 from convmix.config import Augment
-from convmix.data.loaders import Batch, default_workers, epoch_order, eval_batches, steps_per_epoch, train_batches
+from convmix.data.loaders import Batch, default_workers, eval_batches, train_batches
+from convmix.data.order import epoch_order, steps_per_epoch
 from convmix.data.transforms import Preprocess, training_transform
 from convmix.errors import DataError
 
