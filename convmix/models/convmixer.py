@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from convmix.errors import ModelError, did_you_mean
 from convmix.models.layers import Backbone, DepthwiseConv2d, Level, activation, check_positive
-from convmix.ops.act_norm import act_norm
+from convmix.ops.act_norm import act_norm, hooked
+from convmix.ops.mix_space import mix_space
 
 NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}  # layer: over the channels of one position
 RESIDUALS = ("depthwise", "none", "both")  # what an identity leads around; both: the pointwise convolution too
@@ -39,6 +40,8 @@ class MixSpace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, act, norm = self.fn
+        if type(conv) is DepthwiseConv2d and conv.bias is not None and not hooked(conv):
+            return mix_space(x, conv.weight, conv.bias, act, norm, residual=self.residual)
         return act_norm(conv(x), act, norm, residual=x if self.residual else None)
 
 

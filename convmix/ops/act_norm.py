@@ -2,8 +2,8 @@
 
     u B,C,H,W -> act -> normalised by the batch's own mean and variance -> * weight + bias -> + residual -> y B,C,H,W
 
-Two passes forward and two backward over the input; the activation is computed again in each. Where there are no kernels of our own (CPU,
-channels last) the modules run one after the other, as they do in evaluation.
+Two passes forward and two backward over the input; the activation is computed again in each. Where there are no kernels of our own (CPU: C;
+CUDA: Triton; both channels last) the modules run one after the other, as they do in evaluation.
 """
 
 import ctypes
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convmix.ops import build
+from convmix.ops.gpu import routes
 from convmix.ops.storage import STORAGE, real_type
 
-_ACTIVATIONS = {nn.GELU: "GELU", nn.ReLU: "RELU"}
+ACTIVATIONS = {nn.GELU: "GELU", nn.ReLU: "RELU"}
 
 
 def act_norm(u: Tensor, act: nn.Module, norm: nn.Module, residual: Tensor | None = None) -> Tensor:
@@ -27,15 +28,15 @@ def act_norm(u: Tensor, act: nn.Module, norm: nn.Module, residual: Tensor | None
     The sums are in float32 for bf16 as BatchNorm's are. In bf16 GELU is within 6e-5 of the exact one and its slope within 2e-4, before they
     are rounded; in float32 both are within 1e-6.
     """
-    if not (isinstance(norm, nn.BatchNorm2d) and _fusable(u, act, norm, residual)):
+    if not (isinstance(norm, nn.BatchNorm2d) and fusable(u, act, norm, residual)):
         y = norm(act(u))
         return y if residual is None else y + residual
-    y, mean, var = torch.ops.convmix.act_norm(u, residual, norm.weight, norm.bias, norm.eps, _ACTIVATIONS[type(act)])
-    _track(norm, mean, var, u.numel() // u.shape[1])
+    y, mean, var = torch.ops.convmix.act_norm(u, residual, norm.weight, norm.bias, norm.eps, ACTIVATIONS[type(act)])
+    track(norm, mean, var, u.numel() // u.shape[1])
     return y
 
 
-def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, rows: int) -> None:
+def track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, rows: int) -> None:
     """Moves the running statistics towards those of a batch, as BatchNorm does: the variance there is the unbiased one."""
     running_mean, running_var, count, share = norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum
     if not norm.track_running_stats or running_mean is None or running_var is None or count is None or share is None:
@@ -46,37 +47,45 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, rows: int) -> None:
         running_var.lerp_(var.to(running_var.dtype) * (rows / (rows - 1)), share)
 
 
-def _fusable(u: Tensor, act: nn.Module, norm: nn.BatchNorm2d, residual: Tensor | None) -> bool:
+def fusable(u: Tensor, act: nn.Module, norm: nn.BatchNorm2d, residual: Tensor | None) -> bool:
     """Whether the operator does what the modules would, and has kernels for it. Nothing here breaks a graph of torch.compile."""
+    on_gpu = routes.kernels_for(u)
     return (
-        u.device.type == "cpu"
+        (on_gpu or u.device.type == "cpu")
         and type(norm) is nn.BatchNorm2d
         and norm.training
         and norm.affine
         and norm.momentum is not None
-        and type(act) in _ACTIVATIONS
+        and type(act) in ACTIVATIONS
         and getattr(act, "approximate", "none") == "none"
-        and u.dtype in STORAGE
+        and (on_gpu or u.dtype in STORAGE)
         and norm.weight.dtype == real_type(u.dtype)
         and u.numel() > u.shape[1]  # BatchNorm refuses a single value per channel
         and norm.weight.shape == u.shape[1:2]
         and u.is_contiguous(memory_format=torch.channels_last)
         and (residual is None or (residual.shape == u.shape and residual.dtype == u.dtype))
-        and not (_hooked(act) or _hooked(norm))
+        and not (hooked(act) or hooked(norm))
     )
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 @torch.library.custom_op("convmix::act_norm", mutates_args=())
 def _forward(u: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, act: str) -> tuple[Tensor, Tensor, Tensor]:
     """y, and per channel the mean and the biased variance of act(u)."""
-    kernels = _kernels(u, act, [] if residual is None else [residual], [weight, bias])
-    if kernels is None:
+    on_gpu = _on_gpu(u, [] if residual is None else [residual], [weight, bias])
+    kernels = None if on_gpu else _kernels(u, act, [] if residual is None else [residual], [weight, bias])
+    if kernels is None and not on_gpu:
         return _reference(u, residual, weight, bias, eps, act)
     u, residual = _rows(u), None if residual is None else _rows(residual)
+    if on_gpu:
+        from convmix.ops.gpu import norm
+
+        mean, var = norm.moments(u, act)
+        return norm.normalise(u, mean, var, weight.contiguous(), bias.contiguous(), eps, act, residual), mean, var
+    assert kernels is not None
     y, mean, var = torch.empty_like(u), torch.empty_like(weight), torch.empty_like(weight)
     at = [None if t is None else t.data_ptr() for t in (u, residual, weight.contiguous(), bias.contiguous())]
     _check(kernels.forward(*at, eps, y.data_ptr(), mean.data_ptr(), var.data_ptr(), *_sizes(u)))
@@ -87,10 +96,18 @@ def _forward(u: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, e
 def _backward(dy: Tensor, u: Tensor, weight: Tensor, mean: Tensor, var: Tensor, eps: float, act: str) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of u, weight and bias."""
     dy = dy.to(u.dtype)
-    kernels = _kernels(u, act, [dy], [weight, mean, var])
-    if kernels is None:
+    on_gpu = _on_gpu(u, [dy], [weight, mean, var])
+    kernels = None if on_gpu else _kernels(u, act, [dy], [weight, mean, var])
+    if kernels is None and not on_gpu:
         return _reference_backward(dy, u, weight, mean, var, eps, act)
     u, dy = _rows(u), _rows(dy)
+    if on_gpu:
+        from convmix.ops.gpu import norm
+
+        weight = weight.contiguous()
+        dweight, dbias = norm.gradient_sums(dy, u, mean, var, eps, act)
+        return norm.gradient(dy, u, weight, mean, var, dweight, dbias, eps, act), dweight, dbias
+    assert kernels is not None
     du, dweight, dbias = torch.empty_like(u), torch.empty_like(weight), torch.empty_like(weight)
     at = [t.data_ptr() for t in (dy, u, weight.contiguous(), mean, var)]
     _check(kernels.backward(*at, eps, du.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), *_sizes(u)))
@@ -172,13 +189,20 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 
 def _kernels(u: Tensor, act: str, like_u: Sequence[Tensor], per_channel: Sequence[Tensor]) -> ctypes.CDLL | None:
     """The compiled kernels; None where PyTorch has to do it, or to say what does not fit together."""
-    if u.device.type != "cpu" or u.ndim != 4 or u.dtype not in STORAGE or not u.numel():
-        return None
-    if any(t.shape != u.shape or t.dtype != u.dtype for t in like_u):
-        return None
-    if any(t.shape != u.shape[1:2] or t.dtype != real_type(u.dtype) for t in per_channel):
+    if u.device.type != "cpu" or u.ndim != 4 or u.dtype not in STORAGE or not u.numel() or not _agree(u, like_u, per_channel):
         return None
     return _library(act, STORAGE[u.dtype])
+
+
+def _on_gpu(u: Tensor, like_u: Sequence[Tensor], per_channel: Sequence[Tensor]) -> bool:
+    return routes.kernels_for(u) and _agree(u, like_u, per_channel)
+
+
+def _agree(u: Tensor, like_u: Sequence[Tensor], per_channel: Sequence[Tensor]) -> bool:
+    """Whether shapes and types are those that the kernels read."""
+    return all(t.shape == u.shape and t.dtype == u.dtype for t in like_u) and all(
+        t.shape == u.shape[1:2] and t.dtype == real_type(u.dtype) for t in per_channel
+    )
 
 
 @functools.cache

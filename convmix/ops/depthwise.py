@@ -5,8 +5,8 @@
 The input gradient is the convolution of dy with the flipped kernel, the weight gradient an operator of its own. Every gradient is made of
 the two operators, so they can be differentiated again.
 
-Kernels of our own do it where there are some for the device, type and layout (CPU, channels last); PyTorch does it elsewhere, and is the
-reference. Without gradients it is plain `conv2d`, which compilers and exporters know.
+Kernels of our own do it where there are some for the device, type and layout (CPU: C, channels last; CUDA: Triton, `ops.gpu`); PyTorch does
+it elsewhere, and is the reference. Without gradients it is plain `conv2d` on the CPU, which compilers and exporters know.
 """
 
 import ctypes
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from convmix.ops import build
+from convmix.ops.gpu import routes
 from convmix.ops.storage import STORAGE, real_type
 
 KERNEL_SIZES = range(1, 32)
@@ -36,7 +37,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     before = (weight.shape[-1] - 1) // 2
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad) and not torch.compiler.is_exporting():
+    learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if (learning or routes.depthwise_fits(x, weight.shape[-1])) and not torch.compiler.is_exporting():
         return torch.ops.convmix.depthwise_conv2d(x, weight, bias, before)
     return reference(x, weight, bias, before)
 
@@ -58,6 +60,12 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Te
     if not 0 <= before < k:
         raise RuntimeError(f"expected 0 <= before < {k}, the kernel size, but found before={before}")
     fits = weight.shape == (channels, 1, k, k) and (bias is None or bias.shape == (channels,))
+    if fits and routes.depthwise_fits(x, k):
+        from convmix.ops.gpu import convolution
+
+        return convolution.convolve(x.contiguous(memory_format=torch.channels_last), weight, bias, before).contiguous(
+            memory_format=_layout(x)
+        )
     kernels = _kernels(x, k) if fits else None  # PyTorch says what does not fit
     if kernels is None:
         with torch.autocast(x.device.type, enabled=False):
@@ -74,10 +82,17 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Te
 @torch.library.custom_op("convmix::depthwise_conv2d_weight", mutates_args=())
 def _correlate(x: Tensor, dy: Tensor, kernel_size: int, before: int) -> tuple[Tensor, Tensor]:
     """The gradients of weight C,1,k,k and bias C, in float32 (float64 for float64), from x and dy B,C,H,W."""
-    kernels = _kernels(x, kernel_size) if dy.shape == x.shape and 0 <= before < kernel_size else None
-    if kernels is None:
+    fits = dy.shape == x.shape and 0 <= before < kernel_size
+    on_gpu = fits and routes.depthwise_fits(x, kernel_size)
+    kernels = _kernels(x, kernel_size) if fits and not on_gpu else None
+    if kernels is None and not on_gpu:
         return _reference_gradients(x, dy, kernel_size, before)
     x, dy = x.contiguous(memory_format=torch.channels_last), dy.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    if on_gpu:
+        from convmix.ops.gpu import correlation
+
+        return correlation.correlate(x, dy, kernel_size, before)
+    assert kernels is not None
     batch, height, width, channels = _sizes(x)
     groups = min(batch, GROUPS)
     sums = x.new_empty(groups, kernel_size**2 + 1, channels, dtype=real_type(x.dtype))

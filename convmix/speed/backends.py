@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from convmix.errors import ConfigError, ConvmixError, ModelError, did_you_mean
 
-Backend = Literal["eager", "compile", "aoti", "onnxruntime", "openvino", "native"]
+Backend = Literal["eager", "compile", "aoti", "onnxruntime", "openvino", "native", "triton"]
 Layout = Literal["nchw", "nhwc"]
 Dtype = Literal["fp32", "bf16", "fp16", "autocast", "int8"]
 Call = Callable[[Tensor], Tensor]  # one full batch -> its logits
@@ -38,6 +38,7 @@ _DTYPES: dict[str, tuple[str, ...]] = {  # what each engine computes in on a CPU
     "onnxruntime": ("fp32",),
     "openvino": ("fp32", "bf16", "int8"),
     "native": ("fp32", "bf16"),
+    "triton": ("fp32", "bf16", "fp16"),
 }
 
 
@@ -53,6 +54,7 @@ class Plan:
     dtype: Dtype = "fp32"  # autocast: float32 weights under torch.autocast in bf16; int8: after training, needs calibration images
     layout: Layout = "nchw"  # of what torch's engines are given; the others choose their own
     folded: bool = False  # simplified by `convmix.speed.fold` first
+    graph: bool = False  # CUDA: the launches of one batch recorded once and replayed, which spares small models the time between them
     streams: int = 1  # OpenVINO: parts of a batch computed side by side, each on its share of the threads
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class Plan:
             raise ConfigError(f"{self.backend} does not compute in {self.dtype}; it has {', '.join(_DTYPES[self.backend])}")
         if self.layout == "nhwc" and self.backend not in ("eager", "compile", "aoti"):
             raise ConfigError(f"{self.backend} chooses its own layout; leave layout out")
+        if self.graph and self.backend not in ("eager", "triton"):
+            raise ConfigError(f"{self.backend} has no graph of CUDA launches; leave graph out, or take the backend triton or eager")
         if self.streams < 1 or (self.streams > 1 and self.backend != "openvino"):
             raise ConfigError(f"streams: {self.streams}, expected 1, or more with the backend openvino")
 
@@ -71,6 +75,7 @@ class Plan:
         parts: list[str] = [self.backend, self.dtype]
         parts += ["channels_last"] if self.layout == "nhwc" else []
         parts += ["folded"] if self.folded else []
+        parts += ["graph"] if self.graph else []
         parts += [f"{self.streams} streams"] if self.streams > 1 else []
         return " ".join(parts)
 
@@ -113,12 +118,15 @@ def build(plan: Plan, model: nn.Module, example: Tensor, *, calibration: Tensor 
     """
     if example.ndim != 4 or example.dtype != torch.float32 or 0 in example.shape:
         raise ModelError(f"example is {example.dtype} of {tuple(example.shape)}, expected float32 images B,C,H,W")
-    if example.is_cuda and plan.backend not in ("eager", "compile"):
+    if example.is_cuda and plan.backend not in ("eager", "compile", "triton"):
         raise UnavailableError(f"{plan.backend} is used on the CPU only")
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
+    if plan.graph and not example.is_cuda:
+        raise UnavailableError("graphs of launches are recorded on CUDA only")
+    with quiet(), torch.inference_mode(False), torch.no_grad():
         try:
             net = _prepared(plan, model, example.device)
             call = _BUILDERS[plan.backend](plan, net, _as_given(plan, example), calibration, store)
+            call = _recorded(call, _as_given(plan, example)) if plan.graph else call
             runner = Runner(plan, call, example)
             runner(example)  # some engines compile, and fail, only now
         except UnavailableError:
@@ -197,13 +205,13 @@ def _aoti(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | Non
 
 
 def _onnxruntime(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
-    ort = _imported("onnxruntime")
+    ort = imported("onnxruntime")
     ort.disable_telemetry_events()
     path = store / "model.onnx" if store else None
     if path is not None and path.exists():
         content = path.read_bytes()
     else:
-        _imported("onnxscript")
+        imported("onnxscript")
         program = torch.onnx.export(torch.export.export(net, (example,)), dynamo=True, verbose=False)
         content = program.model_proto.SerializeToString()  # type: ignore[union-attr]
         if path is not None:
@@ -217,7 +225,7 @@ def _onnxruntime(plan: Plan, net: nn.Module, example: Tensor, calibration: Tenso
 
 
 def _openvino(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
-    ov = _imported("openvino")
+    ov = imported("openvino")
     core = ov.Core()
     if plan.dtype == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UnavailableError("this CPU has no bf16 arithmetic")
@@ -259,7 +267,7 @@ def _openvino(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor |
 
 def _quantized(network: Any, calibration: Tensor, *, batch_size: int) -> Any:
     """An OpenVINO network in int8, its value ranges from `calibration` (NNCF, post-training)."""
-    nncf = _imported("nncf")
+    nncf = imported("nncf")
     count = -(-len(calibration) // batch_size)
     rows = torch.arange(count * batch_size) % len(calibration)  # the last batch is filled with the first images
     batches = [calibration[part].numpy() for part in rows.split(batch_size)]
@@ -284,6 +292,37 @@ def _native(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | N
     return lambda images: call(_as_given(compiled, images))
 
 
+def _triton(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+    """Kernels of our own on CUDA: the halves of a ConvMixer's blocks, the perceptrons and depthwise convolutions of a ConvMLP."""
+    from convmix.ops.gpu import routes
+    from convmix.speed.fused import fused
+
+    if not routes.route_for(example.device.type):
+        raise UnavailableError("triton runs on CUDA cards from compute capability 8.0 on, where Triton is installed")
+    return fused(net, _TORCH_DTYPES[plan.dtype])
+
+
+def _recorded(call: Call, example: Tensor) -> Call:
+    """`call` as one CUDA graph, for batches shaped like `example`; what is measured once is measured before the recording."""
+    given = example.clone()
+    stream = torch.cuda.Stream(example.device)
+    stream.wait_stream(torch.cuda.current_stream(example.device))
+    with torch.cuda.stream(stream), torch.inference_mode():
+        for _ in range(3):
+            call(given)
+    torch.cuda.current_stream(example.device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), torch.inference_mode():
+        answer = call(given)
+
+    def replayed(images: Tensor) -> Tensor:
+        given.copy_(images)
+        graph.replay()
+        return answer.clone()  # the next replay writes there again
+
+    return replayed
+
+
 _BUILDERS: dict[str, Callable[[Plan, nn.Module, Tensor, Tensor | None, Path | None], Call]] = {
     "eager": _eager,
     "compile": _compile,
@@ -291,11 +330,12 @@ _BUILDERS: dict[str, Callable[[Plan, nn.Module, Tensor, Tensor | None, Path | No
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "native": _native,
+    "triton": _triton,
 }
 
 
-def _imported(name: str) -> ModuleType:
-    """An optional package; UnavailableError where it is not installed.
+def imported(name: str, *, extra: str = "speed") -> ModuleType:
+    """An optional package; UnavailableError where it is not installed, naming the extra that brings it.
 
     OpenVINO and NNCF report their use over the network unless told otherwise, and even their opt-out command sends a message. Where the
     package `openvino_telemetry` is missing both take a stub that sends nothing, so that package is kept out.
@@ -305,11 +345,11 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UnavailableError(f"{name} is not installed; pip install 'convmix[speed]'") from error
+        raise UnavailableError(f"{name} is not installed; pip install 'convmix[{extra}]'") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Exporters and compilers warn about their own insides and draw progress bars; what matters comes back as an exception."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

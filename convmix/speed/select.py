@@ -33,6 +33,7 @@ ROUNDS = 9  # of the finalists
 ROUNDS_S = 30.0  # fewer rounds, but as many as the heats, where they take longer than this
 TURN_S = 0.05
 ORIGINAL = Plan()
+SMALL_BATCH = 32  # up to here the time between launches may be the larger part, so a graph of them is tried first
 
 
 class Optimized(nn.Module):
@@ -125,6 +126,8 @@ def candidates(precision: Precision, *, batch_size: int, device: torch.device) -
     if precision == "int8" and device.type == "cpu":  # the only plans that compute in what was asked for
         plans += [Plan("openvino", "int8", folded=fold, streams=s) for fold in (False, True) for s in reversed(streams)]
     plans += [Plan("native", d) for d in dtypes] if device.type == "cpu" else []
+    if device.type == "cuda":
+        plans += [Plan("triton", d, graph=graph) for d in dtypes for graph in (batch_size <= SMALL_BATCH, batch_size > SMALL_BATCH)]
     plans += [Plan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
     if device.type == "cpu":
         plans += [Plan("openvino", d, folded=fold, streams=s) for d in dtypes for s in streams for fold in folds]

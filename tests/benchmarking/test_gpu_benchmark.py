@@ -1,0 +1,167 @@
+"""The benchmark for GPUs runs from end to end on the CPU, catches wrong lanes, and keeps what it has when it is cut short."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import gpu  # noqa: E402
+import gpu_lanes  # noqa: E402
+import gpu_tables  # noqa: E402
+import tables  # noqa: E402
+
+EAGER = ["--lanes", "eager NCHW", "eager channels_last", "convmix", "convmix, folded"]
+REHEARSAL = ["--device", "cpu", "--rehearse", "--no-tests", "--rounds", "2", "--models", "convmixer_16_2_k5_p4"]
+
+
+@pytest.fixture(autouse=True)
+def settings() -> Iterator[None]:
+    """The command is a process of its own and sets torch up as it likes."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch._dynamo.config.recompile_limit
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch._dynamo.config.recompile_limit = before
+
+
+def run(out: Path, *more: str) -> tuple[int, dict[str, Any]]:
+    status = gpu.main([*REHEARSAL, "--output", str(out), *more])
+    return status, json.loads((out / "gpu.json").read_text())
+
+
+def test_a_rehearsal_measures_every_lane(tmp_path: Path) -> None:
+    status, record = run(tmp_path, *EAGER)
+    assert status == 0 and record["finished"] and not record["left_out"]
+    assert {(work["work"]["kind"], len(work["lanes"])) for work in record["works"]} == {("inference", 3), ("training", 3)}
+    for work in record["works"]:
+        for lane in work["lanes"]:
+            assert lane["failed"] is None and len(lane["ms"]) == 2 and 0 < lane["error"] < 0.1
+            assert lane["share_of_floor"] == pytest.approx(1000 * work["floor"]["seconds"] / lane["median_ms"])
+            assert lane["images_per_s"] == pytest.approx(4000 / lane["median_ms"])
+    assert record["rates"]["matrix"] > 0 and record["rates"]["memory"] > 0
+
+
+@pytest.mark.slow
+def test_a_rehearsal_with_compilers(tmp_path: Path) -> None:
+    status, record = run(tmp_path, "--lanes", "compile channels_last", "convmix, compile", "--lane-seconds", "300", "--kinds", "training")
+    (work,) = record["works"]
+    assert status == 0 and [lane["failed"] for lane in work["lanes"]] == [None, None]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_convmlp(tmp_path: Path) -> None:
+    out = ["--device", "cpu", "--rehearse", "--no-tests", "--rounds", "1", "--models", "convmlp_t", "--output", str(tmp_path)]
+    assert gpu.main([*out, *EAGER]) == 0
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["works"]) == 2
+
+
+class Wrong(nn.Module):
+    """A network in which one channel of one depthwise convolution is a little too large."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel = self.model.get_submodule("blocks.0.0.fn.0").weight
+        with torch.no_grad():
+            kernel[0] *= 1.5
+            out = self.model(x)
+            kernel[0] /= 1.5
+        return out
+
+
+def test_a_wrong_answer_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = gpu_lanes.build
+    monkeypatch.setattr(gpu_lanes, "build", lambda plan, model, example: real(gpu_lanes.Plan(), Wrong(model), example))
+    status, record = run(tmp_path, *EAGER, "--kinds", "inference")
+    lanes = {lane["name"]: lane for lane in record["works"][0]["lanes"]}
+    assert status == 1 and lanes["convmix, folded"]["failed"].startswith("WRONG: the error is")
+    assert "median_ms" not in lanes["convmix, folded"] and "median_ms" in lanes["eager NCHW"]
+
+
+def test_a_wrong_gradient_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = gpu_lanes.create_model
+
+    def create(*args: Any, **kwargs: Any) -> nn.Module:
+        model = real(*args, **kwargs)
+        for block in model.blocks.children():  # type: ignore[union-attr,operator]
+            block.get_submodule("0.fn.0").weight.register_hook(lambda g: 1.02 * g)  # lost with a copy of the plain module
+        return model
+
+    monkeypatch.setattr(gpu_lanes, "create_model", create)
+    monkeypatch.setattr(gpu_lanes.copy, "deepcopy", lambda model: model)
+    course = gpu_lanes.Course(gpu_lanes.GpuWork("convmixer_16_2_k5_p4", "training", 4, 32, 10, "cpu"))
+    ours = next(lane for lane in gpu_lanes.lanes("training", "cpu") if lane.name == "convmix")
+    with pytest.raises(gpu_lanes.CheckFailedError, match=r"the limit 5\.0e-03"):
+        course.start(ours, seconds=60)
+
+
+def test_unwritten_answers_are_caught(tmp_path: Path) -> None:
+    course = gpu_lanes.Course(gpu_lanes.GpuWork("convmixer_16_2_k5_p4", "inference", 4, 32, 10, "cpu"))
+    out = course.reference.clone()
+    assert course._judge(out, gpu_lanes.LOGITS_LIMIT) == 0
+    out[2, 3] = torch.nan
+    with pytest.raises(gpu_lanes.CheckFailedError):
+        course._judge(out, gpu_lanes.LOGITS_LIMIT)
+
+
+def test_a_lane_that_takes_too_long_is_left_and_the_others_go_on(tmp_path: Path) -> None:
+    status, record = run(tmp_path, *EAGER, "--kinds", "inference", "--lane-seconds", "1.01", "--models", "convmixer_16_2_k5_p4")
+    assert status == 0 and record["finished"]
+    with pytest.raises(gpu_lanes.TooSlowError, match="not ready after"), gpu_lanes._within(0.05):
+        torch.linalg.matrix_power(torch.ones(2, 2), 3)
+        while True:
+            pass
+
+
+def test_what_does_not_fit_into_the_budget_is_named(tmp_path: Path) -> None:
+    status, record = run(tmp_path, *EAGER, "--budget", "1")
+    assert record["left_out"] == ["convmixer_16_2_k5_p4 inference", "convmixer_16_2_k5_p4 training"] and not record["works"]
+    assert status == 0 and record["finished"]
+
+
+def test_the_file_holds_the_lanes_measured_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(course: Any, running: Any) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpu_lanes.Course, "turn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, *EAGER, "--kinds", "inference")
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert len(record["works"][0]["lanes"]) == 3 and not record["finished"]
+
+
+def test_a_failed_test_of_the_kernels_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tests/ops").mkdir(parents=True)
+    (tmp_path / "tests/ops/test_gpu_broken.py").write_text("def test_it():\n    assert False\n")
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    words = [word for word in REHEARSAL if word != "--no-tests"]
+    assert gpu.main([*words, "--output", str(tmp_path)]) == 1
+    record = json.loads((tmp_path / "gpu.json").read_text())
+    assert record["checks"].startswith("FAILED tests/ops/test_gpu_broken.py::test_it") or "1 failed" in record["checks"]
+    assert not record["works"] and not record["finished"]
+
+
+def test_tables_say_what_the_records_say(tmp_path: Path) -> None:
+    _, record = run(tmp_path, *EAGER)
+    assert gpu_tables.read_gpu(tmp_path) == []  # a rehearsal is no result
+    assert "**Unmeasured**" in gpu_tables.section([], tables.table)
+    record["rehearsal"] = False
+    record["works"][0]["lanes"].append({"name": "compile NCHW", "role": "peer", "plan": "", "failed": "no compiler"})
+    text = gpu_tables.section([record], tables.table)
+    assert "no compiler" in text and "### convmixer_16_2_k5_p4 on a GPU: training, batch 4, 32 x 32" in text
+    work = record["works"][0]
+    peer, ours = gpu_tables.best(work, "peer"), gpu_tables.best(work, "ours")
+    assert peer and ours and f"**{ours['images_per_s'] / peer['images_per_s']:.2f}**" in gpu_tables.summary([record], tables.table)
+
+
+def test_an_unknown_model_is_refused() -> None:
+    with pytest.raises(SystemExit, match="no work for convmixer_9"):
+        gpu.main(["--device", "cpu", "--rehearse", "--no-tests", "--models", "convmixer_9", "--output", "/nonexistent-is-never-written"])

@@ -1,0 +1,13 @@
+"""Inputs of the tests of the Triton kernels: fresh numbers, odd sizes, and every layout in which an image may come."""
+
+import torch
+from torch import Tensor
+
+SHAPES = [(1, 3, 5, 5), (3, 17, 7, 9), (1, 256, 3, 4), (1, 5, 31, 9), (2, 4, 1, 1), (1, 8, 9, 31)]
+# ||ours - exact|| / ||exact||: for an image one rounding to its type, which is 2^-9 or 2^-12 at most, and float32's own sums
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+def images(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """New normal numbers, B,C,H,W channels last."""
+    return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=torch.channels_last)

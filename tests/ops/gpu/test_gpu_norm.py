@@ -1,0 +1,61 @@
+"""Activation and BatchNorm, the pointwise product, and GELU itself against float64."""
+
+import pytest
+import torch
+from gpu_images import ROUNDING, images
+from torch.nn import functional as F
+
+from convmix.ops import act_norm
+from convmix.ops.gpu import norm, pointwise
+from convmix.ops.gpu.tuning import Launch
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+EPS = 1e-5
+
+
+@pytest.mark.parametrize("act", ["GELU", "RELU"])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_statistics_and_gradients_equal_float64(dtype, act, device, close):
+    for shape, launch in (((3, 17, 7, 9), Launch(8, 1, 16, steps=4)), ((1, 3, 2, 3), None), ((1, 40, 5, 5), Launch(4, 1, 32, steps=2))):
+        u, dy, residual = (images(shape, dtype, device) for _ in range(3))
+        u = u * 3 - 2  # GELU's flat end too
+        weight, bias = torch.randn(2, shape[1], device=device)
+        weight, bias = weight.clone(), bias.clone()
+        u64, dy64, residual64 = u.double(), dy.double(), residual.double()
+        y64, mean64, var64 = act_norm._reference(u64, residual64, weight.double(), bias.double(), EPS, act)
+        du64, dweight64, dbias64 = act_norm._reference_backward(dy64, u64, weight.double(), mean64, var64, EPS, act)
+        mean, var = norm.moments(u, act, launch=launch)
+        close(mean, mean64, 2e-6, "mean")
+        close(var, var64, 1e-5, "var")
+        close(norm.normalise(u, mean, var, weight, bias, EPS, act, residual), y64, 2 * ROUNDING[dtype], "y")
+        close(norm.normalise(u, mean, var, weight, bias, EPS, act, None), y64 - residual64, 2 * ROUNDING[dtype], "y alone")
+        dweight, dbias = norm.gradient_sums(dy, u, mean, var, EPS, act, launch=launch)
+        close(dweight, dweight64, 5e-6, "dweight")
+        close(dbias, dbias64, 5e-6, "dbias")
+        close(norm.gradient(dy, u, weight, mean, var, dweight, dbias, EPS, act), du64, 5 * ROUNDING[dtype], "du")
+
+
+def test_variance_survives_a_large_mean(device, close):
+    """Sums of plain squares would leave nothing of it in float32."""
+    u = images((4, 5, 9, 8), torch.float32, device) + 3000
+    mean, var = norm.moments(u, "RELU", launch=Launch(8, 1, 16, steps=3))
+    close(mean, u.double().mean((0, 2, 3)), 1e-6)
+    close(var, u.double().var((0, 2, 3), correction=0), 1e-4)
+
+
+def test_gelu_is_the_exact_one(device):
+    u = torch.linspace(-14, 14, 4001, device=device).reshape(1, 1, -1, 1)
+    y = torch.empty_like(u)
+    norm.activate(u, "GELU", None, y)
+    assert (y.double() - F.gelu(u.double())).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_pointwise_product_equals_float64(dtype, device, close):
+    x, weight = images((2, 24, 3, 5), dtype, device), torch.randn(40, 24, 1, 1, device=device).to(dtype)
+    bias, shift = torch.randn(40, device=device), torch.randn(40, device=device)
+    exact = F.conv2d(x.double(), weight.double(), bias.double())
+    launches = [pointwise.CUBLAS] if dtype == torch.float32 else [pointwise.CUBLAS, Launch(16, 16, 32, steps=2)]
+    for launch in launches:
+        close(pointwise.multiply(x, weight, bias, "GELU", shift, launch=launch), F.gelu(exact) + shift[:, None, None], 3 * ROUNDING[dtype])
+        close(pointwise.multiply(x, weight, bias, "RELU", launch=launch), F.relu(exact), 3 * ROUNDING[dtype])
