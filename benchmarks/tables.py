@@ -15,8 +15,12 @@ from typing import Any
 
 import ablation_tables
 import dense_tables
+import distributed_tables
+import gpu_tables
 import plan_tables
 import report_tables
+import scaling_tables
+import serving_tables
 import speed_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,6 +191,7 @@ def results_page(
     ablations: Sequence[Record] = (),
     reports: Sequence[Record] = (),
     dense: Sequence[Record] = (),
+    sections: Sequence[str] = (),
 ) -> str:
     head = """# Results
 
@@ -203,6 +208,7 @@ is Wilson's 95 % interval for a share and says nothing about the spread between 
         parts += [speed_tables.section(r, table) for r in races]
         parts += [int8_section(int8)] if int8 else []
         parts += [speed_tables.sweep_section(s, table) for s in sweeps]
+    parts += sections
     return "\n".join(parts).rstrip("\n") + "\n"
 
 
@@ -222,9 +228,16 @@ def pages(root: Path) -> dict[Path, str]:
     ablations = ablation_tables.read_ablations(root / "benchmarks/results/ablation")
     reports = report_tables.read_reports(root / "benchmarks/results/reports")
     dense = dense_tables.read_dense(root / "benchmarks/results/dense")
+    results = root / "benchmarks/results"
+    sections = (
+        gpu_tables.section(gpu_tables.read_gpu(results / "gpu"), table),
+        serving_tables.tables(table, results / "serving"),
+        scaling_tables.tables(results / "scaling"),
+        distributed_tables.tables(results / "distributed"),
+    )
     readme, plan = root / "README.md", root / "docs/how_to/plan.md"
     return {
-        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(root / "benchmarks/results/int8"), ablations, reports, dense),
+        root / "RESULTS.md": results_page(records, races, sweeps, read_int8(results / "int8"), ablations, reports, dense, sections),
         readme: readme_page(readme.read_text(), records, races, dense),
         plan: plan_tables.page(plan.read_text(), root / "benchmarks/results", table),
     }

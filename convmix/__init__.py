@@ -17,17 +17,21 @@ if TYPE_CHECKING:
     from convmix.evaluation import evaluate
     from convmix.evaluation.certainty import calibrate
     from convmix.explanation.study import explain
+    from convmix.exporting.export import export
     from convmix.health.examination import doctor
     from convmix.hub import pull, push
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
     from convmix.prediction import predict
+    from convmix.scaling.job import batch_predict
+    from convmix.serving.server import serve
 
 _HOME = {
     "ConvmixError": "convmix.errors",
     "Model": "convmix.api",
     "TrainedRun": "convmix.api",
     "ablate": "convmix.comparison.ablation",
+    "batch_predict": "convmix.scaling.job",
     "benchmark": "convmix.benchmarking.measure",
     "calibrate": "convmix.evaluation.certainty",
     "compare": "convmix.comparison.contest",
@@ -36,12 +40,14 @@ _HOME = {
     "doctor": "convmix.health.examination",
     "evaluate": "convmix.evaluation",
     "explain": "convmix.explanation.study",
+    "export": "convmix.exporting.export",
     "list_models": "convmix.models.catalog",
     "load": "convmix.api",
     "optimize": "convmix.api",
     "predict": "convmix.prediction",
     "pull": "convmix.hub",
     "push": "convmix.hub",
+    "serve": "convmix.serving.server",
     "train": "convmix.api",
 }
 
@@ -50,6 +56,7 @@ __all__ = [
     "Model",
     "TrainedRun",
     "ablate",
+    "batch_predict",
     "benchmark",
     "calibrate",
     "compare",
@@ -58,12 +65,14 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "export",
     "list_models",
     "load",
     "optimize",
     "predict",
     "pull",
     "push",
+    "serve",
     "train",
 ]
 

@@ -7,7 +7,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
-from convmix.commands import comparing, judging, learning, listing, sharing, using
+from convmix.commands import comparing, exporting, judging, learning, listing, scaling, serving, sharing, using
 from convmix.errors import ConvmixError
 
 app = App(
@@ -27,6 +27,9 @@ VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("doctor", judging.doctor),
     ("optimize", using.optimize),
     ("benchmark", using.benchmark),
+    ("export", exporting.export),
+    ("serve", serving.serve),
+    ("batch-predict", scaling.batch_predict),
     ("push", sharing.push),
     ("pull", sharing.pull),
     ("describe", listing.describe),

@@ -1,4 +1,4 @@
-"""The README's tree of files equals the disk."""
+"""The trees of files in docs/files.md and, folder by folder, in README.md equal the disk."""
 
 import ast
 import re
@@ -8,10 +8,10 @@ REPO = Path(__file__).resolve().parents[2]
 LINE = re.compile(r"^(?P<indent> *)(?P<name>[\w.]+/?)(?P<gap> +)?(?P<why>.*)$")
 
 
-def tree_of(readme: str) -> dict[str, str]:
-    """Path -> explanation of every line under `convmix/` in the README's tree, two spaces per level."""
-    match = re.search(r"^```text\n(convmix/.*?)^```", readme, flags=re.DOTALL | re.MULTILINE)
-    assert match, "README.md has no ```text block that begins with convmix/"
+def tree_of(page: str) -> dict[str, str]:
+    """Path -> explanation of every line under `convmix/` in the page's tree, two spaces per level."""
+    match = re.search(r"^```text\n(convmix/.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert match, "the page has no ```text block that begins with convmix/"
     entries: dict[str, str] = {}
     folders: list[str] = []
     for line in match.group(1).splitlines():
@@ -38,17 +38,24 @@ def tree_on_disk() -> dict[str, str]:
     return tree
 
 
-def test_the_tree_in_the_readme_equals_the_disk() -> None:
-    written = {p for p in tree_of((REPO / "README.md").read_text()) if p.endswith(".py")}
+def test_the_tree_of_files_equals_the_disk() -> None:
+    written = {p for p in tree_of((REPO / "docs/files.md").read_text()) if p.endswith(".py")}
     disk = tree_on_disk()
     missing = "\n".join(f"  {path}  {disk[path]}" for path in sorted(disk.keys() - written))
     gone = "\n".join(f"  {path}" for path in sorted(written - disk.keys()))
-    assert written == disk.keys(), f"README's tree\nlacks:\n{missing}\nhas but the disk has not:\n{gone}"
+    assert written == disk.keys(), f"docs/files.md\nlacks:\n{missing}\nhas but the disk has not:\n{gone}"
 
 
-def test_every_line_of_the_tree_explains_its_file() -> None:
-    silent = [path for path, why in tree_of((REPO / "README.md").read_text()).items() if path.endswith(".py") and len(why.split()) < 2]
-    assert not silent, f"half a line each, please: {silent}"
+def test_the_tree_of_the_readme_equals_the_disk() -> None:
+    written = tree_of((REPO / "README.md").read_text()).keys() - {"convmix/"}
+    tops = ["/".join(path.split("/")[:2]) for path in tree_on_disk()]
+    assert written == {top if top.endswith(".py") else f"{top}/" for top in tops}
+
+
+def test_every_line_of_the_trees_explains_its_file() -> None:
+    for page in ("docs/files.md", "README.md"):
+        silent = [path for path, why in tree_of((REPO / page).read_text()).items() if path != "convmix/" and len(why.split()) < 2]
+        assert not silent, f"{page}: half a line each, please: {silent}"
 
 
 def test_a_tree_is_read_with_its_levels() -> None:
