@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --models convmixer_1536_20 --kinds training
     python benchmarks/gpu.py --device cpu --rehearse                    tiny works, two rounds: whether it runs at all
 
-First the kernels' own tests run on the card (tests/ops/test_gpu_*.py); a failed one stops everything and stands in the record. Then for
+First the kernels' own tests run on the card (tests/ops/gpu); a failed one stops everything and stands in the record. Then for
 each work all lanes are built, checked against float32 and warmed up, and take turns: eager and torch.compile, contiguous and
 channels_last, bf16 autocast, and convmix. One JSON file, written anew after every lane and every round, into $OUT or
 benchmarks/results/gpu. What did not fit into the budget is named in the file. RESULTS.md shows it (gpu_tables.py).
@@ -18,6 +18,7 @@ On a lent machine (no package has to travel; ../.library/device/README.md says h
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -42,6 +43,7 @@ from convmix.hardware import describe_machine
 
 RESULTS = ROOT / "benchmarks/results/gpu"
 ROUNDS = 7
+SIDE_BY_SIDE = 12  # processes of the kernels' tests
 LANE_S = 90.0  # for building, checking and warming up one lane
 RESERVE_S = 25.0  # of the budget, for the rounds of a work that has started
 REHEARSED = {"convmixer_16_2_k5_p4": (32, 10, {"inference": 4, "training": 4}), "convmlp_t": (64, 10, {"inference": 2, "training": 4})}
@@ -108,11 +110,14 @@ class Report:
 
     def checked(self) -> bool:
         """Runs the kernels' tests; true where all pass, or where none were asked for."""
-        tests = [] if self.asked.no_tests else sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/ops").glob("test_gpu_*.py"))
+        found = (ROOT / "tests/ops/gpu").glob("test_*.py") if self.asked.device == "cuda" else (ROOT / "tests/ops").glob("test_gpu_*.py")
+        tests = [] if self.asked.no_tests else sorted(str(path.relative_to(ROOT)) for path in found)
         if not tests:
             self.content["checks"] = "tests not run"
             return True
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        # -W: a warning of that machine's packages is no reason to measure nothing. Compiling kernels is what takes the time.
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "default", "-m", "not slow", *tests]
+        command += ["-n", str(SIDE_BY_SIDE)] if self.asked.device == "cuda" and importlib.util.find_spec("xdist") else []
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=self.left_s() / 2)
             said, passed = (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]])[-1], done.returncode == 0

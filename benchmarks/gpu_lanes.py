@@ -65,7 +65,6 @@ class Lane:
     name: str
     role: str  # peer or ours
     plan: Plan
-    graph: bool = False  # captured as a CUDA graph
 
 
 @dataclass
@@ -87,9 +86,9 @@ def lanes(kind: Kind, device: str) -> list[Lane]:
         Lane("convmix, compile", "ours", Plan("compile", "autocast", "nhwc")),
     ]
     if kind == "inference":
+        kernels = [Plan("triton", "bf16"), Plan("triton", "bf16", graph=True)] if device == "cuda" else [Plan("native", "bf16")]
         ours = [
-            Lane("convmix, kernels", "ours", Plan("native", "bf16")),
-            Lane("convmix, kernels, CUDA graph", "ours", Plan("native", "bf16"), graph=True),
+            *(Lane("convmix, kernels" + (", CUDA graph" if plan.graph else ""), "ours", plan) for plan in kernels),
             Lane("convmix, folded", "ours", Plan("eager", "bf16", "nhwc", folded=True)),
             Lane("convmix, folded, compile", "ours", Plan("compile", "bf16", "nhwc", folded=True)),
         ]
@@ -99,7 +98,7 @@ def lanes(kind: Kind, device: str) -> list[Lane]:
         for layout in ("nchw", "nhwc")
         for plan in [Plan(backend, "autocast", layout)]  # type: ignore[arg-type]
     ]
-    return [lane for lane in [*ours, *peers] if not lane.graph or device == "cuda"]
+    return [*ours, *peers]
 
 
 class Course:
@@ -157,8 +156,6 @@ class Course:
             call = runner._call  # without the copies to and from the host that a Runner adds
             layout, dtype = runner._format, runner._dtype
         sets = [images.to(dtype).contiguous(memory_format=layout) for images in sets]
-        if lane.graph:
-            call, sets = _captured(call, sets)
         with torch.inference_mode():
             out = torch.full((len(sets[0]), self.work.num_classes), torch.nan, device=self.work.device)  # poisoned: all must be written
             out.copy_(call(sets[0]))
@@ -281,28 +278,6 @@ def _unsettle(model: nn.Module, images: Tensor) -> None:
     model.eval()
     for norm, momentum in zip(batch_norms, momenta, strict=True):
         norm.momentum = momentum
-
-
-def _captured(call: Callable[[Tensor], Tensor], sets: list[Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """`call` as a CUDA graph; copying the images to where the graph reads them is part of it."""
-    static = sets[0].clone()
-    with torch.inference_mode():
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                call(static)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = call(static)
-
-    def replay(images: Tensor) -> Tensor:
-        static.copy_(images)
-        graph.replay()
-        return out
-
-    return replay, sets
 
 
 @contextlib.contextmanager

@@ -11,9 +11,8 @@ HEAD = """## On a GPU
 
 `python benchmarks/gpu.py` runs timm's module (ConvMLP: the authors' architecture in PyTorch's layers) eager and compiled, contiguous and
 channels_last, under bf16 autocast, and convmix, in one process in turn, on random images that stay on the device; medians of rounds, by
-events on the device. Training is forward, loss, backward and AdamW, without
-stochastic depth. "Of the floor": the least time of docs/gpu_floors.md over the measured.
-"Error": of the logits, or of all gradients, against float32, as a share of their norm.
+events on the device. Training is forward, loss, backward and AdamW, without stochastic depth. "Of the floor": the least time of
+docs/gpu_floors.md over the measured. "Error": of the logits, or of all gradients, against float32, as a share of their norm.
 """
 UNMEASURED = "**Unmeasured**: no GPU was at hand so far. The kernels are tested through Triton's interpreter; the command is ready.\n"
 

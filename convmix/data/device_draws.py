@@ -87,7 +87,8 @@ def erased(rng: np.random.Generator, n: int, size: tuple[int, int], erasing: Any
     """n,4: as timm's `RandomErasing`, with one rectangle at most."""
     height, width = size
     area = rng.uniform(erasing.min_area, erasing.max_area, (n, _TRIES)) * height * width
-    aspect = np.exp(rng.uniform(*erasing.log_aspect_ratio, (n, _TRIES)))
+    narrowest, widest = erasing.log_aspect_ratio
+    aspect = np.exp(rng.uniform(narrowest, widest, (n, _TRIES)))
     h, w = np.rint(np.sqrt(area * aspect)).astype(int), np.rint(np.sqrt(area / aspect)).astype(int)
     fits = (w < width) & (h < height)
     rows, first = np.arange(n), fits.argmax(1)

@@ -16,8 +16,9 @@ from threading import Thread
 from typing import Any
 
 from convmix.errors import ConfigError, ConvmixError
+from convmix.scaling.attempts import Attempts
 from convmix.scaling.shipping import Shipped
-from convmix.scaling.worker import Attempts, Work, Worker
+from convmix.scaling.worker import Work, Worker
 
 _OBJECT_STORE = 96 * 2**20  # bytes on this machine, beside the model; nothing but numbers of blocks goes through it
 _TICK_S = 0.25

@@ -41,20 +41,6 @@ class Work:
     device: str | None
 
 
-class Attempts:
-    """Counts how often each block was begun; outlives the workers. An actor of its own."""
-
-    def __init__(self) -> None:
-        self._begun: dict[int, int] = {}
-
-    def begin(self, block: int) -> int:
-        self._begun[block] = self._begun.get(block, 0) + 1
-        return self._begun[block]
-
-    def end(self, block: int) -> None:
-        self._begun.pop(block, None)
-
-
 class Labeller:
     """A model that turns blocks into partitions."""
 

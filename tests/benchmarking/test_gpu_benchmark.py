@@ -162,6 +162,18 @@ def test_tables_say_what_the_records_say(tmp_path: Path) -> None:
     assert peer and ours and f"**{ours['images_per_s'] / peer['images_per_s']:.2f}**" in gpu_tables.summary([record], tables.table)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("kind", ["inference", "training"])
+def test_lanes_are_the_four_of_timm_and_ours_first(kind: gpu_lanes.Kind, device: str) -> None:
+    lanes = gpu_lanes.lanes(kind, device)
+    peers = [lane for lane in lanes if lane.role == "peer"]
+    assert lanes[-4:] == peers and {str(lane.plan) for lane in peers} == {
+        "eager autocast", "eager autocast channels_last", "compile autocast", "compile autocast channels_last",
+    }  # fmt: skip
+    kernels = {"cuda": ["triton bf16", "triton bf16 graph"], "cpu": ["native bf16"]}[device] if kind == "inference" else []
+    assert [str(lane.plan) for lane in lanes if "kernels" in lane.name] == kernels
+
+
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(SystemExit, match="no work for convmixer_9"):
         gpu.main(["--device", "cpu", "--rehearse", "--no-tests", "--models", "convmixer_9", "--output", "/nonexistent-is-never-written"])

@@ -57,7 +57,7 @@ ORDER = (
     "serving.admission", "serving.answering", "serving.workers", "serving.document", "serving.intake", "serving.explaining",
     "serving.app", "serving.server",
     "scaling.storage", "scaling.shipping", "scaling.progress", "scaling.rows", "scaling.listing", "scaling.parts", "scaling.blocks",
-    "scaling.summary", "scaling.manifest", "scaling.reading", "scaling.worker", "scaling.cluster", "scaling.job",
+    "scaling.summary", "scaling.manifest", "scaling.reading", "scaling.attempts", "scaling.worker", "scaling.cluster", "scaling.job",
     "comparison.interval", "comparison.contenders", "comparison.grid", "comparison.study", "comparison.trainer", "comparison.trial",
     "comparison.ledger", "comparison.series", "comparison.score", "comparison.measurement", "comparison.effect", "comparison.picture",
     "comparison.table", "comparison.page", "comparison.contest", "comparison.ablation",

@@ -31,7 +31,7 @@ def compiled(kernel, args, settings):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    options = {name: settings.pop(name) for name in ("num_warps", "num_stages") if name in settings}
+    options = {name: settings.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in settings}
     bound = dict(zip(kernel.arg_names, args, strict=False)) | settings
     signature, constants, alignment = {}, {}, {}
     for i, name in enumerate(kernel.arg_names):

@@ -75,7 +75,7 @@ def convolve(
     _convolve[(programs(x, cut), triton.cdiv(channels, cut.channels))](
         x, taps, bias, scale, shift, addend, y, partial, counts, _places(x), height, width, channels, before,
         K=taps.shape[0], PLACES=cut.rows, INPUTS=_inputs(taps.shape[0]), COLUMNS=cut.columns, CHANNELS=cut.channels, SPAN=cut.steps,
-        ACT=act, EPILOGUE=epilogue, num_warps=cut.warps, num_stages=2,
+        ACT=act, EPILOGUE=epilogue, **cut.options(), num_stages=2,
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def correlate(x: Tensor, dy: Tensor, partial: Tensor, kernel_size: int, before: 
     _, channels, height, width = x.shape
     _correlate[(partial.shape[0], triton.cdiv(channels, cut.channels))](
         x, dy, partial, _places(x), height, width, channels, before, K=kernel_size, PLACES=cut.rows, INPUTS=_inputs(kernel_size),
-        COLUMNS=cut.columns, CHANNELS=cut.channels, STEPS=cut.steps, num_warps=cut.warps, num_stages=2,
+        COLUMNS=cut.columns, CHANNELS=cut.channels, STEPS=cut.steps, **cut.options(), num_stages=2,
     )  # fmt: skip
 
 

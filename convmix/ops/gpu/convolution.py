@@ -141,7 +141,7 @@ def _launch(
     grid = (_tiles(x, cut), triton.cdiv(channels, cut.channels))
     _convolve[grid](
         x, taps, bias, scale, shift, addend, y, partial, counts, height, width, channels, before,
-        K=taps.shape[0], ROWS=cut.rows, COLUMNS=cut.columns, CHANNELS=cut.channels, ACT=act, EPILOGUE=epilogue, num_warps=cut.warps,
+        K=taps.shape[0], ROWS=cut.rows, COLUMNS=cut.columns, CHANNELS=cut.channels, ACT=act, EPILOGUE=epilogue, **cut.options(),
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def correlate(x: Tensor, dy: Tensor, kernel_size: int, before: int, *, launch: L
         else:
             _correlate[(programs, triton.cdiv(channels, cut.channels))](
                 x, dy, partial, tiles, height, width, channels, before, K=kernel_size, ROWS=cut.rows, COLUMNS=cut.columns,
-                CHANNELS=cut.channels, STEPS=cut.steps, TAPS=cut.taps, num_warps=cut.warps,
+                CHANNELS=cut.channels, STEPS=cut.steps, TAPS=cut.taps, **cut.options(),
             )  # fmt: skip
         found[:] = [added(partial)]
 

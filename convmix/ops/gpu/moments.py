@@ -22,7 +22,7 @@ def combined(partial: Tensor, counts: Tensor, *, count: int) -> tuple[Tensor, Te
     programs, _, channels = partial.shape
     mean, var = partial.new_empty(channels), partial.new_empty(channels)
     _combine[(triton.cdiv(channels, CHANNELS),)](
-        partial, counts, mean, var, programs, channels, 1.0 / count, CHUNK=CHUNK, CHANNELS=CHANNELS
+        partial, counts, mean, var, programs, channels, 1.0 / count, CHUNK=CHUNK, CHANNELS=CHANNELS, enable_fp_fusion=True
     )
     return mean, var
 
@@ -32,7 +32,7 @@ def added(partial: Tensor) -> Tensor:
     programs, *shape = partial.shape
     values = partial[0].numel()
     total = torch.empty(shape, device=partial.device, dtype=torch.float32)
-    _add[(triton.cdiv(values, CHANNELS),)](partial, total, programs, values, CHUNK=CHUNK, VALUES=CHANNELS)
+    _add[(triton.cdiv(values, CHANNELS),)](partial, total, programs, values, CHUNK=CHUNK, VALUES=CHANNELS, enable_fp_fusion=True)
     return total
 
 

@@ -35,7 +35,7 @@ def moments(u: Tensor, act: str, *, launch: Launch | None = None) -> tuple[Tenso
         programs = triton.cdiv(rows, cut.rows * cut.steps)
         partial, counts = u.new_empty(programs, 2, channels, dtype=torch.float32), u.new_empty(programs, dtype=torch.float32)
         _moments[(programs, triton.cdiv(channels, cut.channels))](
-            u, partial, counts, rows, channels, ROWS=cut.rows, STEPS=cut.steps, CHANNELS=cut.channels, ACT=act, num_warps=cut.warps
+            u, partial, counts, rows, channels, ROWS=cut.rows, STEPS=cut.steps, CHANNELS=cut.channels, ACT=act, **cut.options()
         )
         found[:] = stage.combined(partial, counts, count=rows)
 
@@ -61,7 +61,7 @@ def normalise(
     def run(cut: Launch) -> None:
         _normalise[(triton.cdiv(rows, cut.rows), triton.cdiv(channels, cut.channels))](
             u, mean, var, weight, bias, residual, y, rows, channels, eps,
-            ROWS=cut.rows, CHANNELS=cut.channels, ACT=act, num_warps=cut.warps,
+            ROWS=cut.rows, CHANNELS=cut.channels, ACT=act, **cut.options(),
         )  # fmt: skip
 
     run(launch or choose("normalise", (act, residual is not None, *_shape(u)), candidates(u, PASSES), run, on=u))
@@ -79,7 +79,7 @@ def gradient_sums(
         partial = u.new_empty(triton.cdiv(rows, cut.rows * cut.steps), 2, channels, dtype=torch.float32)
         _gradient_sums[(partial.shape[0], triton.cdiv(channels, cut.channels))](
             dy, u, mean, var, partial, rows, channels, eps,
-            ROWS=cut.rows, STEPS=cut.steps, CHANNELS=cut.channels, ACT=act, num_warps=cut.warps,
+            ROWS=cut.rows, STEPS=cut.steps, CHANNELS=cut.channels, ACT=act, **cut.options(),
         )  # fmt: skip
         found[:] = [stage.added(partial)]
 
@@ -106,7 +106,7 @@ def gradient(
     def run(cut: Launch) -> None:
         _gradient[(triton.cdiv(rows, cut.rows), triton.cdiv(channels, cut.channels))](
             dy, u, weight, mean, var, dweight, dbias, du, rows, channels, 1.0 / rows, eps,
-            ROWS=cut.rows, CHANNELS=cut.channels, ACT=act, num_warps=cut.warps,
+            ROWS=cut.rows, CHANNELS=cut.channels, ACT=act, **cut.options(),
         )  # fmt: skip
 
     run(launch or choose("gradient", (act, *_shape(u)), candidates(u, PASSES), run, on=u))
@@ -119,7 +119,7 @@ def activate(u: Tensor, act: str, shift: Tensor | None, y: Tensor, *, launch: La
 
     def run(cut: Launch) -> None:
         _activate[(triton.cdiv(rows, cut.rows), triton.cdiv(channels, cut.channels))](
-            u, shift, y, rows, channels, ROWS=cut.rows, CHANNELS=cut.channels, ACT=act, num_warps=cut.warps
+            u, shift, y, rows, channels, ROWS=cut.rows, CHANNELS=cut.channels, ACT=act, **cut.options()
         )
 
     run(launch or candidates(u, PASSES)[0])

@@ -60,7 +60,7 @@ def _launch(x: Tensor, weight: Tensor, bias: Tensor, act: str, shift: Tensor | N
     rows = x.numel() // inputs
     _multiply[(triton.cdiv(rows, cut.rows) * triton.cdiv(outputs, cut.channels),)](
         x, weight, bias, shift, y, rows, inputs, outputs, ROWS=cut.rows, INPUTS=cut.columns, OUTPUTS=cut.channels, GROUP=GROUP, ACT=act,
-        num_warps=cut.warps, num_stages=cut.steps,
+        **cut.options(), num_stages=cut.steps,
     )  # fmt: skip
 
 
