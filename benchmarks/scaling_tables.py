@@ -45,11 +45,8 @@ def _throughput(record: Record) -> str:
 
 def _memory(record: Record) -> str:
     parts = ("driver", "workers", "ray", "all")
-    rows = [
-        (f"{r['rows']:,}", r["parts"], f"{r['images_per_s']:,.0f}", *(f"{r['peak_bytes'].get(p, 0) / 2**20:,.0f} MiB" for p in parts))
-        for r in record["runs"]
-    ]
-    header = ("rows", "partitions", "images per second", "driver", f"{record['workers']} workers", "Ray", "all")
+    rows = [(f"{r['rows']:,}", r["parts"], *(f"{r['peak_bytes'].get(p, 0) / 2**20:,.0f} MiB" for p in parts)) for r in record["runs"]]
+    header = ("rows", "partitions", "driver", f"{record['workers']} workers", "Ray", "all")
     about = (
         f"Peak memory (proportional set size, the object store included) with {record['workers']} workers on {record['image']} pictures in "
         f"a parquet file, with a tiny network (`{record['model']}`), so that everything but the network shows."

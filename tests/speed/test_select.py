@@ -299,4 +299,4 @@ def test_each_precision_allows_what_it_says() -> None:
         assert {plan.dtype for plan in some} == dtypes
         assert {plan.backend for plan in some} == {"eager", "native", "openvino", "onnxruntime", "compile", "aoti"}
         assert len(set(some)) == len(some)
-    assert {plan.backend for plan in candidates("exact", batch_size=8, device=torch.device("cuda"))} == {"eager", "compile"}
+    assert {plan.backend for plan in candidates("exact", batch_size=8, device=torch.device("cuda"))} == {"eager", "triton", "compile"}

@@ -32,15 +32,23 @@ def _filled(allocate):
     return poisonous
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Other numbers in every run; the seed that gave them is shown where a test fails, and CONVMIX_TEST_SEED asks for it again."""
+    chosen = int(os.environ.get("CONVMIX_TEST_SEED", torch.seed() % 2**32))
+    print(f"CONVMIX_TEST_SEED={chosen}")
+    torch.manual_seed(chosen)
+
+
 @pytest.fixture
 def close():
-    """Asserts that a tensor has its exact value but for `tolerance`, as a share of the norm; NaN never passes."""
+    """Asserts that a tensor has its exact value but for `tolerance`, as a share of its norm, or of `scale`, which is the norm of the terms
+    it is the sum of, where they may cancel; NaN never passes."""
 
-    def check(actual: Tensor, exact: Tensor, tolerance: float, what: str = "") -> None:
+    def check(actual: Tensor, exact: Tensor, tolerance: float, what: str = "", *, scale: float = 1e-6) -> None:
         assert actual.shape == exact.shape
-        error = (actual.detach().double().cpu() - exact.detach().double().cpu()).norm() / exact.detach().double().norm().clamp(
-            min=1e-6
-        ).cpu()
+        actual, exact = actual.detach().double().cpu(), exact.detach().double().cpu()
+        error = (actual - exact).norm() / exact.norm().clamp(min=scale)
         assert error.item() <= tolerance, f"{what}: {error.item():.3g} > {tolerance}"
 
     return check

@@ -10,5 +10,9 @@ ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-11}
 
 
 def images(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """New normal numbers, B,C,H,W channels last."""
-    return torch.randn(shape, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    """New normal numbers, B,C,H,W channels last. In memory an image of NaN lies on either side, for whoever reads beyond."""
+    batch, *rest = shape
+    store = torch.full((batch + 2, *rest), torch.nan, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+    within = store[1:-1]
+    assert within.is_contiguous(memory_format=torch.channels_last)
+    return within.copy_(torch.randn(shape, device=device))

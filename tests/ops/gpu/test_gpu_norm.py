@@ -19,6 +19,7 @@ def test_statistics_and_gradients_equal_float64(dtype, act, device, close):
     for shape, launch in (((3, 17, 7, 9), Launch(8, 1, 16, steps=4)), ((1, 3, 2, 3), None), ((1, 40, 5, 5), Launch(4, 1, 32, steps=2))):
         u, dy, residual = (images(shape, dtype, device) for _ in range(3))
         u = u * 3 - 2  # GELU's flat end too
+        u[:, :, 0, 0] = 3  # but no channel that is flat as a whole
         weight, bias = torch.randn(2, shape[1], device=device)
         weight, bias = weight.clone(), bias.clone()
         u64, dy64, residual64 = u.double(), dy.double(), residual.double()
@@ -29,10 +30,23 @@ def test_statistics_and_gradients_equal_float64(dtype, act, device, close):
         close(var, var64, 1e-5, "var")
         close(norm.normalise(u, mean, var, weight, bias, EPS, act, residual), y64, 2 * ROUNDING[dtype], "y")
         close(norm.normalise(u, mean, var, weight, bias, EPS, act, None), y64 - residual64, 2 * ROUNDING[dtype], "y alone")
+        normed64 = (activated(u64, act) - mean64[:, None, None]) * (var64 + EPS).rsqrt()[:, None, None]
         dweight, dbias = norm.gradient_sums(dy, u, mean, var, EPS, act, launch=launch)
-        close(dweight, dweight64, 5e-6, "dweight")
-        close(dbias, dbias64, 5e-6, "dbias")
-        close(norm.gradient(dy, u, weight, mean, var, dweight, dbias, EPS, act), du64, 5 * ROUNDING[dtype], "du")
+        close(dweight, dweight64, 5e-6, "dweight", scale=norm_of_sum(dy64 * normed64))
+        close(dbias, dbias64, 5e-6, "dbias", scale=norm_of_sum(dy64))
+        rows = u.numel() // shape[1]
+        parts = (dy64, dbias64[:, None, None] / rows, normed64 * dweight64[:, None, None] / rows)  # du is what they leave of one another
+        scale = max(((weight / (var64 + EPS).sqrt())[:, None, None] * part).norm().item() for part in parts)
+        close(norm.gradient(dy, u, weight, mean, var, dweight, dbias, EPS, act), du64, 5 * ROUNDING[dtype], "du", scale=scale)
+
+
+def norm_of_sum(terms):
+    """What the sums over all rows would be if no term had another sign."""
+    return terms.abs().sum((0, 2, 3)).norm().item()
+
+
+def activated(u, act):
+    return F.gelu(u) if act == "GELU" else F.relu(u)
 
 
 def test_variance_survives_a_large_mean(device, close):
