@@ -106,7 +106,8 @@ def train(
 ) -> TrainedRun:
     """Train a model on `data` and write its directory.
 
-    data: a folder with a folder per class, a CSV or parquet file, WebDataset shards, a Hub or torchvision name, or "digits".
+    data: a folder with a folder per class, a CSV or parquet file, WebDataset shards (also behind a URL), a Hub or torchvision
+        name, or "digits".
     recipe: one of `convmix recipes`; None is "default".
     out: the model directory to make; None is runs/NAME after the data set.
     resume: go on with the training in `out`. autoresume: do so where there is one, else begin.

@@ -162,7 +162,7 @@ class Run:
     parallel: Literal["ddp", "fsdp"] = _setting(
         "ddp", "several processes: ddp, each with the whole model; fsdp, each with its part of weights, gradients and optimiser state"
     )
-    sync_batch_norm: bool = _setting(False, "several GPUs: batch norms see the batch of all of them, not their own part")
+    sync_batch_norm: bool = _setting(False, "several processes: batch norms see the batch of all of them, not their own part")
     tracker: str | None = _setting(None, "tensorboard or another of accelerate's trackers")
     save_every: float = _setting(60.0, "seconds between two saves inside an epoch")
 

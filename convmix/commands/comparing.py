@@ -143,10 +143,11 @@ def ablate(
 
 def _resumable(work: Callable[[], Any]) -> Any:
     """The result; after a signal the way to go on, and the signal's exit code."""
+    from convmix.data.urls import without_credentials
     from convmix.training.signals import Interrupted
 
     try:
         return work()
     except Interrupted as stop:
-        print(f"{stop}\ngo on with: {shlex.join(['convmix', *sys.argv[1:]])}", file=sys.stderr)
+        print(f"{stop}\ngo on with: {shlex.join(['convmix', *map(without_credentials, sys.argv[1:])])}", file=sys.stderr)
         sys.exit(128 + stop.number)

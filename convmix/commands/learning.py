@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from convmix.config import settings
+from convmix.data.urls import without_credentials
 
 GROUPS = {
     "": "Run",
@@ -40,7 +41,8 @@ def train(
     Parameters
     ----------
     data:
-        A folder with a folder per class, a CSV or parquet file, WebDataset shards, a Hub or torchvision name, or "digits".
+        A folder with a folder per class, a CSV or parquet file, WebDataset shards (also behind a URL), a Hub or torchvision name,
+        or "digits".
     recipe:
         One of `convmix recipes`; its settings hold where no option says otherwise.
     out:
@@ -62,7 +64,7 @@ def train(
     try:
         run = api.train(data, recipe=recipe, out=out, resume=resume, autoresume=autoresume, device=device, quiet=quiet, **given)
     except Interrupted as stop:
-        again = shlex.join(["convmix", "train", data, "--out", str(stop.out), "--resume"])
+        again = shlex.join(["convmix", "train", without_credentials(data), "--out", str(stop.out), "--resume"])
         if speaks:
             print(f"{stop}\nresume with: {again}", file=sys.stderr)
         sys.exit(128 + stop.number)

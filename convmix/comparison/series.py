@@ -9,6 +9,7 @@ from convmix.comparison.study import Study
 from convmix.comparison.trainer import Order, Trainer
 from convmix.comparison.trial import Outcome, Trial, can_resume, clear, give_up, outcome, settle, splits_digest
 from convmix.config import parse_duration
+from convmix.data.urls import reveal
 from convmix.errors import ConfigError, RunError
 from convmix.training.signals import Interrupted, StopRequests
 
@@ -47,7 +48,7 @@ def _train(study: Study, trainer: Trainer, trial: Trial, requests: StopRequests,
         clear(trial)
     study.console.print(label + (", resumed" if resume else ""), highlight=False, markup=False)
     settings = {**study.settings, **trial.contender.settings, "seed": trial.seed}
-    order = Order(study.data, study.recipe, {} if resume else settings, trial.path, resume, study.device.type)
+    order = Order(reveal(study.data), study.recipe, {} if resume else settings, trial.path, resume, study.device.type)
     answer = trainer.train(order, requests)
     if answer.kind == "stopped":
         return None

@@ -16,6 +16,7 @@ from convmix.data.facts import DataFacts
 from convmix.data.scan import clean, scan
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
+from convmix.data.urls import conceal
 from convmix.errors import ConfigError, DataError
 from convmix.inference import resolve
 from convmix.recipes import recipe as named_recipe
@@ -73,7 +74,7 @@ def open_study(
     if budget is not None and epochs is not None:
         raise ConfigError("budget and epochs exclude each other: contenders get the same time, or the same epochs")
     where, _ = resolve(device, "auto")
-    spec = str(data)
+    spec = conceal(data)
     name = recipe or ("digits" if spec == "digits" else "default")
     first = override(Run(), {"seed": bare.pop("seed", 0)}).seed
     shared = bare | ({"budget": budget} if budget is not None else {}) | ({"epochs": epochs} if epochs is not None else {})
@@ -107,7 +108,7 @@ def _as_read(shared: Mapping[str, object]) -> dict[str, Any]:
 
 def short_name(data: str) -> str:
     """The last part of a path, a pattern's folder or a Hub name, without suffix."""
-    return Path(data.split("*")[0].split(":")[-1]).resolve().name.split(".")[0] or "data"
+    return Path(conceal(data).split("*")[0].split(":")[-1]).resolve().name.split(".")[0] or "data"
 
 
 def plain(value: object) -> Any:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmix.data.formats import plain_path
+from convmix.data.order import shards_at_once
+from convmix.data.remote_shards import RemoteShards
 from convmix.data.targets import Annotation, Objects, Regions
 
 if TYPE_CHECKING:
@@ -30,13 +32,19 @@ class Examples:
     root: str = ""  # what relative image paths are relative to
     values: tuple[int, ...] = ()  # of class maps, 256: value in the file -> class, as in `Regions.classes`
     palette: tuple[tuple[int, int, int], ...] | None = None  # of class maps in colours, as in `Regions.palette`
+    remote: RemoteShards | None = None  # where the images are in shards that lie elsewhere, whose URLs are then the paths
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def source(self, index: int) -> bytes | str:
-        """The encoded image, or the path of its file (absolute). An image that is no more there is b""."""
+        """The encoded image, or the path of its file (absolute). An image that is no more there is b"".
+
+        Raises DataError where a shard elsewhere can no longer be had.
+        """
         row = self.rows[int(index)]
+        if self.remote is not None:
+            return self.remote.read(row["image"]["path"], row["offset"], row["size"])
         image = row["image"] or {"bytes": None, "path": None}
         if image["bytes"] is not None:
             return bytes(image["bytes"])
@@ -89,10 +97,30 @@ class Examples:
         """n integers: the shard that holds the image; of tables and folders, runs of images that stand together."""
         if "offset" not in self.rows.column_names:
             return np.arange(len(self)) // RUN
+        return np.asarray(self._shard_paths.indices)
+
+    @property
+    def _shard_paths(self) -> Any:
+        """Of every image the path of its shard, dictionary-encoded."""
         import pyarrow as pa
 
         paths = pa.chunked_array([c.field("path") for c in self.rows.select_columns(["image"]).with_format("arrow")[:]["image"].chunks])
-        return np.asarray(paths.combine_chunks().dictionary_encode().indices)
+        return paths.combine_chunks().dictionary_encode()
+
+    def in_order(self) -> "Examples":
+        """The same, fetched as suits reading from the first to the last: held-out images may be a few of every shard."""
+        if self.remote is None:
+            return self
+        return replace(self, remote=self.remote.in_order(self._shard_paths.dictionary.to_pylist(), len(self)))
+
+    def mixing(self, *, window: int, batch_size: int, hosts: int) -> tuple["Examples", list[str]]:
+        """The same, fetched as suits the order of a training, and notes for people; only shards elsewhere are fetched in several ways."""
+        if self.remote is None:
+            return self, []
+        names = self._shard_paths.dictionary.to_pylist()
+        at_once = shards_at_once(len(names), batch_size=batch_size, window=window, hosts=hosts)
+        remote, notes = self.remote.mixing(names, at_once)
+        return replace(self, remote=remote), notes
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Examples":
         return replace(self, rows=self.rows.select(np.asarray(indices, dtype=np.int64)))

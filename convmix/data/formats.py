@@ -7,10 +7,10 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from convmix.errors import DataError, did_you_mean
@@ -18,6 +18,7 @@ from convmix.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     import datasets
 
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
     ".pnm", ".tga", ".npy", ".avif", ".heic", ".heif",
@@ -94,20 +95,25 @@ def plain_path(stored: str) -> str:
 
 
 def read_class_names(folder: Path) -> dict[str, str] | None:
-    """Readable class names from classes.json, labels.json or classes.txt in `folder`, or None.
+    """Readable class names from classes.json, labels.json or classes.txt in `folder`, or None."""
+    return class_names_among(lambda name: (folder / name).read_bytes() if (folder / name).is_file() else None, folder)
+
+
+def class_names_among(read: Callable[[str], bytes | None], folder: object) -> dict[str, str] | None:
+    """The same of any folder: `read` gives a file's content by its name, None where there is none.
 
     Accepted: {"n01440764": "tench"}, {"tench": 0}, ["tench", ...]; the text file holds one name a line. Other JSON is no list of
     classes (an annotation file, perhaps) and is ignored.
     """
     for name in ("classes.json", "labels.json", "classes.txt"):
-        path = folder / name
-        if not path.is_file():
-            continue
         try:
-            text = path.read_text(encoding="utf-8-sig")
-            value = json.loads(text) if path.suffix == ".json" else [line.strip() for line in text.splitlines() if line.strip()]
+            content = read(name)
+            if content is None:
+                continue
+            text = content.decode("utf-8-sig")
+            value = json.loads(text) if name.endswith(".json") else [line.strip() for line in text.splitlines() if line.strip()]
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as class names ({error}); mend it or take it away") from None
+            raise DataError(f"{folder}/{name}: cannot be read as class names ({error}); mend it or take it away") from None
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             return {str(i): v for i, v in enumerate(value)}
         if isinstance(value, dict) and value and all(type(v) is int for v in value.values()):
@@ -135,7 +141,7 @@ def find_column(kind: str, columns: Sequence[str], asked: str | None, where: obj
     raise DataError(f"{where}: no column is called {usual[0]}, {usual[2]} or the like; set data.{kind}_column to one of: {listed}")
 
 
-def by_split(files: Iterable[Path], dropped: list[tuple[str, str]]) -> dict[str, list[Path]]:
+def by_split(files: Iterable[AnyPath], dropped: list[tuple[str, str]]) -> dict[str, list[AnyPath]]:
     """Files by the split their own name or their folder's begins with; all of them are 'all' where no name tells a split."""
     words = {f: split_word(f.name) or SPLIT_WORDS.get(f.parent.name.lower()) for f in sorted(files)}
     if not any(words.values()) or len(words) == 1:
@@ -146,16 +152,21 @@ def by_split(files: Iterable[Path], dropped: list[tuple[str, str]]) -> dict[str,
 
 def expand(pattern: str) -> list[Path]:
     """Files that a pattern with *, ?, [..], {000..003} or {a,b} names, sorted; numbers keep their leading zeros."""
+    return [Path(p) for choice in braces(pattern) for p in sorted(glob.glob(choice))]  # noqa: PTH207
+
+
+def braces(pattern: str) -> list[str]:
+    """What {000..003} and {a,b} stand for, one text for each choice."""
     match = re.search(r"\{([^{}]*)\}", pattern)
     if not match:
-        return [Path(p) for p in sorted(glob.glob(pattern))]  # noqa: PTH207
+        return [pattern]
     span = re.fullmatch(r"(\d+)\.\.(\d+)", match.group(1))
     if span:
         low, high = span.groups()
         choices = [str(i).zfill(len(low)) for i in range(int(low), int(high) + 1)]
     else:
         choices = match.group(1).split(",")
-    return [path for choice in choices for path in expand(pattern[: match.start()] + choice + pattern[match.end() :])]
+    return [text for choice in choices for text in braces(pattern[: match.start()] + choice + pattern[match.end() :])]
 
 
 def first_line(error: BaseException) -> str:

@@ -169,7 +169,7 @@ class _Loaded:
         return replace(self, pixels=self.pixels.pin_memory())
 
 
-class _Task(Dataset[_Loaded]):
+class _Task(Dataset[_Loaded | DataError]):
     """Keys of one batch -> its pixels; travels to the worker processes."""
 
     def __init__(self, examples: Annotated, transform: Loads, seed: int, epoch: int, memory: Memory | None) -> None:
@@ -179,15 +179,25 @@ class _Task(Dataset[_Loaded]):
         """Only a forked worker shares the memory; one that is sent the task decodes every image."""
         return {**self.__dict__, "memory": None}
 
-    def __getitems__(self, keys: list[Key]) -> _Loaded:
+    def __getitems__(self, keys: list[Key]) -> _Loaded | DataError:
+        """An error of the user's is returned: torch would put the worker's traceback into its message."""
+        try:
+            return self._loaded(keys)
+        except DataError as error:
+            return error
+
+    def _loaded(self, keys: list[Key]) -> _Loaded:
         images: list[Image | Tensor] = []
         targets: list[Any] = []
         good, bad = [], []
         with _own_randomness():
             for index, repeat in keys:
-                _seed_everything(self.seed, self.epoch, index, repeat)
                 try:
-                    image, target = self.transform.change(self._image(index), self.examples.annotation(index))
+                    kept = None if self.memory is None else self.memory.find(index)
+                    source = b"" if kept is not None else self.examples.source(index)  # what fetches it may draw from chance itself
+                    _seed_everything(self.seed, self.epoch, index, repeat)
+                    original = self._read(index, source) if kept is None else kept
+                    image, target = self.transform.change(original, self.examples.annotation(index))
                     images.append(image)
                     targets.append(target)
                     good.append(index)
@@ -195,14 +205,10 @@ class _Task(Dataset[_Loaded]):
                     bad.append((index, e.reason))
         return _Loaded(stack(images, self.transform), as_batch(targets), good, bad)
 
-    def _image(self, index: int) -> Image:
-        if self.memory is None:
-            return self.transform.read(self.examples.source(index))
-        kept = self.memory.find(index)
-        if kept is not None:
-            return kept
-        image = self.transform.read(self.examples.source(index))
-        self.memory.keep(index, image)
+    def _read(self, index: int, source: bytes | str | Path) -> Image:
+        image = self.transform.read(source)
+        if self.memory is not None:
+            self.memory.keep(index, image)
         return image
 
 
@@ -247,11 +253,13 @@ def _own_randomness() -> Iterator[None]:
 
 def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.device | str) -> Iterator[Batch]:
     for loaded in _load(task, batches, workers):
+        if isinstance(loaded, DataError):
+            raise loaded
         images = to_inputs(loaded.pixels, task.transform, device)
         yield Batch(images, loaded.targets, torch.tensor(loaded.good, dtype=torch.int64), tuple(loaded.bad))
 
 
-def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Loaded]:
+def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Loaded | DataError]:
     if task.memory is not None:
         task.memory.open()
     with warnings.catch_warnings():

@@ -69,6 +69,14 @@ def sharded_order(shards: np.ndarray, bounds: list[int], *, batch_size: int, win
     return taken[np.lexsort((turn, lane, batch))]  # a process's part of a batch is a run of it: whole lanes
 
 
+def shards_at_once(shards: int, *, batch_size: int, window: int, hosts: int = 1) -> int:
+    """How many shards one of `hosts` machines reads at the same time: those of a window of each of its lanes, and the next one's first.
+
+    window: as in `sharded_order`; 0: any image stands beside any other, so all of them.
+    """
+    return min(shards, -(-_lanes(shards, batch_size) // hosts) * (window + 1)) if window else shards
+
+
 def _lanes(shards: int, batch_size: int) -> int:
     """A power of two, so that 2, 4, 8 ... processes have whole lanes; their number changes nothing, since it is not asked for."""
     lanes = 1

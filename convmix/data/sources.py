@@ -6,35 +6,53 @@ in memory-mapped arrow, or as paths. Rows are Hugging Face `datasets` rows throu
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
+from convmix.data.remote_shards import RemoteShards
+from convmix.data.urls import conceal, is_url, reveal
 from convmix.errors import DataError, did_you_mean
 
-if TYPE_CHECKING:
-    pass
-
-FORMS = "a folder of class folders, a CSV with path,label, parquet files, .tar shards, a Hub name, torchvision:NAME or digits"
+Progress = Callable[[int, int], None]
+FORMS = (
+    "a folder of class folders, a CSV with path,label, parquet files, .tar shards, here or behind a URL, "
+    "a Hub name, torchvision:NAME or digits"
+)
 TABLE_SUFFIXES = (".csv", ".tsv")
 ARCHIVES = (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar", ".zst")
 
 
-def open_source(spec: str | Path, data: Data) -> Source:
+def open_source(spec: str | Path, data: Data, *, fetched: Progress | None = None) -> Source:
     """The data set that `spec` names, split as found; a data set without splits is one split, "all".
 
-    spec: a path, a pattern such as shards/train-{000..009}.tar, a Hub or torchvision name, or digits (./digits is a local folder).
+    spec: a path, a pattern such as shards/train-{000..009}.tar, a URL of shards (s3://bucket/set/train-*.tar), a Hub or torchvision name,
+    or digits (./digits is a local folder). fetched: called with the shards of a URL that are known by now, and all of them.
     Raises DataError for anything that is none of these, and for a data set without usable images.
     """
+    spec = spec.removeprefix("file://") if isinstance(spec, str) else spec
+    if isinstance(spec, str) and is_url(spec):
+        return _open_url(spec, data, fetched)
     if data.task != "classify" and (annotated := _read_annotated(str(spec), data)):
         return annotated
     found = _read(str(spec), data, as_path=isinstance(spec, Path))
     if not found.tables:
         raise DataError(f"{spec}: holds no images")
     return _assemble(found, str(spec))
+
+
+def _open_url(spec: str, data: Data, fetched: Progress | None) -> Source:
+    from convmix.data.remote_sets import read_remote_shards
+
+    shown = conceal(spec)
+    if data.task not in ("auto", "classify"):
+        raise DataError(f"{shown}: images with objects or class maps are read from local folders")
+    found, remote = read_remote_shards(reveal(spec), data, progress=fetched)
+    return _assemble(found, shown, remote)
 
 
 def _read_annotated(spec: str, data: Data) -> Source | None:
@@ -139,7 +157,7 @@ def _nearest(path: Path) -> str:
     return re.sub(r"mean (.*)\?$", lambda m: f"mean {missing.parent / m.group(1)}?", near) if near else ""
 
 
-def _assemble(found: Found, spec: str) -> Source:
+def _assemble(found: Found, spec: str, remote: RemoteShards | None = None) -> Source:
     """Labels as written -> class numbers. The classes are those of the training images, or those that the format itself lists."""
     dropped = list(found.dropped)
     texts = {split: [_label_text(v, found) for v in table.labels] for split, table in found.tables.items()}
@@ -157,6 +175,7 @@ def _assemble(found: Found, spec: str) -> Source:
         if len(keep) < len(table.names):
             dropped += [(table.names[i], "no label") for i, t in enumerate(texts[split]) if t is None]
         splits[split] = _examples(table, [-1 if t is None else ids[t] for t in texts[split]], keep, classes, split, found.root)
+        splits[split] = replace(splits[split], remote=remote)
     if not splits:
         raise DataError(f"{spec}: no image has a label")
     return Source(splits, classes, dict.fromkeys(splits, "given"), dropped)

@@ -45,7 +45,7 @@ def with_splits(source: Source, data: Data) -> Source:
     if data.train_images is not None and data.train_images < len(splits["train"]):
         splits["train"], left = _thinned(splits["train"], data.train_images, data.split_seed), len(splits["train"])
         origin["train"] += f"; {data.train_images} of {left}, stratified, seed {data.split_seed}"
-    return replace(source, splits=splits, origin=origin)
+    return replace(source, splits={name: examples.in_order() for name, examples in splits.items()}, origin=origin)
 
 
 def was_made(source: Source, split: str) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 from convmix.artifact import Artifact
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import read_class_names
+from convmix.data.urls import conceal
 from convmix.errors import ConfigError, DataError, did_you_mean
 from convmix.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
 
@@ -41,6 +42,7 @@ def select(artifact: Artifact, data: str | Path | None, *, split: str) -> Select
     if split not in SPLITS:
         raise ConfigError(f"split: {split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     spec = data_spec(artifact)
+    data = conceal(data) if isinstance(data, str) else data
     source = open_data(artifact, spec if data is None else data, is_default=data is None)
     if data is not None and home(artifact) is None:
         found = _unseen(source, {name: Counter() for name in SPLITS}, split, data=str(data))

@@ -16,6 +16,7 @@ from convmix.data.examples import Source
 from convmix.data.formats import printable
 from convmix.data.sources import open_source
 from convmix.data.sweep import Progress
+from convmix.data.urls import conceal
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.health.balance import class_counts, examine_balance
 from convmix.health.duplicates import Copies, examine_copies, find_copies
@@ -103,6 +104,7 @@ def doctor(
     """
     if workers is not None and workers < 0:
         raise ConfigError(f"workers: {workers} is too small, expected at least 0")
+    data = conceal(data) if isinstance(data, str) else data
     target = None if fix is None else Path(fix)
     if target is not None:
         check_target(target, str(data))

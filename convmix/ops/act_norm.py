@@ -36,7 +36,7 @@ def act_norm(u: Tensor, act: nn.Module, norm: nn.Module, residual: Tensor | None
     return y
 
 
-def track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, rows: int) -> None:
+def track(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, rows: int) -> None:
     """Moves the running statistics towards those of a batch, as BatchNorm does: the variance there is the unbiased one."""
     running_mean, running_var, count, share = norm.running_mean, norm.running_var, norm.num_batches_tracked, norm.momentum
     if not norm.track_running_stats or running_mean is None or running_var is None or count is None or share is None:

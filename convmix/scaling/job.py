@@ -11,6 +11,7 @@ from pathlib import Path
 
 from convmix.artifact import load_artifact
 from convmix.calibration import check_threshold
+from convmix.data.urls import is_url
 from convmix.errors import ConfigError, ConvmixError, did_you_mean
 from convmix.inference import PRECISIONS
 from convmix.scaling.blocks import divide
@@ -20,7 +21,7 @@ from convmix.scaling.manifest import SUMMARY, Division, Manifest, Settings, numb
 from convmix.scaling.parts import Tally, part_name, read_tally
 from convmix.scaling.progress import Progress
 from convmix.scaling.shipping import Shipped, pack
-from convmix.scaling.storage import Folder, is_url, plain
+from convmix.scaling.storage import Folder, plain
 from convmix.scaling.summary import Summary, Total
 from convmix.scaling.worker import Work
 from convmix.training.signals import Interrupted, StopRequests

@@ -14,13 +14,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from convmix.data.formats import IMAGE_SUFFIXES, printable
+from convmix.data.stores import version_of
+from convmix.data.urls import file_system, is_url, scheme
 from convmix.errors import DataError, did_you_mean
-from convmix.scaling.storage import file_system, is_url, opened, scheme
+from convmix.scaling.storage import opened
 
 SHARD_SUFFIXES = frozenset((".tar",))
 TABLE_SUFFIXES = frozenset((".parquet", ".pq"))
 _WANTED = IMAGE_SUFFIXES | SHARD_SUFFIXES | TABLE_SUFFIXES
-_VERSIONS = ("ETag", "etag", "md5Hash", "crc32c", "content_settings", "mtime", "LastModified", "last_modified", "updated", "modified")
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,7 @@ def _remote_below(fs: Any, folder: str, prefix: str) -> Iterator[Entry]:
 
 def _remote_entry(info: dict[str, Any], prefix: str) -> Entry:
     name = str(info["name"])
-    version = next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
-    return Entry(name if is_url(name) else f"{prefix}{name}", info.get("size"), version)
+    return Entry(name if is_url(name) else f"{prefix}{name}", info.get("size"), version_of(info))
 
 
 def _nothing(data: str) -> str:

@@ -13,8 +13,9 @@ from typing import IO, Any, Self
 from convmix.data.decode import BadImage, read_file
 from convmix.data.formats import first_line, printable
 from convmix.data.shards import image_suffix
+from convmix.data.urls import file_system, is_url
 from convmix.scaling.blocks import Block, Images, Rows, Shard
-from convmix.scaling.storage import file_system, is_url, opened, plain
+from convmix.scaling.storage import opened, plain
 
 Source = tuple[str, bytes | BadImage]
 _AT_ONCE = 32  # files that are asked for at once; rows that are read at once

@@ -5,52 +5,25 @@ A file appears whole or not at all: local ones are written beside their place an
 
 import contextlib
 import os
-import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from convmix.artifact import replacing
-from convmix.errors import ConfigError, did_you_mean
+from convmix.data.urls import file_system, is_url, scheme
+from convmix.errors import ConfigError
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
-
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _ATOMIC_PUT = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "tos", "memory")
 )  # no half-written object is ever seen
 
 
-def is_url(place: str) -> bool:
-    return _SCHEME.match(place) is not None
-
-
 def plain(place: str | Path) -> str:
     """A place as text; file:// URLs are local paths."""
     return os.fspath(place).removeprefix("file://")
-
-
-def scheme(url: str) -> str:
-    match = _SCHEME.match(url)
-    return match.group(1).lower() if match else "file"
-
-
-def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
-    """The file system of a URL, and the path in it. ConfigError for a scheme that is unknown or whose package is missing."""
-    import fsspec
-
-    try:
-        fs, path = fsspec.core.url_to_fs(url, use_listings_cache=False)  # a cache of millions of names would stay in memory
-    except ImportError as error:
-        raise ConfigError(f"{url}: {str(error).rstrip('.')}; {scheme(url)}:// is read through a package of its own") from None
-    except ValueError:
-        hint = did_you_mean(scheme(url), fsspec.available_protocols())
-        raise ConfigError(f"{url}: no file system is called {scheme(url)}{hint}; expected s3, gs, abfs or another of fsspec's") from None
-    return fs, path
 
 
 @contextmanager

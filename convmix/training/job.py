@@ -18,13 +18,14 @@ from rich.console import Console
 from torch import nn
 
 from convmix import config, recipes
-from convmix.config import Run
+from convmix.config import Data, Run
 from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
 from convmix.data.scan import Scan, clean, scan, split_rows
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
 from convmix.data.transforms import Preprocess
+from convmix.data.urls import is_url
 from convmix.errors import ConfigError, DataError, ModelError, RunError
 from convmix.models import catalog
 from convmix.tasks import create_task, task_class
@@ -126,7 +127,7 @@ def job_file(job: Job) -> dict[str, Any]:
 
 def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[Scan, Source]:
     """The data set with its splits, and what one look at every image found; the main process looks for all."""
-    source = with_splits(open_source(spec, run.data), run.data)
+    source = with_splits(_open(spec, run.data, console=console, speaks=speaks), run.data)
 
     def look() -> Scan:
         with scan_progress(console) as bar:
@@ -137,6 +138,17 @@ def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[
     if len(set(from_all(_listing(source)))) > 1:
         raise DataError(f"{spec}: is not the same data on every machine; each needs all images under this path, or a disk that all share")
     return scanned, source
+
+
+def _open(spec: str, data: Data, *, console: Console, speaks: bool) -> Source:
+    """The data set as it came; shards behind a URL are looked into by the main process for all."""
+    with scan_progress(console) as bar:
+        row = bar.add_task("fetching shards", total=None, visible=False)
+
+        def opened() -> Source:
+            return open_source(spec, data, fetched=lambda done, total: bar.update(row, completed=done, total=total, visible=speaks))
+
+        return from_main(opened, takes_long=True) if is_url(spec) else opened()
 
 
 def _listing(source: Source) -> str:
@@ -160,6 +172,11 @@ def _build(
     fresh: bool,
 ) -> Job:
     cleaned = clean(source, scanned)
+    if not len(cleaned.splits.get("train", ())):
+        raise DataError(f"{spec} has no training images")
+    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))  # torchrun's
+    train, reading = cleaned.splits["train"].mixing(window=run.data.shuffle_shards, batch_size=run.optim.batch_size, hosts=hosts)
+    cleaned = dataclasses.replace(cleaned, splits={**cleaned.splits, "train": train})
     task = create_task(cleaned.task, cleaned.classes)
     torch.manual_seed(run.seed)
     model, size, notes = _build_model(run, task, size_asked_for="size" in asked_for, with_weights=fresh)
@@ -176,12 +193,10 @@ def _build(
         "bad": len(scanned.bad),
         "notes": list(scanned.notes),
     }
-    if not counts.get("train"):
-        raise DataError(f"{spec} has no training images")
     sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
     return Job(
         spec, out, run, overrides, task, cleaned.splits, sizes, preprocess, model, provenance,
-        notes=[*scanned.notes, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
+        notes=[*scanned.notes, *reading, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
     )  # fmt: skip
 
 

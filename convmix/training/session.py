@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,9 +20,11 @@ from convmix.data.device_augment import for_transform
 from convmix.data.memory import Memory, allot, memory_limit
 from convmix.data.order import batch_bounds, steps_per_epoch
 from convmix.data.resident import Resident, fits, load
+from convmix.data.urls import conceal
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
 from convmix.training.agree import SILENCE, from_main, lost_another
+from convmix.training.batch_norm import synchronised
 from convmix.training.budget import Budget
 from convmix.training.finish import TrainResult, describe_run, finish
 from convmix.training.job import JOB, Job, goes_on, job_file, new_job, resumed_job
@@ -49,6 +52,7 @@ def train_session(
     Raises a ConvmixError for every mistake of the user, Interrupted after SIGINT or SIGTERM with the state saved.
     """
     started = time.monotonic()
+    spec = conceal(spec)
     processes = _processes(device)
     speaks = processes.is_main_process
     _refuse_unrestartable(out, autoresume=autoresume)
@@ -85,7 +89,7 @@ def train_session(
 
 def default_out(spec: str, *, resume: bool) -> Path:
     """runs/NAME after the data set; with a number where that is taken, the last one taken when resuming."""
-    name = Path(spec.split("*")[0].split(":")[-1]).resolve().name.split(".")[0] or "run"
+    name = Path(re.split(r"[*?[{]", spec)[0].split(":")[-1]).resolve().name.split(".")[0].rstrip("-_") or "run"
     places = [Path("runs") / name, *(Path("runs") / f"{name}-{i}" for i in range(2, 10_000))]
     first_free = next(i for i, place in enumerate(places) if not place.exists())
     return places[max(0, first_free - 1)] if resume else places[first_free]
@@ -136,7 +140,7 @@ def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, s
     sharded = _sharded(run, accelerator)
     lay_out(job.model, tuning.tuned.layout)
     if run.sync_batch_norm and accelerator.num_processes > 1:
-        job.model = nn.SyncBatchNorm.convert_sync_batchnorm(job.model)
+        job.model = synchronised(job.model, accelerator.device)
     job.model.to(accelerator.device)
     ema = None
     if run.optim.ema_decay:
@@ -317,8 +321,6 @@ def _refuse_apart(run: Run, images: int, processes: Any) -> None:
         )
     if run.parallel == "fsdp":
         refuse_unshardable(run.optim)
-    if run.sync_batch_norm and processes.device.type == "cpu":
-        raise ConfigError("sync_batch_norm: PyTorch has it for GPUs alone; on CPUs batch norms see their own process's images")
 
 
 def _refuse_taken(out: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_worker_that_is_not_forked_decodes_for_itself(tmp_path: Path) -> None:
     sent = pickle.loads(pickle.dumps(task))
     assert task.memory is kept and sent.memory is None
     with pytest.raises(BadImage):
-        sent._image(BROKEN[0])
+        sent._read(BROKEN[0], examples.source(BROKEN[0]))
     assert torch.equal(sent.__getitems__([(0, 0)]).pixels, task.__getitems__([(0, 0)]).pixels)
 
 

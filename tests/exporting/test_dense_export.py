@@ -1,7 +1,10 @@
 """Detectors and segmenters leave as those of classification do: exported, verified, and answering as the run that they come from."""
 
+import functools
+import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,14 @@ import torch
 from dense_scenes import write_coco, write_maps
 
 import convmix
+from convmix import cli
 from convmix.artifact import load_artifact
 from convmix.data import rle
-from convmix.exporting.export import export
+from convmix.exporting import export as module
+from convmix.exporting.export import Export, export
 from convmix.predictor import Predictor
 from convmix.results import Boxes, Masks, SemanticMap
+from convmix.tasks import create_task
 
 TINY: dict[str, Any] = {
     "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 4, "workers": 0, "tune": "never",
@@ -23,6 +29,13 @@ TINY: dict[str, Any] = {
 COUNTS = {"train": 32, "val": 4, "test": 3}
 SIDE = 128  # of the images: halved without any rounding of weights, so that the graph's pixels are the pipeline's
 TASKS = ("detect", "instances", "segment")
+# Every task in every format, and resizing inside and outside; the package is compiled of what has loops and no more.
+EXPORTS = (
+    ("detect", "onnx", "resize"), ("detect", "openvino", "resize"), ("detect", "torch", "none"),
+    ("instances", "onnx", "resize"), ("instances", "openvino", "resize"), ("instances", "torch", "resize"),
+    ("segment", "onnx", "resize"), ("segment", "openvino", "none"), ("segment", "torch", "resize"),
+)  # fmt: skip
+COMPILED = ("detect", "torch", "none")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),  # the exporters' own
@@ -41,12 +54,42 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return made
 
 
+@pytest.fixture(scope="module")
+def exported(runs: dict[str, Path]) -> Callable[[str, str, str], Export]:
+    """task, format, bake -> an export, made once; formats that differ in nothing else are written from one trace."""
+    real = module.trace
+    traces: dict[tuple[object, ...], Any] = {}
+
+    def traced(graph: Any, preprocess: Any, *, bake: str, dynamic: tuple[str, ...]) -> Any:
+        key = (graph.task.name, bake, dynamic)
+        if key not in traces:
+            traces[key] = real(graph, preprocess, bake=bake, dynamic=dynamic)
+        return traces[key]
+
+    @functools.cache
+    def make(task: str, format: str, bake: str) -> Export:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "trace", traced)
+            if (task, format, bake) != COMPILED:
+                patch.setattr(module.torch_program, "has_compiler", lambda: False)
+            return export(runs[task], format, bake=bake, size="fixed" if bake == "none" else "auto")
+
+    return make
+
+
 def answers(path: Path, images: list[Path]) -> list[Any]:
     """In float32, the exact computation, of a run and of an export alike."""
     predictor = Predictor(load_artifact(path), images=len(images), batch_size=2, device="cpu", precision="fp32", optimize="never")
-    found = [predictor.answers([predictor.prepare(image)], threshold=0.0)[0] for image in images]
+    found = predictor.answers([predictor.prepare(image) for image in images], threshold=0.0)
     assert [answer.error for answer in found] == [None] * len(images)
     return [answer.result for answer in found]
+
+
+def images_of(run: Path) -> list[Path]:
+    """Those of the test split."""
+    images = sorted((run.parent / "scenes" / "test").glob("*.png"))
+    assert len(images) == COUNTS["test"]
+    return images
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
@@ -63,23 +106,78 @@ def assert_same(ours: Any, theirs: Any) -> None:
         assert float((inside[0] == inside[1]).mean()) > 0.999
 
 
-@pytest.mark.parametrize("bake", ["resize", "none"])
-@pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
-@pytest.mark.parametrize("task", TASKS)
-def test_an_exported_model_answers_as_its_run(task: str, format: str, bake: str, runs: dict[str, Path], tmp_path: Path) -> None:
-    written = export(runs[task], format, bake=bake, size="fixed" if bake == "none" else "auto", output=tmp_path / "out")
+@pytest.mark.parametrize(("task", "format", "bake"), EXPORTS)
+def test_an_exported_model_answers_as_its_run(
+    task: str, format: str, bake: str, runs: dict[str, Path], exported: Callable[..., Export]
+) -> None:
+    written = exported(task, format, bake)
     assert "batch" in written.description.dynamic
-    images = sorted((runs[task].parent / "scenes" / "test").glob("*.png"))
-    assert len(images) == COUNTS["test"]
+    assert load_artifact(written.path).batch_size == (1 if bake == "resize" else None)
+    images = images_of(runs[task])
     for ours, theirs in zip(answers(written.path, images), answers(runs[task], images), strict=True):
         assert_same(ours, theirs)
 
 
+def test_the_compiled_package_answers_as_its_run(runs: dict[str, Path], exported: Callable[..., Export]) -> None:
+    package = exported(*COMPILED).path / "model.aoti.pt2"
+    if not module.torch_program.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    images = images_of(runs[COMPILED[0]])
+    for ours, theirs in zip(answers(package, images), answers(runs[COMPILED[0]], images), strict=True):
+        assert_same(ours, theirs)
+
+
 @pytest.mark.parametrize("task", TASKS)
-def test_the_script_needs_no_convmix(task: str, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_an_exported_model_predicts_files(task: str, runs: dict[str, Path], exported: Callable[..., Export], tmp_path: Path) -> None:
+    """Broken ones too, as `convmix predict`."""
+    folder, path = runs[task].parent / "scenes" / "test", exported(task, "onnx", "resize").path
+    (tmp_path / "no_image.png").write_text("no image")
+    files = [str(folder), str(tmp_path / "no_image.png")]
+    found = answers(runs[task], images_of(runs[task]))
+    threshold = 0.9 * min([float(one.scores.max()) for one in found if isinstance(one, Boxes)], default=1.0)  # some in every image
+    cli.main(["predict", str(path), *files, "--output", str(tmp_path / "rows.jsonl"), "--threshold", str(threshold)])
+    said = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    ours = convmix.load(path).predict(files, threshold=threshold)
+    theirs = convmix.predict(runs[task], files, threshold=threshold, precision="fp32", optimize="never", device="cpu")
+    assert [row["name"] for row in said] == [row.name for row in ours] == [row.name for row in theirs]
+    for row, mine, other in zip(said[:-1], ours[:-1], theirs[:-1], strict=True):
+        assert row["error"] is None
+        assert_same(mine.result, other.result)  # type: ignore[union-attr]
+        if "objects" in row:
+            assert [found["label"] for found in row["objects"]] == [mine.result.labels[c] for c in mine.result.columns]  # type: ignore[union-attr]
+    assert said[-1]["error"] == ours[-1].error == theirs[-1].error == "not an image of a known format"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_exported_model_is_evaluated_as_its_run(
+    task: str, runs: dict[str, Path], exported: Callable[..., Export], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = exported(task, "onnx", "resize").path
+    score = create_task(task, ("any",)).score_name
+    run = convmix.evaluate(runs[task], split="test", precision="fp32", optimize="never", device="cpu")
+    assert run.metrics["n"] == COUNTS["test"] and run.metrics[score] > 0.02  # else nothing is compared
+    evaluation = convmix.load(path).evaluate(split="test")
+    numbers = {name: value for name, value in run.metrics.items() if isinstance(value, (int, float))}
+    assert {name: evaluation.metrics[name] for name in numbers} == pytest.approx(numbers, abs=2e-3)
+    assert evaluation.page.is_file() and evaluation.page.parent == path
+    cli.main(["evaluate", str(path), "--against", str(runs[task])])
+    assert "may be chance" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_exported_model_is_measured_beside_its_run(task: str, exported: Callable[..., Export], tmp_path: Path) -> None:
+    path = exported(task, "onnx", "resize").path
+    cli.main(["benchmark", str(path), "--batch-size", "3", "--rounds", "2", "--output", str(tmp_path)])
+    record = json.loads((tmp_path / f"{path.name}-b3.json").read_text())
+    assert [lane["name"] for lane in record["lanes"]] == ["model.onnx (onnx, fp32)", "the run (PyTorch, fp32)"]
+    assert all(len(lane["ms"]) == 2 and min(lane["ms"]) > 0 for lane in record["lanes"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_script_needs_no_convmix(task: str, runs: dict[str, Path], exported: Callable[..., Export]) -> None:
     """What it prints of an image: an object per line from a score of one half, or the share of every class."""
-    written = export(runs[task], "onnx", output=tmp_path / "out")
-    image = runs[task].parent / "scenes" / "test" / "0.png"
+    written = exported(task, "onnx", "resize")
+    image = images_of(runs[task])[0]
     found = answers(runs[task], [image])[0]
     ran = subprocess.run(
         [sys.executable, "-S", "-c", _ALONE, str(written.path / "predict.py"), str(image)], capture_output=True, text=True, check=True

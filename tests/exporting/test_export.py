@@ -43,7 +43,7 @@ def assert_same(found: list[Prediction], expected: list[Prediction], tolerance: 
         ("openvino", "normalise", "dynamic"),
         ("torch", "none", "fixed"),
         pytest.param("torch", "resize", "auto", marks=pytest.mark.slow),
-        pytest.param("torch", "normalise", "dynamic", marks=pytest.mark.slow),
+        ("torch", "normalise", "dynamic"),
     ],
 )
 def test_every_format_answers_as_the_run(

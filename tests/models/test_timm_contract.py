@@ -165,10 +165,17 @@ with torch.no_grad():
 """
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", SMALL)
-def test_saved_model_opens_in_timm_after_importing_convmix(tmp_path, family):
-    torch.set_num_threads(1)
+def test_saved_model_opens_in_timm_after_importing_convmix(tmp_path, family, one_thread):
     model = create_model(family, num_classes=4, model_args=SMALL[family])
     model(torch.randn(8, 3, 32, 32))  # statistics that are not the initial ones
     _save(tmp_path, model, torch.randn(2, 3, 32, 32))

@@ -10,7 +10,7 @@ from convmix.config import Dense
 from convmix.data.frame import Frame
 from convmix.data.placement import Placement
 from convmix.data.targets import PerImage, Truth
-from convmix.tasks import create_task
+from convmix.tasks import create_task, deployed_retinanet, retinanet
 from convmix.tasks.base import Task
 from convmix.tasks.retinanet import MIN_SCORE
 
@@ -39,6 +39,7 @@ def made(name: str, finds: str = "many") -> tuple[Task, Any]:
         nn.init.normal_(network.roi_heads.box_predictor.cls_score.weight, std=SPREADS[name][finds])
         network.roi_heads.box_predictor.cls_score.bias.data[0] = 4.0
         nn.init.normal_(network.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
+        nn.init.normal_(network.roi_heads.mask_predictor.mask_fcn_logits.weight, std=1.0)  # another outline for every class
     if name == "segment":
         nn.init.normal_(network.conv_seg.weight, std=2.0)
     return task, network.eval()
@@ -92,6 +93,37 @@ def test_thousands_of_candidates_change_nothing() -> None:
     images = noise(1, (160, 160))
     assert (network.class_logits(images).sigmoid() > MIN_SCORE).sum() > 5000
     assert_same_objects(task.deployed(network)(images), network(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("name", "before", "after"), [("detect", 12, 0), ("instances", 12, 1000), ("instances", 1000, 12)])
+def test_the_last_candidate_counts(name: str, before: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few of every level before suppression, or of all after it, that one less would be seen in the answer."""
+    for module in (retinanet, deployed_retinanet):
+        monkeypatch.setattr(module, "CANDIDATES", before)
+    task, network = made(name)
+    if name == "instances":
+        network.rpn._pre_nms_top_n["testing"], network.rpn._post_nms_top_n["testing"] = before, after
+    images = noise(3, (64, 96))
+    own = network(images)
+    assert all(0 < len(found["scores"]) < 100 for found in own)
+    assert_same_objects(task.deployed(network)(images), own)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BOXES)
+def test_boxes_that_are_moved_off_the_image_are_treated_alike(name: str) -> None:
+    """Many have no area there: the one network leaves them out, the other has them as objects at the border."""
+    task, network = made(name)
+    moves = [m for n, m in network.named_modules() if n.endswith(("bbox_reg", "bbox_pred"))]
+    assert len(moves) == (1 if name == "detect" else 2)
+    for layer in moves:
+        nn.init.normal_(layer.weight, std=10.0)
+    images = noise(3, (64, 96))
+    own = network(images)
+    sides = torch.cat([found["boxes"][:, 2:] - found["boxes"][:, :2] for found in own])
+    assert bool((sides.amin(1) < 0.01).any()) == (name == "detect") and len(sides) > 3
+    assert_same_objects(task.deployed(network)(images), own)
 
 
 @torch.no_grad()

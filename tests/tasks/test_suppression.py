@@ -58,6 +58,31 @@ def test_the_best_boxes_apart_are_torchvisions_first(seed: int, count: int) -> N
     assert (sizes == [10, 10, 0]) if count == 10 else (min(sizes[:2]) > 0 and max(sizes) < 150)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_of_boxes_with_equal_scores_the_earlier_one_stays(seed: int) -> None:
+    """As in torchvision, which sorts them stably; five scores for 200 boxes."""
+    random = torch.Generator().manual_seed(seed)
+    boxes, labels = random_boxes(2, 200, seed=seed), torch.randint(0, 3, (2, 200), generator=random)
+    scores = torch.randint(1, 6, (2, 200), generator=random) / 5
+    found = best_apart(200, boxes, scores, labels, 0.3)
+    for i in range(2):
+        order = scores[i].argsort(descending=True, stable=True)
+        stays = batched_nms(boxes[i, order], torch.arange(200, 0, -1.0), labels[i, order], 0.3)
+        wanted = order[stays]
+        assert torch.equal(found["boxes"][i, : len(wanted)], boxes[i, wanted]) and not found["scores"][i, len(wanted) :].any()
+
+
+def test_an_overlap_of_exactly_the_limit_is_allowed() -> None:
+    """Two boxes that share a half of both together, as in torchvision; and a third that shares a hair more."""
+    boxes = torch.tensor([[0.0, 0.0, 8.0, 8.0], [0.0, 0.0, 8.0, 4.0], [0.0, 0.0, 8.0, 4.125]])[None]
+    assert pairwise_iou(boxes, boxes)[0, 0, 1] == 0.5
+    (stays,) = survivors([overlaps(boxes, 0.5, real=torch.ones(1, 3, dtype=torch.bool))])
+    assert stays.tolist() == [[True, True, False]]
+    found = best_apart(3, boxes, torch.tensor([[0.9, 0.8, 0.7]]), torch.zeros(1, 3, dtype=torch.int64), 0.5)
+    assert found["scores"].tolist() == [[pytest.approx(0.9), pytest.approx(0.8), 0.0]]
+    assert torch.equal(stays, expected(boxes, torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool), 0.5))
+
+
 def test_the_longest_chain_is_followed_to_its_end() -> None:
     """Each box suppresses the next alone, so that every second one stays, and whether the last does follows from all before it."""
     start = torch.arange(301.0) * 3

@@ -54,9 +54,11 @@ def test_one_image_is_learned_by_heart(task: str, score: str, least: float, tmp_
     data = write(task, tmp_path / "scenes", {"train": 40}, same=True)
     still = {"val_fraction": 0, "test_fraction": 0, "zoom": "1,1", "hflip": 0, "color_jitter": 0}
     settings = {**TINY, **still, "model": "convmixer_64_3_k5_p4", "pyramid_channels": 32, "lr": 3e-3, "clip_grad": 5}
+    epochs = 20
     if task == "detect":
         settings["smallest_anchor"] = 40  # far from the shapes' 18 pixels: without the regression no box fits
-    run = convmix.train(data, out=tmp_path / "run", epochs=20, quiet=True, **settings)
+        epochs = 50  # which it takes some time to learn; by then AP was 1.0, 0.95 and 0.93 with three seeds
+    run = convmix.train(data, out=tmp_path / "run", epochs=epochs, quiet=True, **settings)
     evaluation = convmix.load(run.path).evaluate(split="train")
     assert evaluation.metrics[score] > least
 
