@@ -15,8 +15,7 @@ from convmix.config import Run
 from convmix.errors import ConfigError
 from convmix.training import loop, session, tuning
 from convmix.training.tuning import Trial, Tuned, Tuning, from_dict
-from tests.training.test_distributed import SETTINGS as DISTRIBUTED
-from tests.training.test_distributed import torchrun
+from tests.training.test_distributed import train_twice
 from tests.training.test_resume import SETTINGS, same_bits
 
 FP32, BF16 = Tuned("nhwc", "fp32"), Tuned("nhwc", "bf16")
@@ -167,7 +166,7 @@ def test_a_wrong_value_names_the_right_ones(photos: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_processes_compute_as_the_main_one_found(photos: Path, tmp_path: Path) -> None:
-    said = torchrun(photos, tmp_path / "run", **{**DISTRIBUTED, "model": "convmixer_16_2_k3_p4", "tune": "always"})
+    said = train_twice(photos, tmp_path / "run", model="convmixer_16_2_k3_p4", tune="always")
     assert said.count("training in fp32") == 1
     trials = json.loads((tmp_path / "run" / "convmix.json").read_text())["training"]["tuning"]["trials"]
     assert [t["tuned"]["compile"] for t in trials] == [False, False]
