@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convmix.exporting.export import export
     from convmix.health.examination import doctor
     from convmix.hub import pull, push
+    from convmix.inspection import inspect
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
     from convmix.prediction import predict
@@ -41,6 +42,7 @@ _HOME = {
     "evaluate": "convmix.evaluation",
     "explain": "convmix.explanation.study",
     "export": "convmix.exporting.export",
+    "inspect": "convmix.inspection",
     "list_models": "convmix.models.catalog",
     "load": "convmix.api",
     "optimize": "convmix.api",
@@ -66,6 +68,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "inspect",
     "list_models",
     "load",
     "optimize",

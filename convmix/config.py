@@ -17,6 +17,8 @@ from typing import Any, Literal
 from convmix.errors import ConfigError, did_you_mean
 
 Size = tuple[int, int]  # height, width, in pixels
+Chosen = Literal["auto", "classify", "multilabel", "detect", "instances", "segment"]
+Layout = Literal["auto", "folders", "table", "parquet", "shards", "voc", "yolo", "coco", "labelme", "labelstudio", "cvat", "masks", "hub"]
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -40,9 +42,8 @@ class Net:
 class Data:
     """What an image becomes before the model sees it, and how the data set is split."""
 
-    task: Literal["auto", "classify", "detect", "instances", "segment"] = _setting(
-        "auto", "what is learned: a class per image, boxes, boxes with outlines, or a class per pixel; auto: what the labels are"
-    )
+    task: Chosen = _setting("auto", "what is learned: a class or several per image, boxes, outlines, a class per pixel; auto: as labelled")
+    layout: Layout = _setting("auto", "how the data is read; auto: as what lies there says, which `convmix inspect` shows")
     size: Size | None = _setting(None, "model input in pixels, N or HxW (None: chosen from the images)")
     in_chans: int = _setting(3, "channels per image: 3 RGB, 1 grey, 4 RGBA, else multi-band TIFF or .npy")
     fit: Literal["crop", "letterbox", "stretch"] = _setting("crop", "how an image is brought to the input size")

@@ -53,7 +53,7 @@ def evaluate(
 
     result = evaluation.evaluate(
         run, data, split=split, against=against, slices=slices, robustness=robustness, output=output, batch_size=batch_size, device=device,
-        precision=precision, optimize=optimize,
+        precision=precision, optimize=optimize, console=Console(),
     )  # fmt: skip
     Console().print(evaluation.table(result))
 
@@ -146,6 +146,7 @@ def doctor(
     in_chans: int | None = None,
     device: str | None = None,
     workers: int | None = None,
+    layout: str | None = None,
 ) -> None:
     """Examine a data set: broken and odd images, copies, leaks between splits, class balance, probable label errors.
 
@@ -165,6 +166,8 @@ def doctor(
         Channels of the images; 3 where it is left out.
     workers:
         Processes that decode; one per core where it is left out.
+    layout:
+        How the data is read, as in `inspect`; as what lies there says where it is left out.
     """
     from rich.progress import Progress
 
@@ -174,6 +177,7 @@ def doctor(
         line = bar.add_task("images", total=None)
         result = examination.doctor(
             data, run=run, fix=fix, output=output, near=near, image_column=image_column, label_column=label_column, in_chans=in_chans,
-            device=device, workers=workers, progress=lambda done, total: bar.update(line, completed=done, total=total),
+            device=device, workers=workers, progress=lambda done, total: bar.update(line, completed=done, total=total), layout=layout,
+            console=Console(),
         )  # fmt: skip
     Console().print(examination.table(result))

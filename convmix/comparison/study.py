@@ -19,9 +19,10 @@ from convmix.data.splits import with_splits
 from convmix.data.urls import conceal
 from convmix.errors import ConfigError, DataError
 from convmix.inference import resolve
+from convmix.inspection import announce, refuse_too_little
 from convmix.recipes import recipe as named_recipe
 from convmix.results import Classes
-from convmix.tasks import task_class
+from convmix.tasks import TASKS, task_class
 from convmix.training.log import scan_progress
 
 
@@ -80,10 +81,12 @@ def open_study(
     shared = bare | ({"budget": budget} if budget is not None else {}) | ({"epochs": epochs} if epochs is not None else {})
     asked = override(named_recipe(name, DataFacts(1, 1, 224, 224, 3)), shared)  # mistakes are said before any image is read
     opened = open_source(spec, asked.data)
-    if task_class(opened.task).result is not Classes:
+    announce(opened, spec, console=console)
+    if opened.task not in TASKS or task_class(opened.task).result is not Classes:
         raise ConfigError(
             f"{spec} is data for the task {opened.task}; comparisons are of classifiers, train and evaluate the others instead"
         )
+    refuse_too_little(opened, spec)
     source = with_splits(opened, asked.data)
     with scan_progress(console) as bar:
         row = bar.add_task("reading images", total=None)

@@ -1,21 +1,26 @@
 """COCO's JSON: images, categories, and annotations with a box x, y, width, height and an outline as polygons or run lengths.
 
 Microsoft COCO's own layout (annotations/instances_train2017.json + train2017/), Roboflow's (train/_annotations.coco.json among its
-images), or a JSON beside its images. Format: https://cocodataset.org/#format-data.
+images), or JSON files and images anywhere in the data set. Format: https://cocodataset.org/#format-data.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from convmix.config import Data
 from convmix.data import rle
 from convmix.data.formats import SPLIT_WORDS, printable
-from convmix.data.objectrows import Box, Fault, ObjectRows, ObjectSet, fit_box, image_size, left_out, numbers
+from convmix.data.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
+from convmix.data.readers.names import Ambiguous, ImageIndex
+from convmix.data.readers.paired import pictures_of
+from convmix.data.readers.splits import Splits, by_folders, by_lists, find_lists
+from convmix.data.readers.survey import Survey, some
 from convmix.errors import DataError, did_you_mean
 
 
@@ -35,61 +40,65 @@ class _Listing:
         return (a for a in self.annotations if isinstance(a, dict) and ("bbox" in a or "segmentation" in a))
 
 
-def read_coco(path: Path, *, masks: bool | None, data: Data) -> ObjectSet | None:
-    """The data set that a COCO JSON, or a folder with such files, describes; None where there is no such file.
+def read_coco(seen: Survey, files: list[str], *, masks: bool | None, data: Data, given: bool) -> ObjectSet | None:
+    """The data set that COCO JSON files describe; None where none of them holds objects.
 
-    masks: whether outlines are read; None: where every object has one. Objects without a valid outline are then dropped.
+    files: names relative to the survey. masks: whether outlines are read; None: where most objects have one. Objects without a valid
+    outline are then not learned from. given: the user named the file, so its name tells no split.
     The classes are the categories of the training file by id. Raises DataError for a file that is no JSON, and where none of the images
     that it lists is there.
     """
-    root = _root(path)
     dropped: list[tuple[str, str]] = []
-    listings = _listings(path, root, dropped)
+    listings = _listings(seen, files, dropped, given=given)
     if not any(True for listing in listings for _ in listing.objects):
         return None
-    with_masks = all(a.get("segmentation") for listing in listings for a in listing.objects) if masks is None else masks
+    for listing in [x for x in listings if not any(True for _ in x.objects)]:
+        listings.remove(listing)
+        dropped.append((listing.name, f"its {len(listing.images)} images have no annotations"))
+    objects = [a for listing in listings for a in listing.objects]
+    outlines = sum(bool(_segmentation(a)) for a in objects)
+    with_masks = 3 * outlines >= 2 * len(objects) if masks is None else masks
     found = ObjectSet({}, _classes(next((x for x in listings if x.split in ("train", "all")), listings[0])), dropped)
+    if 0 < outlines < len(objects) and masks is None:
+        alone = "are a box without outline: they are neither learned from nor scored; --task detect reads boxes alone"
+        boxes = f"{len(objects) - outlines} of {len(objects)} objects"
+        found.notes.append(f"{boxes} {alone}" if with_masks else f"{boxes} have no outline: all are read as boxes")
+    if any(a.get("keypoints") for a in objects):
+        found.notes.append("keypoints are left out: of the objects that have them the box and the outline are read")
     for listing in listings:
-        found.splits[listing.split] = _read(listing, root, found, with_masks=with_masks, data=data)
+        found.notes += _repeated(listing)
+        rows = _read(listing, seen, found, with_masks=with_masks, data=data)
+        if listing.split == "all":
+            found.splits.update(_split(rows, listing, seen, found))
+        else:
+            found.splits[listing.split] = rows
+    if "all" not in found.splits and not found.origin:
+        found.origin = f"files {some(listing.name for listing in listings)}"
     return found
 
 
 # Files
 
 
-def _root(path: Path) -> Path:
-    """What names are relative to, and below which images are looked for."""
-    if path.is_dir():
-        return path
-    return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
-
-
-def _listings(path: Path, root: Path, dropped: list[tuple[str, str]]) -> list[_Listing]:
-    """Per split the file that describes it; DataError where two claim one split."""
-    opened = [(file, content) for file in _json_files(path) if (content := _load(file)) is not None]
-    splits = [_split_of(file, root) for file, _ in opened]
-    if path.is_file() or not any(splits):
+def _listings(seen: Survey, files: list[str], dropped: list[tuple[str, str]], *, given: bool) -> list[_Listing]:
+    """Per split the file that describes it; DataError where two claim one split. instances_*.json before keypoints, captions and others."""
+    files = [f for f in files if f.rpartition("/")[2].startswith("instances_")] or files
+    opened = [(name, content) for name in files if (content := _load(seen.path(name))) is not None]
+    splits = [_split_of(name) for name, _ in opened]
+    if given or not any(splits):
         splits = ["all"] * len(opened)
     listings: dict[str, _Listing] = {}
-    for (file, content), split in zip(opened, splits, strict=True):
-        name = printable(os.path.relpath(file, root))
+    for (name, content), split in zip(opened, splits, strict=True):
+        file = seen.path(name)
         if split is None:
-            dropped.append((name, "its name tells no split"))
+            dropped.append((printable(name), "its name tells no split"))
         elif split in listings:
             what = "the images" if split == "all" else f"the {split} split"
             raise DataError(f"{listings[split].path} and {file} both describe {what}; give one of them, or keep one")
         else:
-            listings[split] = _Listing(file, name, split, content["images"], content["annotations"], _categories(file, content))
+            categories = _categories(file, content)
+            listings[split] = _Listing(file, printable(name), split, content["images"], content["annotations"], categories)
     return list(listings.values())
-
-
-def _json_files(path: Path) -> list[Path]:
-    """At the top, in annotations/ or in the folder of a split; instances_*.json before keypoints, captions and others."""
-    if path.is_file():
-        return [path]
-    folders = [path, *sorted(p for p in path.iterdir() if p.is_dir() and p.name.lower() in {"annotations", *SPLIT_WORDS})]
-    files = [f for folder in folders for f in sorted(folder.glob("*.json")) if f.is_file()]
-    return [f for f in files if f.name.startswith("instances_")] or files
 
 
 def _load(file: Path) -> dict[str, Any] | None:
@@ -109,18 +118,30 @@ def _load(file: Path) -> dict[str, Any] | None:
     return content if is_coco else None
 
 
-def _split_of(file: Path, root: Path) -> str | None:
-    """The split that a word of the file's name begins with or, below `root`, its folder's: instances_train2017.json, valid/x.json."""
-    words = re.findall(r"[a-z]+", file.stem.lower())
-    folder = file.parent.name.lower() if file.parent != root else ""
-    return next((SPLIT_WORDS[w] for w in [*words, folder] if w in SPLIT_WORDS), None)
+def _split_of(name: str) -> str | None:
+    """The split that a word of the file's name begins with or its folder's: instances_train2017.json, valid/x.json."""
+    folders, _, base = name.rpartition("/")
+    words = re.findall(r"[a-z]+", base.rpartition(".")[0].lower())
+    return next((SPLIT_WORDS[w] for w in [*words, *reversed(folders.lower().split("/"))] if w in SPLIT_WORDS), None)
 
 
 def _categories(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
     listed = content.get("categories")
     if not isinstance(listed, list) or not all(isinstance(c, dict) and "id" in c and isinstance(c.get("name"), str) for c in listed):
         raise DataError(f'{file}: expected "categories", a list of {{"id": 1, "name": "..."}}')
+    names: dict[Any, str] = {}
+    for category in listed:
+        if names.setdefault(_key(category["id"]), category["name"]) != category["name"]:
+            raise DataError(f'{file}: "categories" has the id {category["id"]} twice, {names[_key(category["id"])]} and {category["name"]}')
     return listed
+
+
+def _repeated(listing: _Listing) -> list[str]:
+    ids: dict[str, set[Any]] = {}
+    for category in listing.categories:
+        ids.setdefault(category["name"], set()).add(_key(category["id"]))
+    twice = [name for name, of_name in ids.items() if len(of_name) > 1]
+    return [f"{listing.name} has {some(twice)} under several ids: they are one class"] if twice else []
 
 
 def _classes(listing: _Listing) -> tuple[str, ...]:
@@ -128,50 +149,139 @@ def _classes(listing: _Listing) -> tuple[str, ...]:
     used = {_key(a.get("category_id")) for a in listing.objects}
     headings = {c.get("supercategory") for c in listing.categories if c.get("supercategory") != c["name"]}
     kept = [c for c in listing.categories if _key(c["id"]) in used or c["name"] not in headings]
-    kept.sort(key=lambda c: (0, c["id"]) if isinstance(c["id"], int | float) else (1, str(c["id"])))
+    kept.sort(key=lambda c: (0, key) if isinstance(key := _key(c["id"]), int | float) else (1, str(key)))
     return tuple(dict.fromkeys(c["name"] for c in kept))
 
 
 # Images and objects
 
 
-def _read(listing: _Listing, root: Path, found: ObjectSet, *, with_masks: bool, data: Data) -> ObjectRows:
-    images = _images(listing, found.dropped)
-    objects = _objects(listing, images, found.dropped)
-    folders = _Folders(listing.path, root, [image["file_name"] for image in images.values()])
+@dataclass(frozen=True)
+class _Image:
+    """One listed image whose file is there."""
+
+    key: Any
+    file: str  # relative to the survey
+    size: tuple[int, int]  # height, width, upright
+    orientation: int  # EXIF's, where the size is listed as before it turned the image; else 1
+    objects: list[tuple[str, dict[str, Any]]]  # name for people, annotation
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How the boxes and outlines of a file are written."""
+
+    turned: Turned
+    corners: bool  # left, top, right, bottom in the place of left, top, width, height
+
+
+def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool, data: Data) -> ObjectRows:
+    images = _located(listing, seen, found, data)
+    way = _Way(Turned(), _are_corners(images))
+    for image in images:
+        if image.orientation > 1:
+            way.turned.see([b for _, a in image.objects if (b := _edges(a, corners=way.corners))], image.size)
+    found.notes += way.turned.note()
+    if way.corners:
+        found.notes.append(
+            f"{listing.name}: the boxes are read as left, top, right, bottom (xyxy): as width and height many leave the image"
+        )
     category_names = {_key(c["id"]): c["name"] for c in listing.categories}
     rows = ObjectRows(with_masks=with_masks)
-    first: dict[Path, Any] = {}  # file -> the id of the image that has it
-    for key, image in images.items():
-        mine = objects.pop(key)
-        try:
-            file = folders.find(image["file_name"])
-            if file is None:
-                raise Fault(f"no such file: {image['file_name']}")
-            if first.setdefault(file, key) != key:
-                raise Fault(f"the same file as image {first[file]}")
-            size = image_size(file, data, annotated=_size(image))
-        except Fault as fault:
-            found.dropped.append((f"{listing.name}: image {key}", left_out(str(fault), len(mine))))
-            continue
-        rows.image(file, os.path.relpath(file, root), size)
-        for name, annotation in mine:
+    for image in images:
+        rows.image(seen.path(image.file), image.file, image.size)
+        for name, annotation in image.objects:
             try:
                 label = _label(annotation, category_names, found.classes)
-                box, mask = _outline(annotation, size, with_masks=with_masks)
-                rows.object(box, label, crowd=bool(annotation.get("iscrowd")), mask=mask)
+                box, mask = _outline(annotation, image, way, with_masks=with_masks)
+                if with_masks and mask is None:
+                    rows.box_alone(box, label, image.size)
+                    raise Fault("without an outline (segmentation)")
+                rows.object(box, label, crowd=_is_crowd(annotation), mask=mask)
             except Fault as fault:
                 found.dropped.append((name, str(fault)))
-    if images and not first:
-        raise DataError(f"{listing.path}: none of its {len(images)} images is in {folders.described()}; put them there")
     return rows
+
+
+def _located(listing: _Listing, seen: Survey, found: ObjectSet, data: Data) -> list[_Image]:
+    """The listed images that can be read, in the order of the file."""
+    images = _images(listing, found.dropped)
+    objects = _objects(listing, images, found.dropped)
+    index = ImageIndex(seen.root, pictures_of(seen)[0])
+    first: dict[str, Any] = {}  # file -> the id of the image that has it
+    located, near = [], 0
+    for key, image in images.items():
+        mine = objects.pop(key)
+        written = image["file_name"]
+        try:
+            try:
+                file = index.find(written, base=listing.name.rpartition("/")[0], hint=listing.name)
+            except Ambiguous as several:
+                raise Fault(f"{several}; its file_name {written} tells no folder") from None
+            if file is None:
+                raise Fault(f"no such file: {written}")
+            if first.setdefault(file, key) != key:
+                raise Fault(f"the same file as image {first[file]}")
+            near += written.replace("\\", "/").rpartition("/")[2] != file.rpartition("/")[2]
+            located.append(_Image(key, file, *annotated_size(seen.path(file), data, _size(image)), mine))
+        except Fault as fault:
+            found.dropped.append((f"{listing.name}: image {key}", left_out(str(fault), len(mine))))
+    if images and not first:
+        raise DataError(f"{listing.path}: none of its {len(images)} images is in {_folders(seen)}; put them there")
+    if near:
+        found.notes.append(
+            f"{listing.name}: {near} file names were matched to images of nearly the same name (suffix, letter case, encoding)"
+        )
+    return located
+
+
+def _folders(seen: Survey) -> str:
+    return some((f"{seen.root / folder}/" for folder in seen.by_folder), 4) or f"{seen.root}/"
+
+
+def _split(rows: ObjectRows, listing: _Listing, seen: Survey, found: ObjectSet) -> dict[str, ObjectRows]:
+    """One file for all images: split by lists beside it, or by the images' folders, where these tell a split."""
+    lists = find_lists(seen, index := ImageIndex(seen.root, pictures_of(seen)[0]))
+    splits: Splits = by_lists(seen, index, lists, among=rows.names) if lists else by_folders(rows.names)
+    if list(splits.images) == ["all"] or "train" not in splits.images:
+        return {"all": rows}
+    found.origin = splits.origin
+    found.dropped += splits.dropped
+    found.notes += splits.notes
+    position = {name: i for i, name in enumerate(rows.names)}
+    return {split: rows.select([position[name] for name in names]) for split, names in splits.images.items()}
+
+
+def _edges(annotation: dict[str, Any], *, corners: bool) -> tuple[float, float, float, float] | None:
+    """Left, top, right, bottom as written; None where that is no box."""
+    try:
+        left, top, width, height = numbers(annotation.get("bbox") or ())
+    except (Fault, TypeError, ValueError):
+        return None
+    return (left, top, width, height) if corners else (left, top, left + width, top + height)
+
+
+def _are_corners(images: list[_Image]) -> bool:
+    """Whether of boxes, many of which leave the image, all lie inside as two corners."""
+    count = over = 0
+    for image in images:
+        height, width = image.size if image.orientation == 1 else (max(image.size), max(image.size))
+        for _, annotation in image.objects:
+            if (edges := _edges(annotation, corners=True)) is None:
+                continue
+            left, top, right, bottom = edges
+            if not (0 <= left < right <= width + 1 and 0 <= top < bottom <= height + 1):
+                return False
+            count += 1
+            over += left + right > width + 1 or top + bottom > height + 1
+    return count >= 5 and 5 * over >= count
 
 
 def _images(listing: _Listing, dropped: list[tuple[str, str]]) -> dict[Any, dict[str, Any]]:
     """The listed images by id."""
     images: dict[Any, dict[str, Any]] = {}
     for i, image in enumerate(listing.images):
-        if not isinstance(image, dict) or "id" not in image or not isinstance(image.get("file_name"), str) or not image["file_name"]:
+        if not isinstance(image, dict) or image.get("id") is None or not isinstance(image.get("file_name"), str) or not image["file_name"]:
             dropped.append((f"{listing.name}: image at index {i}", "without id or file_name"))
         elif _key(image["id"]) in images:
             dropped.append((f"{listing.name}: image at index {i}", f"another image with the id {image['id']}"))
@@ -196,7 +306,26 @@ def _objects(listing: _Listing, images: dict[Any, Any], dropped: list[tuple[str,
 
 
 def _key(identifier: Any) -> Any:
-    return identifier if isinstance(identifier, int | float | str) else repr(identifier)
+    """The same for 7, 7.0 and "7": tools write ids as numbers in one list and as text in the other."""
+    if isinstance(identifier, str):
+        return int(identifier) if re.fullmatch(r"0|[1-9]\d{0,17}", identifier.strip()) else identifier.strip()
+    if isinstance(identifier, float) and identifier.is_integer():
+        return int(identifier)
+    return identifier if isinstance(identifier, int | float) else repr(identifier)
+
+
+def _is_crowd(annotation: dict[str, Any]) -> bool:
+    return str(annotation.get("iscrowd") or 0).strip().lower() not in ("0", "false", "0.0")
+
+
+def _segmentation(annotation: dict[str, Any]) -> Any:
+    """Without empty polygons; one written as a bare list of numbers is one polygon."""
+    written = annotation.get("segmentation")
+    if isinstance(written, list):
+        written = [polygon for polygon in written if polygon != []]
+        if written and all(isinstance(v, int | float) for v in written):
+            written = [written]
+    return written
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:
@@ -215,63 +344,49 @@ def _label(annotation: dict[str, Any], category_names: dict[Any, str], classes: 
     return classes.index(name)
 
 
-def _outline(annotation: dict[str, Any], size: tuple[int, int], *, with_masks: bool) -> tuple[Box, bytes | None]:
-    """The box, and the mask where it is wanted; an annotation without a box gets the one around its mask."""
-    bbox, segmentation = annotation.get("bbox"), annotation.get("segmentation")
-    mask = _mask(segmentation, size) if with_masks or bbox is None else None
+def _outline(annotation: dict[str, Any], image: _Image, way: _Way, *, with_masks: bool) -> tuple[Box, bytes | None]:
+    """The box, and the mask where it is wanted and known; an annotation without a box gets the one around its mask."""
+    bbox, segmentation, size = annotation.get("bbox") or None, _segmentation(annotation), image.size
+    wanted = with_masks and (segmentation or bbox is None)
+    mask = _mask(segmentation, image, way.turned) if wanted or bbox is None else None
     if bbox is None and mask is not None:
         left, top, right, bottom = rle.boxes([mask], size)[0].tolist()
         return fit_box(left, top, right, bottom, size), mask
     if not isinstance(bbox, list) or len(bbox) != 4:
         raise Fault(f"a box of {str(bbox)[:60]}, expected x, y, width, height")
     left, top, width, height = numbers(bbox)
-    return fit_box(left, top, left + width, top + height, size), mask
+    edges = (left, top, width, height) if way.corners else (left, top, left + width, top + height)
+    return fit_box(*way.turned.box(edges, size, image.orientation), size), mask
 
 
-def _mask(segmentation: Any, size: tuple[int, int]) -> bytes:
+def _mask(segmentation: Any, image: _Image, turned: Turned) -> bytes:
     if not segmentation:
         raise Fault("without an outline (segmentation)")
+    size = image.size
     try:
-        is_rle = isinstance(segmentation, dict)
-        counts = (
-            rle.from_runs(segmentation.get("counts"), segmentation.get("size"), size) if is_rle else rle.from_polygons(segmentation, size)
-        )
-    except ValueError as error:
+        if isinstance(segmentation, dict):
+            counts = _runs(segmentation, image)
+        elif image.orientation > 1 and turned.stored:
+            counts = rle.from_polygons([_turned(polygon, image, turned) for polygon in segmentation], size)
+        else:
+            counts = rle.from_polygons(segmentation, size)
+    except (ValueError, TypeError) as error:
         raise Fault(str(error)) from None
     if not rle.areas([counts], size)[0]:
         raise Fault("an outline without area inside the image")
     return counts
 
 
-class _Folders:
-    """Where the images of a JSON lie: beside it, or in a folder called after its split, or under images/."""
-
-    def __init__(self, listing: Path, root: Path, file_names: list[str]) -> None:
-        words = [w for w in re.findall(r"[A-Za-z]+\d*", listing.stem) if re.sub(r"\d", "", w.lower()) in SPLIT_WORDS]
-        beside = [listing.parent, root]
-        usual = [folder / inner for folder in beside for inner in (*words, *(f"images/{w}" for w in words), "images", ".", *SPLIT_WORDS)]
-        folders = [f for f in dict.fromkeys(Path(os.path.normpath(f)) for f in usual) if f.is_dir()]
-        sample = file_names[:50]
-        self._folders = sorted(folders, key=lambda f: -sum(_is_file(f / _plain(name)) for name in sample))
-
-    def find(self, file_name: str) -> Path | None:
-        """The file, by its path as listed or else by its name alone: exporters like to write paths of another machine."""
-        plain = _plain(file_name)
-        names = [name for name in dict.fromkeys((plain, Path(plain).name)) if name]
-        return next((path for name in names for folder in self._folders if _is_file(path := folder / name)), None)
-
-    def described(self) -> str:
-        return ", ".join(f"{f}/" for f in self._folders)
+def _runs(segmentation: dict[str, Any], image: _Image) -> bytes:
+    """Run lengths over the image as stored are turned with it. Raises ValueError."""
+    counts, at, size = segmentation.get("counts"), segmentation.get("size"), image.size
+    if image.orientation < 5 or at != [*size[::-1]]:
+        return rle.from_runs(counts, at, size)
+    stored = rle.decode([rle.from_runs(counts, at, size[::-1])], size[::-1])[0]
+    upright = {5: stored.T, 6: np.rot90(stored, -1), 7: np.rot90(stored, 2).T, 8: np.rot90(stored)}[image.orientation]
+    return rle.encode(upright[None])[0]
 
 
-def _plain(file_name: str) -> str:
-    """A path below one of the folders; an absolute path is one of another machine, as good as its last name."""
-    path = file_name.replace("\\", "/")
-    return path.rsplit("/", 1)[-1] if path.startswith("/") or path[1:2] == ":" else path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # an impossible name
-        return False
+def _turned(polygon: list[Any], image: _Image, turned: Turned) -> list[float]:
+    points = zip(polygon[0::2], polygon[1::2], strict=False)
+    return [v for x, y in points for v in turned.point(x, y, image.size, image.orientation)]

@@ -21,11 +21,13 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
+from convmix.data.extra_formats import register_for
+
 MODES = {3: "RGB", 1: "L", 4: "RGBA"}  # in_chans -> the mode of an 8-bit picture
 Image = PIL.Image.Image | np.ndarray  # an ndarray is H,W,C float32
 
 # Formats that hold pictures and are decoded in process; EPS, say, would start Ghostscript. HEIF only where pillow-heif is registered.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "HEIF", "QOI", "SGI", "PCX", "DDS", "TGA")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL", "QOI", "SGI", "PCX", "DDS", "TGA")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
 _UPRIGHT = {  # EXIF orientation -> what undoes it
@@ -85,6 +87,7 @@ def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) 
     """Height and width of what `decode` would give, from the header alone where Pillow knows the format; BadImage as there."""
     with _quiet(max_pixels):
         try:
+            register_for(source[:32] if isinstance(source, bytes) else _first_bytes(source))
             with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as im:
                 # Pillow's size of a TIFF is upright already
                 turned = im.format != "TIFF" and im.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
@@ -93,6 +96,21 @@ def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) 
             pass
     image = decode(source, in_chans=in_chans, max_pixels=max_pixels)
     return (image.shape[0], image.shape[1]) if isinstance(image, np.ndarray) else (image.height, image.width)
+
+
+def _first_bytes(path: str | Path) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(32)
+
+
+def turned_by_exif(path: str | Path) -> int:
+    """The EXIF orientation of a file, 1 where nothing can be read: 5 to 8 exchange its sides."""
+    with _quiet(sys.maxsize):
+        try:
+            with PIL.Image.open(path) as im:
+                return 1 if im.format == "TIFF" else _orientation(im)  # Pillow turns a TIFF itself
+        except Exception:  # `decode` says what is wrong with it
+            return 1
 
 
 @dataclass(frozen=True)
@@ -162,6 +180,7 @@ def _formats(data: bytes) -> tuple[str, ...]:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return ("WEBP",)
     PIL.Image.init()
+    register_for(data)
     return tuple(f for f in _FORMATS if f in PIL.Image.OPEN)
 
 

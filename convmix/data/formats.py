@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 IMAGE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
-    ".pnm", ".tga", ".npy", ".avif", ".heic", ".heif",
+    ".pnm", ".tga", ".npy", ".avif", ".heic", ".heif", ".hif", ".jxl",
 ))  # fmt: skip
 SPLIT_WORDS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -54,6 +54,9 @@ class Found:
     root: str = ""  # what relative image paths are relative to
     names: Sequence[str] | Mapping[str, str] | None = None  # a sequence: the labels index it; a mapping: label text -> readable name
     dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
+    notes: list[str] = field(default_factory=list)  # one line each, for people
+    split_origin: str = ""  # where the splits come from, for people
+    layout: str = ""  # how it was read
     by_number: bool = True  # sort classes that are all whole numbers by value; folders sort as text, as torchvision does
 
 

@@ -1,11 +1,10 @@
-"""Folders of images beside folders of maps with a value for every pixel: class maps, or object maps.
+"""Images with a map that holds a value for every pixel: class maps, or object maps.
 
-images/ + masks/, images/train/ + annotations/train/ (ADE20K), train/images/ + train/masks/, train/ + trainannot/ (CamVid), X/ + X_masks/.
-Image and map belong together by the stem of their names.
+Which map belongs to which image, and which split it is in, is told by `readers/`. Without a file of names the classes are the values in the
+maps, or their colours.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +14,28 @@ import numpy as np
 from convmix.config import Data
 from convmix.data import rle
 from convmix.data.decode import BadImage
-from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, image_rows, printable, storable
+from convmix.data.formats import image_rows, printable, storable
 from convmix.data.objectrows import Fault, ObjectRows, ObjectSet, fit_box, image_size
-from convmix.data.pixelmaps import NAME_FILES, Meaning, meaning, mode_of, read_meaning, read_objects, read_values
+from convmix.data.pixelmaps import (
+    NAME_FILES,
+    Meaning,
+    colour_meaning,
+    meaning,
+    mode_of,
+    read_colours,
+    read_meaning,
+    read_objects,
+    read_values,
+)
+from convmix.data.readers.paired import PairedSplits
+from convmix.data.readers.survey import spread
 from convmix.data.targets import IGNORE
 from convmix.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "JPEGImages")
-MAP_FOLDERS = ("masks", "mask", "annotations", "annotation", "labels", "label", "annot", "gt")
-MAP_SUFFIXES = frozenset((".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm"))  # without loss: a JPEG changes the values
-MAP_ENDINGS = ("", "_mask", "_L", "_label", "_labels", "_gt")  # what the stem of a map may add to that of its image
-MOST_CLASSES = 64  # different values in one class map; a grey photograph has more
+MOST_CLASSES = 64  # different values or colours in class maps; a photograph has more
 
 
 @dataclass
@@ -54,62 +61,54 @@ class MapSet:
     splits: dict[str, MapRows]
     meaning: Meaning
     dropped: list[tuple[str, str]]  # name, reason
+    notes: list[str] = field(default_factory=list)
+    origin: str = ""  # where the splits come from
 
 
-def read_class_maps(root: Path, *, data: Data, plainly: bool) -> MapSet | None:
-    """Images with a class for every pixel, or None where there are no such folders.
+def read_class_maps(pairs: PairedSplits, *, homes: Sequence[Path], data: Data) -> MapSet:
+    """Images with a class for every pixel. homes: the folders that may hold a file of names, the likeliest first.
 
-    plainly: only where the maps cannot be photographs of class folders: one number a pixel, or a palette file, few different values, of
-    the size of their images. Without a names file the classes are class_0, class_1, ... after the values in the maps.
+    Without one the classes are class_0, class_1, ... after the values in the maps, or #rrggbb after their colours.
     """
-    pairs = _pairs(root)
-    if not pairs:
-        return None
-    dropped: list[tuple[str, str]] = []
-    matched = {split: list(_matched(*folders, root, dropped)) for split, folders in pairs.items()}
-    sample = next(iter(matched.values()))[:5]
-    if plainly and not all(_is_class_map(image, path, data, coloured=(root / "class_dict.csv").is_file()) for image, path in sample):
-        return None
-    known = read_meaning(root)
-    if known and known.palette and all(mode_of(path) == "L" for _, path in sample):
+    maps = [pairs.root / path for of_split in pairs.splits.values() for _, path in of_split if path]
+    sample = spread([str(path) for path in maps], 5)
+    known = _meaning_in(homes)
+    if known and known.palette and all(mode_of(path) == "L" for path in sample):
         known = replace(known, palette=None)  # the palette is for show: the maps hold the numbers
-    found = MapSet({}, known or _from_values(root, [path for of_split in matched.values() for _, path in of_split]), dropped)
-    for split, of_split in matched.items():
+    notes = list(pairs.notes)
+    found = MapSet({}, known or _from_maps(pairs.root, maps, sample, notes), list(pairs.dropped), notes, pairs.origin)
+    for split, of_split in pairs.splits.items():
         rows = found.splits[split] = MapRows()
-        for image, path in of_split:
-            name = os.path.relpath(image, root)
+        for name, path in of_split:
             try:
-                _check_size(image, path, data)
+                _check_size(pairs.root / name, pairs.root / (path or ""), data)
             except Fault as fault:
-                dropped.append((printable(name), str(fault)))
+                found.dropped.append((printable(name), str(fault)))
                 continue
-            rows.paths.append(storable(str(image.absolute())))
+            rows.paths.append(storable(str((pairs.root / name).absolute())))
             rows.names.append(printable(name))
-            rows.maps.append(storable(str(path.absolute())))
+            rows.maps.append(storable(str((pairs.root / (path or "")).absolute())))
     return found
 
 
-def read_object_maps(root: Path, *, data: Data) -> ObjectSet | None:
+def read_object_maps(pairs: PairedSplits, *, homes: Sequence[Path], data: Data) -> ObjectSet:
     """Images with object maps: 0 is the background, every other value one object, all of the one class that a names file may name.
 
-    None where there are no such folders. Nothing tells an object map from a class map, so this is for those who ask for it.
+    Nothing tells an object map from a class map, so this is for those who ask for it.
     """
-    pairs = _pairs(root)
-    if not pairs:
-        return None
-    known = read_meaning(root)
+    known = _meaning_in(homes)
     if known and len(known.classes) > 1:
         raise DataError(
-            f"{root}: names of {len(known.classes)} classes, but object maps hold objects of one; class maps are for the task segment"
+            f"{pairs.root}: names of {len(known.classes)} classes, but object maps hold objects of one; class maps are for the task segment"
         )
-    found = ObjectSet({}, known.classes if known else ("object",))
-    for split, folders in pairs.items():
+    found = ObjectSet({}, known.classes if known else ("object",), list(pairs.dropped), list(pairs.notes), pairs.origin)
+    for split, of_split in pairs.splits.items():
         rows = found.splits[split] = ObjectRows(with_masks=True)
-        for image, path in _matched(*folders, root, found.dropped):
-            name = os.path.relpath(image, root)
+        for name, path in of_split:
+            image = pairs.root / name
             try:
                 size = image_size(image, data)
-                objects = [mask for _, mask in read_objects(path, size)]
+                objects = [mask for _, mask in read_objects(pairs.root / (path or ""), size)]
             except (Fault, BadImage) as bad:
                 found.dropped.append((printable(name), str(bad)))
                 continue
@@ -119,64 +118,8 @@ def read_object_maps(root: Path, *, data: Data) -> ObjectSet | None:
     return found
 
 
-# Folders
-
-
-def _pairs(root: Path) -> dict[str, tuple[Path, Path]]:
-    """Per split the folder of the images and that of the maps."""
-    pairs: dict[str, tuple[Path, Path]] = {}
-    for word, images, maps in _candidates(root):
-        if _is_pair(images, maps):
-            split = SPLIT_WORDS.get(word.lower(), "all")
-            if pairs.setdefault(split, (images, maps)) != (images, maps):
-                what = "the images" if split == "all" else f"the {split} split"
-                raise DataError(f"{root}: {pairs[split][0]} and {images} both look like {what}; keep one")
-    if len(pairs) > 1:
-        pairs.pop("all", None)
-    return {split: pairs[split] for split in ("train", "val", "test", "all") if split in pairs}
-
-
-def _candidates(root: Path) -> Iterator[tuple[str, Path, Path]]:
-    """(a word that may name a split, folder of images, folder of maps), whether they exist or not."""
-    for folder in _folders(root):
-        beside = [root / f"{folder.name}{mark}{ending}" for ending in MAP_FOLDERS for mark in ("", "_", "-")]
-        yield from ((folder.name, folder, maps) for maps in beside)
-        if folder.name.lower() in SPLIT_WORDS:
-            yield from ((folder.name, folder / images, folder / maps) for images in IMAGE_FOLDERS for maps in MAP_FOLDERS)
-    for images, maps in ((root / images, root / maps) for images in IMAGE_FOLDERS for maps in MAP_FOLDERS):
-        yield "", images, maps
-        yield from ((inner.name, inner, maps / inner.name) for inner in _folders(images) if inner.name.lower() in SPLIT_WORDS)
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir()) if folder.is_dir() else []
-
-
-def _is_pair(images: Path, maps: Path) -> bool:
-    return images.is_dir() and maps.is_dir() and _ending(_by_stem(images, IMAGE_SUFFIXES), _by_stem(maps, MAP_SUFFIXES)) is not None
-
-
-def _by_stem(folder: Path, suffixes: frozenset[str]) -> dict[str, Path]:
-    return {f.stem: f for f in sorted(folder.iterdir(), reverse=True) if f.suffix.lower() in suffixes}
-
-
-def _ending(images: dict[str, Path], maps: dict[str, Path]) -> str | None:
-    """What the maps' stems add, the first of MAP_ENDINGS by which any map finds its image; None where none does."""
-    return next((ending for ending in MAP_ENDINGS if any(stem + ending in maps for stem in images)), None)
-
-
-def _matched(images: Path, maps: Path, root: Path, dropped: list[tuple[str, str]]) -> Iterator[tuple[Path, Path]]:
-    """(image, map), by name; what has no partner is dropped."""
-    by_stem, map_by_stem = _by_stem(images, IMAGE_SUFFIXES), _by_stem(maps, MAP_SUFFIXES)
-    ending = _ending(by_stem, map_by_stem) or ""
-    for stem, image in sorted(by_stem.items()):
-        path = map_by_stem.pop(stem + ending, None)
-        if path is None:
-            where = printable(os.path.relpath(maps, root))
-            dropped.append((printable(os.path.relpath(image, root)), f"no map {printable(stem)}{ending}.png in {where}/"))
-        else:
-            yield image, path
-    dropped += [(printable(os.path.relpath(path, root)), "a map without image") for _, path in sorted(map_by_stem.items())]
+def _meaning_in(homes: Sequence[Path]) -> Meaning | None:
+    return next((known for home in homes if (known := read_meaning(home))), None)
 
 
 # Maps
@@ -193,18 +136,52 @@ def _check_size(image: Path, path: Path, data: Data) -> None:
         raise Fault(f"its map {path.name} is {map_width}x{map_height}, the image {width}x{height}")
 
 
-def _is_class_map(image: Path, path: Path, data: Data, *, coloured: bool) -> bool:
+def why_no_class_map(image: Path, path: Path, data: Data, *, coloured: bool) -> str:
+    """What a file holds that has no classes for the pixels of the image, for people; nothing for a class map."""
     try:
         _check_size(image, path, data)
         if coloured and mode_of(path) in ("RGB", "RGBA", "P"):
-            return True
-        return mode_of(path) in ("L", "P", "1") and len(np.unique(read_values(path))) <= MOST_CLASSES
-    except (Fault, BadImage):
-        return False
+            return ""
+        try:
+            count = len(np.unique(read_values(path)))
+        except BadImage:
+            count = len(read_colours(path))
+        return "" if count <= MOST_CLASSES else f"{count} different values, as a photograph or a smoothed map has"
+    except Fault as fault:
+        return str(fault)
+    except BadImage as bad:
+        return bad.reason
 
 
-def _from_values(root: Path, maps: list[Path]) -> Meaning:
-    """Classes after the values in the maps, all of which are read."""
+def _from_maps(root: Path, maps: Sequence[Path], sample: Sequence[str], notes: list[str]) -> Meaning:
+    """Classes after the values or the colours in the maps, all of which are read."""
+    try:
+        for path in sample:
+            read_values(path)
+    except BadImage:
+        if any(mode_of(path) in ("RGB", "RGBA") for path in sample):
+            return _from_colours(root, maps, notes)
+    return _from_values(root, maps, notes)
+
+
+def _from_colours(root: Path, maps: Sequence[Path], notes: list[str]) -> Meaning:
+    present: set[tuple[int, int, int]] = set()
+    for path in maps:
+        try:
+            present.update(read_colours(path))
+        except BadImage:
+            continue  # the scan lists it
+    if not 2 <= len(present) <= MOST_CLASSES:
+        raise DataError(
+            f"{root}: the maps hold {len(present)} colours, expected 2 to {MOST_CLASSES}, one a class; were they saved as JPEG or resized "
+            "with smoothing? Give the colours in class_dict.csv (name,r,g,b)"
+        )
+    found = colour_meaning(sorted(present))
+    notes.append(f"the colours in the masks are the classes: {', '.join(found.classes[:8])}; class_dict.csv (name,r,g,b) names them")
+    return found
+
+
+def _from_values(root: Path, maps: Sequence[Path], notes: list[str]) -> Meaning:
     present: set[int] = set()
     reasons: list[str] = []
     for path in maps:
@@ -214,11 +191,14 @@ def _from_values(root: Path, maps: list[Path]) -> Meaning:
             reasons.append(f"{path}: {bad.reason}")
     if not present and reasons:
         raise DataError(f"{reasons[0]}; give the classes in {NAME_FILES}")
+    if present == {0, IGNORE}:
+        notes.append(f"the masks hold 0 and {IGNORE} alone: {IGNORE} is read as a class, not as ignored; classes.json names the two")
+        return meaning({value: f"class_{value}" for value in sorted(present)}, root)
     values = sorted(present - {IGNORE})
     if len(values) < 2 or values[-1] > IGNORE:
         held = ", ".join(map(str, sorted(present)[:8]))
         raise DataError(
             f"{root}: the maps hold the values {held}; expected two or more classes from 0 to 254 ({IGNORE} is ignored unless named), or "
-            f'{NAME_FILES}, such as {{"0": "background", "255": "object"}}'
+            f'{NAME_FILES}, such as {{"0": "background", "255": "object"}}; --task instances reads every value as an object'
         )
     return meaning({value: f"class_{value}" for value in values}, root)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmix.config import Data, Size
-from convmix.data.decode import BadImage, upright_size
+from convmix.data import rle
+from convmix.data.decode import BadImage, turned_by_exif, upright_size
 from convmix.data.formats import image_rows, printable, storable
 
 if TYPE_CHECKING:
@@ -63,6 +64,13 @@ class ObjectRows:
                 raise TypeError("an object without a mask among rows with masks")
             self._masks.append(mask)
 
+    def box_alone(self, box: Box, label: int, size: Size) -> None:
+        """An object among masks of which only the box is known: neither learned from nor scored, and no background either."""
+        left, top, right, bottom = box
+        mask = rle.from_polygons([[left, top, right, top, right, bottom, left, bottom]], size)
+        if rle.areas([mask], size)[0] and (label, box, mask) not in self._seen:
+            self.object(box, label, crowd=True, mask=mask)
+
     def __len__(self) -> int:
         return len(self.paths)
 
@@ -80,6 +88,22 @@ class ObjectRows:
     def image_of(self) -> np.ndarray:
         """The image of every object, n int64."""
         return np.repeat(np.arange(len(self)), np.diff([*self._starts, len(self._labels)]))
+
+    def select(self, indices: Sequence[int]) -> "ObjectRows":
+        """Some of the images, with their objects."""
+        chosen = ObjectRows(with_masks=self.with_masks)
+        ends = [*self._starts[1:], len(self._labels)]
+        for i in indices:
+            chosen.paths.append(self.paths[i])
+            chosen.names.append(self.names[i])
+            chosen.sizes.append(self.sizes[i])
+            chosen._starts.append(len(chosen._labels))
+            start, end = self._starts[i], ends[i]
+            chosen._boxes.extend(self._boxes[4 * start : 4 * end])
+            chosen._labels.extend(self._labels[start:end])
+            chosen._crowd.extend(self._crowd[start:end])
+            chosen._masks.extend(self._masks[start:end])
+        return chosen
 
     def rows(self, labels: np.ndarray) -> "datasets.Dataset":
         """labels: one class per image, n int64. The arrow types do not depend on the content, so any image may be without objects."""
@@ -110,6 +134,8 @@ class ObjectSet:
     splits: dict[str, ObjectRows]
     classes: tuple[str, ...]
     dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
+    notes: list[str] = field(default_factory=list)  # one line each, for people
+    origin: str = ""  # where the splits come from, for people
 
 
 def image_labels(splits: Mapping[str, ObjectRows], num_classes: int) -> dict[str, np.ndarray]:
@@ -153,15 +179,59 @@ def fit_box(left: float, top: float, right: float, bottom: float, size: Size) ->
     return cut[0], cut[1], cut[2], cut[3]
 
 
-def image_size(path: Path, data: Data, *, annotated: Size | None = None) -> Size:
-    """Height and width of the upright image. Raises Fault for one that cannot be read or that was annotated at another size."""
+def image_size(path: Path, data: Data) -> Size:
+    """Height and width of the upright image. Raises Fault for one that cannot be read."""
     try:
-        size = upright_size(path, in_chans=data.in_chans, max_pixels=data.max_pixels)
+        return upright_size(path, in_chans=data.in_chans, max_pixels=data.max_pixels)
     except BadImage as bad:
         raise Fault(bad.reason) from None
-    if annotated is not None and annotated != size:
+
+
+def annotated_size(path: Path, data: Data, annotated: Size | None) -> tuple[Size, int]:
+    """Height and width of the upright image, and the EXIF orientation of one whose annotation names the size before that turned it, else 1.
+
+    Raises Fault for an image that cannot be read or that was annotated at another size.
+    """
+    size = image_size(path, data)
+    if annotated is None or annotated == size:
+        return size, 1
+    orientation = turned_by_exif(path) if annotated == size[::-1] else 1
+    if orientation < 5:
         raise Fault(f"annotated at {annotated[1]}x{annotated[0]}, the upright image is {size[1]}x{size[0]}")
-    return size
+    return size, orientation
+
+
+@dataclass
+class Turned:
+    """The images that were annotated at their size before EXIF turned them: do their boxes belong to the upright image, or the stored one?
+
+    One box that leaves the upright image tells that they are the stored one's; they are then turned too.
+    """
+
+    images: int = 0
+    stored: bool = False
+
+    def see(self, boxes: Sequence[Sequence[float]], size: Size) -> None:
+        """boxes: left, top, right, bottom of one such image; size: of the upright image."""
+        self.images += 1
+        self.stored |= any(right > size[1] + 1 or bottom > size[0] + 1 for _, _, right, bottom in boxes)
+
+    def note(self) -> list[str]:
+        if not self.images:
+            return []
+        what = "turned with them" if self.stored else "taken as those of the upright image, which none of them leaves"
+        return [f"{self.images} images were annotated at their size before EXIF rotation: the boxes are {what}"]
+
+    def point(self, x: float, y: float, size: Size, orientation: int) -> tuple[float, float]:
+        """Of the upright image of height, width `size`."""
+        if not self.stored or orientation < 5:
+            return x, y
+        height, width = size
+        return {5: (y, x), 6: (width - y, x), 7: (width - y, height - x), 8: (y, height - x)}[orientation]
+
+    def box(self, box: Sequence[float], size: Size, orientation: int) -> tuple[float, float, float, float]:
+        (x1, y1), (x2, y2) = (self.point(box[i], box[i + 1], size, orientation) for i in (0, 2))
+        return (x1, y1, x2, y2) if not self.stored or orientation < 5 else (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
 
 
 def left_out(reason: str, objects: int) -> str:

@@ -7,7 +7,7 @@ object maps   8 or 16 bits, 0 the background, every other value one object -> ma
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from convmix.data.targets import IGNORE, UNKNOWN, Regions
 from convmix.errors import DataError
 
 Colour = tuple[int, int, int]
-NAME_FILES = "classes.json, classes.txt, class_dict.csv or objectInfo150.txt"
+NAME_FILES = "classes.json, classes.txt, class_dict.csv, labelmap.txt or objectInfo150.txt"
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,12 @@ def read_regions(regions: Regions) -> np.ndarray:
 def read_values(path: str | Path) -> np.ndarray:
     """The numbers in a map of one number a pixel: H,W uint8 or, from files of 16 bits, int64. Raises BadImage."""
     return _values(_open(path))
+
+
+def read_colours(path: str | Path) -> set[Colour]:
+    """The colours in a map; a transparent pixel is black. Raises BadImage."""
+    codes = np.unique(_codes(_open(path)))
+    return {(int(c) >> 16, int(c) >> 8 & 255, int(c) & 255) for c in codes}
 
 
 def read_objects(path: str | Path, size: Size) -> Iterator[tuple[int, bytes]]:
@@ -106,8 +112,10 @@ def _values(picture: PIL.Image.Image) -> np.ndarray:
         if values.min() < 0:
             raise BadImage(f"the value {values.min()} in the class map, expected 0 to 65535")
         return values
-    if picture.mode == "RGB":
-        bands_hwc = np.asarray(picture)
+    if picture.mode == "LA":
+        return np.asarray(picture)[:, :, 0]
+    if picture.mode in ("RGB", "RGBA"):
+        bands_hwc = _opaque(picture)
         if (bands_hwc == bands_hwc[:, :, :1]).all():
             return bands_hwc[:, :, 0]  # a grey map saved in colour
     raise BadImage(f"a class map in mode {picture.mode}, expected one number a pixel (L or P), or colours and a class_dict.csv")
@@ -117,23 +125,37 @@ def _from_colours(picture: PIL.Image.Image, palette: tuple[Colour, ...]) -> np.n
     """H,W uint8: the position in the palette of every pixel's colour."""
     if picture.mode not in ("RGB", "RGBA", "P", "L", "1"):
         raise BadImage(f"a class map in mode {picture.mode}, expected RGB colours")
-    bands_hwc = np.asarray(picture.convert("RGB")).astype(np.int64)
-    codes = (bands_hwc[:, :, 0] << 16) | (bands_hwc[:, :, 1] << 8) | bands_hwc[:, :, 2]
+    codes = _codes(picture)
     known = np.array([(r << 16) | (g << 8) | b for r, g, b in palette])
     order = np.argsort(known)
     at = order[np.searchsorted(known, codes, sorter=order).clip(max=len(known) - 1)]
     wrong = known[at] != codes
     if wrong.any():
-        red, green, blue = bands_hwc[wrong][0]
+        code = int(codes[wrong][0])
+        red, green, blue = code >> 16, code >> 8 & 255, code & 255
         raise BadImage(f"the colour {red},{green},{blue} in the class map, which no class has")
     return at.astype(np.uint8)
+
+
+def _opaque(picture: PIL.Image.Image) -> np.ndarray:
+    """H,W,3 uint8: the colours, black where nothing is to be seen."""
+    if picture.mode != "RGBA":
+        return np.asarray(picture.convert("RGB"))
+    bands_hwc = np.asarray(picture)
+    return bands_hwc[:, :, :3] * (bands_hwc[:, :, 3:] > 0).astype(np.uint8)
+
+
+def _codes(picture: PIL.Image.Image) -> np.ndarray:
+    """H,W int64: a number for every colour."""
+    bands_hwc = _opaque(picture).astype(np.int64)
+    return (bands_hwc[:, :, 0] << 16) | (bands_hwc[:, :, 1] << 8) | bands_hwc[:, :, 2]
 
 
 # What the values mean
 
 
 def read_meaning(folder: Path) -> Meaning | None:
-    """From class_dict.csv (name,r,g,b), classes.json, classes.txt or ADE20K's objectInfo150.txt; None where there is none of them.
+    """From class_dict.csv (name,r,g,b), CVAT's labelmap.txt, classes.json, classes.txt or ADE20K's objectInfo150.txt; None without any.
 
     classes.json: {"names": [...], "ignore_index": 11}, where names may also be {"0": "road", ...}, or what folders of classes take. The
     ignored value is no class, and 255 is ignored unless it has a name. Values of the same name are one class.
@@ -145,6 +167,8 @@ def read_meaning(folder: Path) -> Meaning | None:
     if (folder / "class_dict.csv").is_file():
         names, palette = _read_palette(folder / "class_dict.csv")
         return meaning(dict(enumerate(names)), folder, ignored=ignored, palette=palette)
+    if (folder / "labelmap.txt").is_file() and (labels := _read_labelmap(folder / "labelmap.txt")):
+        return meaning(dict(enumerate(labels)), folder, palette=tuple(labels.values()))
     if listed is not None:
         plain = listed["names"]
         return meaning(dict(enumerate(plain)) if isinstance(plain, list) else plain, folder, ignored=ignored)
@@ -176,6 +200,12 @@ def meaning(names: Any, where: object, *, ignored: Any = (), palette: tuple[Colo
     return Meaning(classes, tuple(table), palette)
 
 
+def colour_meaning(colours: Sequence[Colour]) -> Meaning:
+    """Every colour a class of its own, called by its hexadecimal digits."""
+    names = {i: "#{:02x}{:02x}{:02x}".format(*colour) for i, colour in enumerate(colours)}
+    return meaning(names, "", palette=tuple(colours))
+
+
 def _value(value: Any, where: object) -> int:
     try:
         number = int(value)
@@ -195,6 +225,21 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as class names ({error}); mend it or take it away") from None
     return content if isinstance(content, dict) and isinstance(content.get("names"), list | dict) else None
+
+
+def _read_labelmap(path: Path) -> dict[str, Colour]:
+    """label:r,g,b:parts:actions, a line a class; # begins a comment. Empty where it has no such line."""
+    labels: dict[str, Colour] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a palette: {error}") from None
+    for line in lines:
+        name, _, rest = line.partition(":")
+        numbers = [v.strip() for v in rest.partition(":")[0].split(",")]
+        if not line.startswith("#") and len(numbers) == 3 and all(v.isdecimal() and int(v) <= 255 for v in numbers):
+            labels[name.strip()] = (int(numbers[0]), int(numbers[1]), int(numbers[2]))
+    return labels
 
 
 def _read_palette(path: Path) -> tuple[list[str], tuple[Colour, ...]]:

@@ -6,14 +6,20 @@ in memory-mapped arrow, or as paths. Rows are Hugging Face `datasets` rows throu
 
 import os
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
+from convmix.data.folders import LAYOUT
 from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
+from convmix.data.readers.label_cells import LabelSet
+from convmix.data.readers.several_labels import assemble_several
+from convmix.data.readers.survey import FOREIGN, Survey, foreign_kind, foreign_notes, survey
+from convmix.data.readers.unopened import without_foreign
 from convmix.data.remote_shards import RemoteShards
 from convmix.data.urls import conceal, is_url, reveal
 from convmix.errors import DataError, did_you_mean
@@ -23,7 +29,8 @@ FORMS = (
     "a folder of class folders, a CSV with path,label, parquet files, .tar shards, here or behind a URL, "
     "a Hub name, torchvision:NAME or digits"
 )
-TABLE_SUFFIXES = (".csv", ".tsv")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+ANNOTATED = ("voc", "yolo", "coco", "labelme", "labelstudio", "cvat", "masks")
 ARCHIVES = (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar", ".zst")
 
 
@@ -32,17 +39,20 @@ def open_source(spec: str | Path, data: Data, *, fetched: Progress | None = None
 
     spec: a path, a pattern such as shards/train-{000..009}.tar, a URL of shards (s3://bucket/set/train-*.tar), a Hub or torchvision name,
     or digits (./digits is a local folder). fetched: called with the shards of a URL that are known by now, and all of them.
-    Raises DataError for anything that is none of these, and for a data set without usable images.
+    Raises DataError for anything that is none of these, for a data set without usable images, and where something lies there that no
+    reading explains.
     """
     spec = spec.removeprefix("file://") if isinstance(spec, str) else spec
     if isinstance(spec, str) and is_url(spec):
         return _open_url(spec, data, fetched)
-    if data.task != "classify" and (annotated := _read_annotated(str(spec), data)):
-        return annotated
+    if data.task not in ("classify", "multilabel") and data.layout in ("auto", *ANNOTATED) and (source := _read_annotated(str(spec), data)):
+        return without_foreign(source)
+    if data.layout in ANNOTATED and not (Path(spec).is_dir() and data.task in ("auto", "classify", "multilabel")):
+        raise DataError(f"{spec}: holds nothing that can be read with --layout {data.layout}")
     found = _read(str(spec), data, as_path=isinstance(spec, Path))
     if not found.tables:
         raise DataError(f"{spec}: holds no images")
-    return _assemble(found, str(spec))
+    return without_foreign(_assemble(found, str(spec), task=data.task))
 
 
 def _open_url(spec: str, data: Data, fetched: Progress | None) -> Source:
@@ -62,7 +72,7 @@ def _read_annotated(spec: str, data: Data) -> Source | None:
     path = Path(spec).expanduser()
     if spec.strip() and path.exists():
         return open_annotated(path, task=data.task, data=data)
-    if data.task != "auto":
+    if data.task != "auto" or data.layout != "auto":
         raise DataError(f"{spec}: no such file or folder{_nearest(path)}; images with objects or class maps are read from local folders")
     return None
 
@@ -95,23 +105,89 @@ def _read(spec: str, data: Data, as_path: bool) -> Found:
 
 
 def _read_directory(path: Path, data: Data) -> Found:
-    from convmix.data import folders, shards, tables
+    from convmix.data import shards, tables
 
     if (path / "convmix.json").is_file():
         raise DataError(f"{path}: is a model directory written by convmix, not a data set; expected {FORMS}")
     if (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
         return _read_saved(path, data)
     inner = [path, path / "data", *sorted(p for p in path.iterdir() if p.is_dir() and p.name.lower() in SPLIT_WORDS)]
-    for suffix, read in ((".parquet", tables.read_parquet), (".tar", shards.read_shards)):
+    for suffix, layout, read in ((".parquet", "parquet", tables.read_parquet), (".tar", "shards", shards.read_shards)):
         files = [f for folder in inner if folder.is_dir() for f in sorted(folder.iterdir()) if f.suffix.lower() == suffix and f.is_file()]
-        if files:
-            return read(files, data)
+        if files and data.layout in ("auto", layout) and not all(f.stem == "metadata" for f in files):
+            return replace(read(files, data), layout=layout)
+    return _read_images(path, data)
+
+
+def _read_images(path: Path, data: Data) -> Found:
+    """Image files and what says what is on them: tables, or the folders that they lie in."""
+    from convmix.data.readers import class_folders
+    from convmix.data.readers.evidence import forms
+    from convmix.data.readers.labelled_table import find_tables, read_tables
+    from convmix.data.readers.tagged import read_tagged
+
+    seen = survey(path)
+    there = forms(seen)
+    if not seen.images:
+        raise DataError(f"{path}: holds no images{_foreign(seen)}; {LAYOUT}")
+    folders, reason = _class_folders(seen)
+    are_classes = folders is not None and _are_classes(folders)
+    others = {name for names in there.values() for name in names}
+    listed = find_tables(seen, data, others=others, texts=not are_classes) if data.layout in ("auto", "table") else []
+    if data.layout == "table" and not listed:
+        raise DataError(f"{path}: no table there names the images; expected a CSV with path,label")
+    if listed and (data.layout == "table" or not are_classes):
+        found = read_tables(seen, listed, data)
+        return replace(found, layout="table", notes=[*found.notes, *foreign_notes(seen)])
+    if data.layout in ("auto", *ANNOTATED) and not are_classes and (tagged := read_tagged(seen, there, data.layout)):
+        return tagged
+    if data.layout in ANNOTATED:
+        raise DataError(f"{path}: holds nothing that can be read with --layout {data.layout}")
+    if data.layout == "auto":
+        class_folders.refuse_unread(seen, there)
+    if folders is None:
+        csvs = seen.of("table")
+        raise DataError(f"{reason}{f'; or give its table: {path / csvs[0]}' if csvs else ''}{_foreign(seen)}")
+    if data.layout == "auto":
+        class_folders.refuse_doubts(folders, seen)
+        if listed:
+            _compare_with_table(folders, read_tables(seen, listed, data), path, listed)
+    folders.notes += foreign_notes(seen)
+    return folders
+
+
+def _class_folders(seen: Survey) -> tuple[Found | None, str]:
+    """The data set as class folders; None, and why, where it has none."""
+    from convmix.data.readers.class_folders import read_class_folders
+
     try:
-        return folders.read_folder(path)
+        return read_class_folders(seen), ""
     except DataError as error:
-        csvs = sorted(p.name for p in path.iterdir() if p.suffix.lower() in TABLE_SUFFIXES)
-        hint = f"; or give its table: {path / csvs[0]}" if csvs else ""
-        raise DataError(f"{error}{hint}") from None
+        return None, str(error)
+
+
+def _are_classes(folders: Found) -> bool:
+    """Whether the folders may be classes: two or more, not all of them called images or the like."""
+    from convmix.data.readers.class_folders import classes_of, is_no_class
+
+    classes = classes_of(folders)
+    return len(classes) > 1 and not all(map(is_no_class, classes))
+
+
+def _compare_with_table(found: Found, table: Found, path: Path, listed: Sequence[str]) -> None:
+    """A note where the table says what the folders say, DataError where it says something else."""
+    labels = [(name, str(label)) for of_split in table.tables.values() for name, label in zip(of_split.names, of_split.labels, strict=True)]
+    same = sum(label in name.split("/")[:-1] for name, label in labels)
+    if 10 * same < 9 * len(labels):
+        raise DataError(
+            f"{path}: the folders are one way to read it, the table {listed[0]} another (its labels are not the folders' names); choose "
+            "with --layout folders or --layout table"
+        )
+    found.notes.append(f"{listed[0]} has the folders' names as labels, and is not needed")
+
+
+def _foreign(seen: Survey) -> str:
+    return f" but {'; '.join(foreign_notes(seen))}" if seen.foreign() else ""
 
 
 def _read_saved(path: Path, data: Data) -> Found:
@@ -129,19 +205,24 @@ def _read_saved(path: Path, data: Data) -> Found:
 
 def _read_files(files: list[Path], data: Data, spec: str) -> Found:
     from convmix.data import shards, tables
+    from convmix.data.readers.labelled_table import read_csv
 
     suffixes = {f.suffix.lower() for f in files}
     suffix = suffixes.pop() if len(suffixes) == 1 else ""
     if suffix == ".parquet":
-        return tables.read_parquet(files, data)
+        return replace(tables.read_parquet(files, data), layout="parquet")
     if suffix == ".tar":
-        return shards.read_shards(files, data)
+        return replace(shards.read_shards(files, data), layout="shards")
     if suffix in TABLE_SUFFIXES and len(files) == 1:
-        return tables.read_csv(files[0], data)
+        return replace(read_csv(files[0], data), layout="table")
     if suffix in ARCHIVES:
         raise DataError(f"{spec}: is a compressed archive; unpack it and give the folder")
     if suffix in IMAGE_SUFFIXES:
         raise DataError(f"{spec}: is an image, not a data set; expected {FORMS}")
+    if suffix in (".yaml", ".yml"):
+        raise DataError(f"{spec}: leads to no images with YOLO's label files; expected labels/ beside images/ with a text file per image")
+    if suffix in FOREIGN:
+        raise DataError(f"{spec}: is {foreign_kind(files[0].name)}, which is not read; expected {FORMS}")
     raise DataError(f"{spec}: a file of an unknown type; expected {FORMS}")
 
 
@@ -157,14 +238,18 @@ def _nearest(path: Path) -> str:
     return re.sub(r"mean (.*)\?$", lambda m: f"mean {missing.parent / m.group(1)}?", near) if near else ""
 
 
-def _assemble(found: Found, spec: str, remote: RemoteShards | None = None) -> Source:
+def _assemble(found: Found, spec: str, remote: RemoteShards | None = None, *, task: str = "auto") -> Source:
     """Labels as written -> class numbers. The classes are those of the training images, or those that the format itself lists."""
-    dropped = list(found.dropped)
+    if task == "multilabel" or any(isinstance(v, LabelSet) for table in found.tables.values() for v in table.labels[:1]):
+        return assemble_several(found, spec)
+    dropped, notes = list(found.dropped), list(found.notes)
     texts = {split: [_label_text(v, found) for v in table.labels] for split, table in found.tables.items()}
+    texts = _as_numbers(texts, notes)
     known = texts.get("train") or texts.get("all") or [t for column in texts.values() for t in column]
     classes, ids = _class_table(sorted({t for t in known if t is not None}, key=_class_order(known, found)), found)
     splits: dict[str, Examples] = {}
     for split, table in found.tables.items():
+        texts[split] = _nearly(texts[split], ids, split, notes)
         unknown = sorted({t for t in texts[split] if t is not None and t not in ids})
         if unknown:
             raise DataError(f"{spec}: the {split} split has classes that the training images do not have: {_some(unknown)}")
@@ -178,7 +263,35 @@ def _assemble(found: Found, spec: str, remote: RemoteShards | None = None) -> So
         splits[split] = replace(splits[split], remote=remote)
     if not splits:
         raise DataError(f"{spec}: no image has a label")
-    return Source(splits, classes, dict.fromkeys(splits, "given"), dropped)
+    return Source(
+        splits, classes, dict.fromkeys(splits, "given"), dropped,
+        layout=found.layout or "hub", root=found.root, split_origin=found.split_origin, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _as_numbers(texts: dict[str, list[str | None]], notes: list[str]) -> dict[str, list[str | None]]:
+    """1.0 beside 1 is the same class: spreadsheets write whole numbers as fractions where a cell of the column is empty."""
+    every = {t for column in texts.values() for t in column if t is not None}
+    floats = {t: t.rpartition(".")[0] for t in every if re.fullmatch(r"-?\d+\.0+", t)}
+    if not floats or not all(re.fullmatch(r"-?\d+(\.0+)?", t) for t in every):
+        return texts
+    if any(plain in every for plain in floats.values()):
+        notes.append(f"labels such as {min(floats)} and {floats[min(floats)]} are one class")
+    return {split: [None if t is None else floats.get(t, t) for t in column] for split, column in texts.items()}
+
+
+def _nearly(column: list[str | None], ids: Mapping[str, int], split: str, notes: list[str]) -> list[str | None]:
+    """A class that differs from one of training in letter case and spacing alone is that one."""
+    loose: dict[str, list[str]] = {}
+    for name in ids:
+        loose.setdefault(_loosely(name), []).append(name)
+    renamed = {t: loose[_loosely(t)][0] for t in {*column} if t is not None and t not in ids and len(loose.get(_loosely(t), ())) == 1}
+    notes += [f"{old} in the {split} split is taken for the class {new}" for old, new in sorted(renamed.items())]
+    return [t if t is None else renamed.get(t, t) for t in column] if renamed else column
+
+
+def _loosely(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def _label_text(value: Any, found: Found) -> str | None:
@@ -190,7 +303,7 @@ def _label_text(value: Any, found: Found) -> str | None:
     listed = isinstance(found.names, tuple)
     if listed and isinstance(value, int) and value < 0:
         return None
-    return str(value).strip() or None
+    return unicodedata.normalize("NFC", str(value)).strip() or None
 
 
 def _class_order(known: Sequence[str | None], found: Found) -> Any:

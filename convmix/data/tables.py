@@ -1,109 +1,23 @@
-"""Tables: CSV and TSV with paths and labels; parquet and every other form that Hugging Face `datasets` hands over."""
+"""Parquet and every other form of a table that Hugging Face `datasets` hands over."""
 
-import csv
-import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmix.config import Data
 from convmix.data.formats import (
-    IMAGE_SUFFIXES,
-    SPLIT_WORDS,
     Found,
     Table,
     by_split,
     find_column,
     first_line,
-    image_rows,
     read_class_names,
     split_word,
 )
-from convmix.errors import DataError, did_you_mean
+from convmix.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
-
-SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition")
-
-
-def read_csv(path: Path, data: Data) -> Found:
-    """Rows of path,label and perhaps split; the delimiter is found, relative paths start at the table's folder.
-
-    A path whose file is missing is kept (the scan lists it); a row without path or label is listed in `dropped`.
-    """
-    rows = _csv_rows(path)
-    image, label, split, body, first = _csv_columns(path, rows, data)
-    dropped: list[tuple[str, str]] = []
-    parts: dict[str, tuple[list[str], list[str]]] = {}
-    for number, row in enumerate(body, first):
-        cells = [c.strip() for c in row] + [""] * (max(image, label, split or 0) + 1 - len(row))
-        if not any(cells):
-            continue
-        if not cells[image] or not cells[label]:
-            dropped.append((cells[image] or f"{path.name} line {number}", "no label" if cells[image] else "no path"))
-            continue
-        part = "all"
-        if split is not None:
-            word = SPLIT_WORDS.get(cells[split].lower())
-            if word is None:
-                known = "train, val (valid, validation, dev), test"
-                raise DataError(
-                    f"{path} row {number}: unknown split {cells[split]!r}{did_you_mean(cells[split], SPLIT_WORDS)}; expected {known}"
-                )
-            part = word
-        paths, labels = parts.setdefault(part, ([], []))
-        paths.append(_local_path(cells[image]))
-        labels.append(cells[label])
-    if not parts:
-        raise DataError(f"{path}: holds no row with both a path and a label")
-    tables = {s: Table(image_rows(p), labels, p) for s, (p, labels) in sorted(parts.items())}
-    return Found(tables, root=str(path.absolute().parent), names=read_class_names(path.absolute().parent), dropped=dropped)
-
-
-def _csv_rows(path: Path) -> list[list[str]]:
-    raw = path.read_bytes()
-    if b"\0" in raw[:4096] and not raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: is not text; expected a CSV with path,label")
-    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError:
-        text = raw.decode("cp1252", "replace")  # what spreadsheets write where they do not write UTF-8
-    if not text.strip():
-        raise DataError(f"{path}: is empty; expected a CSV with path,label")
-    head = text.lstrip().splitlines()[0]
-    delimiter = max(",\t;|", key=head.count) if path.suffix.lower() != ".tsv" else "\t"
-    try:
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    except csv.Error as error:
-        raise DataError(f"{path}: cannot be read as CSV: {error}") from None
-
-
-def _csv_columns(path: Path, rows: list[list[str]], data: Data) -> tuple[int, int, int | None, list[list[str]], int]:
-    """Positions of image, label and split; the rows below the header; the number of the first of them."""
-    while rows and not any(c.strip() for c in rows[0]):
-        rows = rows[1:]
-    header = [c.strip() for c in rows[0]]
-    asked = data.image_column or data.label_column
-    if not asked and len(header) == 2 and Path(header[0].lower()).suffix in IMAGE_SUFFIXES:
-        return 0, 1, None, rows, 1  # no header: the first row is already an example
-    image = header.index(find_column("image", header, data.image_column, path))
-    label = header.index(find_column("label", header, data.label_column, path))
-    split = next((i for i, c in enumerate(header) if c.lower() in SPLIT_COLUMNS), None)
-    if split in (image, label) or (split is not None and header[split].lower() != "split" and not _are_splits(rows[1:], split)):
-        split = None  # a column called set or fold that holds something else
-    return image, label, split, rows[1:], 2
-
-
-def _are_splits(rows: list[list[str]], column: int) -> bool:
-    return all(row[column].strip().lower() in SPLIT_WORDS for row in rows if len(row) > column)
-
-
-def _local_path(text: str) -> str:
-    """A path written on Windows, if it has only backslashes, becomes a local one."""
-    return text.replace("\\", "/") if os.sep == "/" and "/" not in text else text
 
 
 def read_parquet(files: Sequence[Path], data: Data) -> Found:

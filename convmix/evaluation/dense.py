@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from convmix.artifact import Artifact, load_artifact
 from convmix.data.examples import Examples
@@ -28,10 +29,10 @@ from convmix.tasks import create_task
 
 def evaluate_dense(
     artifact: Artifact, data: str | Path | None, *, split: str, against: str | Path | Artifact | None, output: Callable[[Selection], Path],
-    means: Means,
+    means: Means, console: Console | None = None,
 ) -> DenseEvaluation:  # fmt: skip
     """`score.evaluate` for these runs. Raises as it does."""
-    selection = select(artifact, data, split=split)
+    selection = select(artifact, data, split=split, console=console)
     outputs, said = _answers(artifact, selection, means)
     bad = tuple((selection.examples.name(i), reason) for i, reason in outputs.bad)
     if not len(outputs.indices):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from convmix.acceleration import check_exported
 from convmix.artifact import Artifact, load_artifact, write_csv, write_json
@@ -51,6 +52,7 @@ def evaluate(
     precision: str = "auto",
     optimize: str = "auto",
     workers: int | None = None,
+    console: Console | None = None,
 ) -> Evaluation | DenseEvaluation:
     """Score a run on labelled images and write the scores, the single answers and a page to look at.
 
@@ -66,6 +68,7 @@ def evaluate(
     are written beside it.
     device, precision: where and how to compute; None and auto: what this machine is best at.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
+    console: where it is said how the data was read (None: nowhere).
 
     An image that the run was trained on, or chosen by, is left out and counted, recognised by its bytes. Raises DataError for data
     that cannot be read, has a class that the run does not know, or has nothing left to score; RunError for an incomplete run.
@@ -80,8 +83,8 @@ def evaluate(
             if value:
                 raise ConfigError(f"{name}: is for classifiers, and {artifact.path} is for the task {artifact.task}; leave it out")
         place = partial(_output_path, output, artifact)
-        return evaluate_dense(artifact, data, split=split, against=against, output=place, means=means)
-    selection = select(artifact, data, split=split)
+        return evaluate_dense(artifact, data, split=split, against=against, output=place, means=means, console=console)
+    selection = select(artifact, data, split=split, console=console)
     column_of = columns(selection.examples, artifact.labels, selection.data)
     attributes = read_attributes(str(slices), selection.examples.names) if slices is not None else Attributes({}, ())
     rival = prepare_rival(against, artifact, selection, split=split) if against is not None else None

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from convmix.artifact import Artifact
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import read_class_names
 from convmix.data.urls import conceal
 from convmix.errors import ConfigError, DataError, did_you_mean
+from convmix.inspection import announce
 from convmix.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
 
 _USED_BEFORE = {"train": (), "val": ("train",), "test": ("train", "val")}
@@ -34,7 +36,7 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def select(artifact: Artifact, data: str | Path | None, *, split: str) -> Selection:
+def select(artifact: Artifact, data: str | Path | None, *, split: str, console: Console | None = None) -> Selection:
     """The images of a split of `data`, or of the run's own data where that is None.
 
     Raises ConfigError for a split that does not exist, DataError for data that cannot be read or has nothing left to score.
@@ -44,6 +46,7 @@ def select(artifact: Artifact, data: str | Path | None, *, split: str) -> Select
     spec = data_spec(artifact)
     data = conceal(data) if isinstance(data, str) else data
     source = open_data(artifact, spec if data is None else data, is_default=data is None)
+    announce(source, spec if data is None else data, console=console)
     if data is not None and home(artifact) is None:
         found = _unseen(source, {name: Counter() for name in SPLITS}, split, data=str(data))
         return replace(found, notes=(*found.notes, "this exported model does not know what it was trained on: no image is left out"))

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from convmix import config
 from convmix.artifact import Artifact, load_artifact, write_csv, write_json
 from convmix.config import Data
@@ -27,6 +29,7 @@ from convmix.health.labels import LabelCheck, check_labels
 from convmix.health.likeness import ALIKE
 from convmix.health.page import build_page, summary_rows
 from convmix.health.remedy import Remedy, check_target, mend, refuse_inside
+from convmix.inspection import announce
 from convmix.results import Classes
 from convmix.tasks import task_class
 
@@ -87,6 +90,8 @@ def doctor(
     device: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    layout: str | None = None,
+    console: Console | None = None,
 ) -> Examination:
     """Examine a data set: broken and odd images, copies within and across splits and classes, class balance, label errors.
 
@@ -98,6 +103,7 @@ def doctor(
     image_column, label_column, in_chans: as in training (None: those of the run, else found by name, and 3).
     device: where the run computes. workers: processes that decode (None: one per core; 0: this one).
     progress: called with the images done and the images in all.
+    layout: how the data is read, as in training. console: where it is said how it was read (None: nowhere).
 
     What is found is no error. Raises DataError for data that cannot be read, RunError for a folder that holds no run, ConfigError for a
     target that exists or is inside the data.
@@ -118,8 +124,9 @@ def doctor(
         raise ConfigError(f"run: {artifact.path} is an exported model; give the run that it came from")
     if artifact is not None and task_class(artifact.task).result is not Classes:
         raise ConfigError(f"run: {artifact.path} is for the task {artifact.task}; labels are checked by classifiers alone, leave it out")
-    settings = _settings(artifact, image_column, label_column, in_chans)
+    settings = _settings(artifact, image_column, label_column, in_chans, layout)
     source = open_source(data, settings)
+    announce(source, data, console=console)
     facts = collect(source, settings, workers=workers, progress=progress)
     if not facts.ok.any():
         raise DataError(f"{data}: none of its {len(facts)} images can be read; the first: {facts.name(0)}: {facts.reason[0]}")
@@ -143,7 +150,9 @@ def doctor(
     return result
 
 
-def _settings(artifact: Artifact | None, image_column: str | None, label_column: str | None, in_chans: int | None) -> Data:
+def _settings(
+    artifact: Artifact | None, image_column: str | None, label_column: str | None, in_chans: int | None, layout: str | None
+) -> Data:
     """How the data is read: as the run reads it where there is one."""
     if artifact is None:
         base = Data()
@@ -152,6 +161,8 @@ def _settings(artifact: Artifact | None, image_column: str | None, label_column:
             base = config.from_dict(artifact.info["run"]).data
         except KeyError:
             raise RunError(f"{artifact.path / 'convmix.json'} has no run; expected a folder that `convmix train` made") from None
+    if layout is not None:
+        base = config.override(config.Run(data=base), {"layout": layout}).data
     return replace(
         base,
         image_column=image_column or base.image_column,

@@ -1,20 +1,27 @@
 """The tasks, by the name that a model directory stores."""
 
+from importlib import import_module
+
 from convmix.calibration import Calibration
 from convmix.errors import RunError, did_you_mean
 from convmix.tasks.base import Task
-from convmix.tasks.classify import Classify
-from convmix.tasks.detect import Detect, Instances
-from convmix.tasks.segment import Segment
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Classify, Detect, Instances, Segment)}
+_HOME = {  # imported when somebody has the task: detectors bring torchvision and timm, which take seconds
+    "classify": ("convmix.tasks.classify", "Classify"),
+    "detect": ("convmix.tasks.detect", "Detect"),
+    "instances": ("convmix.tasks.detect", "Instances"),
+    "segment": ("convmix.tasks.segment", "Segment"),
+}
+TASKS = tuple(_HOME)
 
 
 def task_class(name: str) -> type[Task]:
     """The task of this name; RunError where this version of convmix does not know it."""
-    if name not in TASKS:
+    if name not in _HOME:
         raise RunError(f"unknown task {name}{did_you_mean(name, TASKS)} (tasks: {', '.join(TASKS)})")
-    return TASKS[name]
+    file, task = _HOME[name]
+    found: type[Task] = getattr(import_module(file), task)
+    return found
 
 
 def create_task(name: str, labels: tuple[str, ...], calibration: Calibration | None = None) -> Task:

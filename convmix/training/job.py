@@ -27,8 +27,9 @@ from convmix.data.splits import with_splits
 from convmix.data.transforms import Preprocess
 from convmix.data.urls import is_url
 from convmix.errors import ConfigError, DataError, ModelError, RunError
+from convmix.inspection import announce, refuse_too_little
 from convmix.models import catalog
-from convmix.tasks import create_task, task_class
+from convmix.tasks import TASKS, create_task, task_class
 from convmix.tasks.base import Task
 from convmix.training.agree import from_all, from_main
 from convmix.training.log import scan_progress
@@ -127,7 +128,15 @@ def job_file(job: Job) -> dict[str, Any]:
 
 def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[Scan, Source]:
     """The data set with its splits, and what one look at every image found; the main process looks for all."""
-    source = with_splits(_open(spec, run.data, console=console, speaks=speaks), run.data)
+    opened = _open(spec, run.data, console=console, speaks=speaks)
+    announce(opened, spec, console=console if speaks else None)
+    if opened.task not in TASKS:
+        raise DataError(
+            f"{spec}: images with several labels each (the task {opened.task}) can be inspected and not trained on yet; --task classify "
+            "takes every combination of labels for a class, --label-column takes one column alone"
+        )
+    refuse_too_little(opened, spec)
+    source = with_splits(opened, run.data)
 
     def look() -> Scan:
         with scan_progress(console) as bar:

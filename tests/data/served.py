@@ -4,8 +4,7 @@ import io
 import re
 import tarfile
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ import numpy as np
 from written import encoded
 
 from convmix.data.examples import Examples, Source
+from tests.patience import until
 
 
 @dataclass
@@ -30,7 +30,8 @@ class Web:
     login: str = ""  # Authorization that is asked for
     status: int = 0  # every request for a shard's content gets this instead
     cut: int = 0  # so many answers break off in the middle
-    pause_s: float = 0.0  # before a whole shard
+    hold: Callable[[], bool] | None = None  # while it says so, no shard is sent
+    holds: int = 0  # how many were not sent at once for that
     broken: str = ""  # this file gets 503 always
     refused: int = 0  # so many requests for a shard's content get 503
     gone_with: Path | None = None  # once this file is there, every request for a shard's content gets 503
@@ -113,7 +114,10 @@ def _answer(request: BaseHTTPRequestHandler, web: Web) -> None:
         breaks_off = web.cut > 0 and not is_look and file.suffix == ".tar"
         web.cut -= breaks_off
         web.asked.append((name, first, 0 if is_look else len(body) // (2 if breaks_off else 1)))
-    time.sleep(web.pause_s if len(body) == len(content) and not is_look else 0)
+    if not is_look and file.suffix == ".tar" and web.hold and web.hold():
+        with web.lock:
+            web.holds += 1
+        until(lambda: not (web.hold and web.hold()))
     request.wfile.write(body[: len(body) // 2] if breaks_off else body)
 
 

@@ -21,9 +21,7 @@ def class_folders(root: Path, *classes: str) -> None:
     [
         ("cat", "dog"),
         ("train/cat", "train/dog", "val/cat", "val/dog"),
-        ("images", "labels"),  # same names in both, but photographs
-        ("face", "face_mask"),
-        ("train", "train_masks"),
+        ("face", "face_mask"),  # same names in both, but photographs
     ],
 )
 def test_class_folders_are_left_to_their_reader(tmp_path: Path, classes: tuple[str, ...]) -> None:
@@ -35,6 +33,13 @@ def test_class_folders_are_left_to_their_reader(tmp_path: Path, classes: tuple[s
     write(tmp_path / "classes.txt", "cat\ndog\n")
     write(tmp_path / "data.yaml", "names: [cat, dog]\n")
     assert open_annotated(tmp_path, task="auto") is None
+
+
+@pytest.mark.parametrize("classes", [("images", "labels"), ("train", "train_masks")])
+def test_folders_called_like_masks_that_hold_photographs_are_refused(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    class_folders(tmp_path, *classes)
+    with pytest.raises(DataError, match=f"{classes[1]}/ mirror the images but hold no class maps: 600 different values.*--layout folders"):
+        open_annotated(tmp_path, task="auto")
 
 
 def test_grey_photographs_are_no_class_maps(tmp_path: Path) -> None:

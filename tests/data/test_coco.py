@@ -52,8 +52,8 @@ def test_without_outlines_boxes_are_what_is_learned(tmp_path: Path) -> None:
 
 
 def test_asked_for_instances_objects_without_outline_are_dropped(tmp_path: Path) -> None:
-    source = one(tmp_path, annotation(), annotation(id=18, segmentation=[]), task="instances")
-    assert len(objects(source, "all")) == 1
+    source = one(tmp_path, annotation(), annotation(id=18, segmentation=[], bbox=[0, 0, 9, 9]), task="instances")
+    assert objects(source, "all").crowd.tolist() == [False, True]  # neither learned from nor scored, and no background
     assert source.dropped == [("list.json: annotation 18", "without an outline (segmentation)")]
 
 

@@ -93,21 +93,28 @@ def test_what_does_not_fit_is_listed(tmp_path: Path) -> None:
         ("images/b.jpg", "its map b.png is 20x30, the image 30x20"),
         ("images/c.jpg", "its map c.png: not an image of a known format"),
         ("images/d.jpg", "not an image of a known format"),
-        ("images/e.jpg", "no map e.png in masks/"),
+        ("images/e.jpg", "an image without map"),
         ("masks/f.png", "a map without image"),
     ]
 
 
-def test_maps_of_0_and_255_without_names_are_refused_with_a_way_out(tmp_path: Path) -> None:
+def test_maps_of_0_and_255_are_two_classes_with_or_without_names(tmp_path: Path) -> None:
     values = np.where(MAP == 2, 255, 0).astype(np.uint8)
     pair(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "a.png", values)
-    with pytest.raises(DataError, match=r"hold the values 0, 255; expected two or more classes.*classes\.json"):
+    for names in (None, '{"0": "background", "255": "object"}'):
+        if names:
+            write(tmp_path / "classes.json", names)
+        source = open_annotated(tmp_path, task="segment")
+        assert source is not None and source.classes == (("background", "object") if names else ("class_0", "class_255"))
+        assert any("255 is read as a class" in note for note in source.notes) is (names is None)
+        found = source.splits["all"].annotation(0)
+        assert isinstance(found, Regions) and np.array_equal(read_regions(found), values // 255)
+
+
+def test_maps_of_one_value_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    pair(tmp_path / "images" / "a.jpg", tmp_path / "masks" / "a.png", MAP * 0)
+    with pytest.raises(DataError, match=r"hold the values 0; expected two or more classes.*classes\.json"):
         open_annotated(tmp_path, task="segment")
-    write(tmp_path / "classes.json", '{"0": "background", "255": "object"}')
-    source = open_annotated(tmp_path, task="segment")
-    assert source is not None
-    found = source.splits["all"].annotation(0)
-    assert isinstance(found, Regions) and np.array_equal(read_regions(found), values // 255)
 
 
 def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,28 +26,36 @@ from convmix.data.loaders import train_batches
 from convmix.data.sources import open_source
 from convmix.data.transforms import Preprocess, training_transform
 from convmix.errors import DataError
+from tests import two_processes
+from tests.made_once import MadeOnce
+from tests.patience import until
+from tests.two_processes import Pair
 
 SETTINGS = {
     "model": "test_vit", "size": 32, "batch_size": 8, "epochs": 2, "precision": "fp32", "optimizer": "sgd", "lr": 0.01,
     "shuffle_shards": 1, "drop_last": False, "workers": 1, "cache_gib": 0, "test_fraction": 0.1, "val_fraction": 0.1,
 }  # fmt: skip
 pytestmark = pytest.mark.usefixtures("cache")
-IMAGES = 8 * 32 + 4 * 2  # eight shards of 32 images, every second one with two more
+IMAGES = 8 * 16 + 4 * 2  # eight shards of 16 images, every second one with two more
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
+@pytest.fixture(scope="session")
+def shards(made_once: MadeOnce) -> Path:
+    """Read only."""
+    return made_once("remote_shards", write_shards)
+
+
+def write_shards(folder: Path) -> None:
+    folder.mkdir()
     rng = np.random.default_rng(2)
     for s in range(8):
         with tarfile.open(folder / f"part-{s}.tar", "w") as archive:
-            for i in range(32 + 2 * (s % 2)):
+            for i in range(16 + 2 * (s % 2)):
                 image = encoded(rng.integers(0, 200, (24, 24, 3), np.uint8) + np.uint8(50 * (i % 2)))
                 for suffix, value in (("png", image), ("cls", str(i % 2).encode())):
                     info = tarfile.TarInfo(f"{s}-{i:04}.{suffix}")
                     info.size = len(value)
                     archive.addfile(info, io.BytesIO(value))
-    return folder
 
 
 def room_for(shards: Path, count: float) -> str:
@@ -60,11 +67,7 @@ def weights(run: Path) -> bytes:
 
 
 def options(out: Path, **more: object) -> list[str]:
-    settings = {**SETTINGS, **more}
-    shown = [
-        f"--{'no-' if v is False else ''}{k.replace('_', '-')}" + ("" if isinstance(v, bool) else f"={v}") for k, v in settings.items()
-    ]
-    return ["--out", str(out), "--device", "cpu", *shown]
+    return ["--out", str(out), "--device", "cpu", *two_processes.options(**{**SETTINGS, **more})]
 
 
 @pytest.fixture
@@ -73,11 +76,17 @@ def web(shards: Path) -> Iterator[Web]:
         yield server
 
 
-@pytest.fixture
-def here(shards: Path, tmp_path: Path) -> Path:
-    """A run on the shards where they lie."""
-    convmix.train(f"{shards}/part-{{0..7}}.tar", out=tmp_path / "here", quiet=True, device="cpu", **SETTINGS)
-    return tmp_path / "here"
+@pytest.fixture(scope="session")
+def here(made_once: MadeOnce, shards: Path) -> Callable[[int], Path]:
+    """A run on the shards where they lie, by how many are mixed; read only."""
+
+    def trained(window: int) -> Path:
+        def train(out: Path) -> None:
+            convmix.train(f"{shards}/part-{{0..7}}.tar", out=out, quiet=True, device="cpu", **SETTINGS | {"shuffle_shards": window})
+
+        return made_once(f"run_on_shards_{window}", train)
+
+    return trained
 
 
 # One process
@@ -86,21 +95,20 @@ def here(shards: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(("room", "window", "ranges"), [(9, 1, False), (3, 1, True), (3, 0, True)])
 def test_weights_are_those_of_local_shards_bit_by_bit(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, window: int, ranges: bool
+    shards: Path, here: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float, window: int, ranges: bool
 ) -> None:
     """Room for all shards; for those that are mixed at a time; for fewer than are mixed, so that images are asked for one by one."""
     settings = {**SETTINGS, "shuffle_shards": window, "workers": 2}
-    convmix.train(f"{shards}/part-{{0..7}}.tar", out=tmp_path / "here", quiet=True, device="cpu", **settings)
     monkeypatch.setenv(shard_cache.LIMIT, room_for(shards, room))
     with serving(shards, ranges=ranges) as web:
         convmix.train(f"{web.url}/part-{{0..7}}.tar", out=tmp_path / "there", quiet=True, device="cpu", **settings)
         sent = web.sent
         if room > 8:
             assert [web.fetched(f"part-{s}.tar") for s in range(8)] == [1] * 8
-            convmix.train(f"{web.url}/part-{{0..7}}.tar", out=tmp_path / "again", quiet=True, device="cpu", **settings)
+            convmix.train(f"{web.url}/part-{{0..7}}.tar", out=tmp_path / "again", quiet=True, device="cpu", **settings | {"epochs": 1})
             assert web.sent == sent
-    assert weights(tmp_path / "there") == weights(tmp_path / "here")
-    assert (tmp_path / "there" / "splits.csv").read_text() == (tmp_path / "here" / "splits.csv").read_text()
+    assert weights(tmp_path / "there") == weights(here(window))
+    assert (tmp_path / "there" / "splits.csv").read_text() == (here(window) / "splits.csv").read_text()
 
 
 @pytest.mark.slow
@@ -121,7 +129,7 @@ def test_no_file_of_a_run_holds_what_opens_the_door(shards: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_a_server_that_dies_is_one_line_and_the_training_goes_on_later(
-    shards: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    shards: Path, here: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(shard_cache.LIMIT, room_for(shards, 3))
     with serving(shards) as web:
@@ -134,44 +142,49 @@ def test_a_server_that_dies_is_one_line_and_the_training_goes_on_later(
         assert line.startswith(f"error: {web.url}/part-") and "503 Service Unavailable; tried 3 times" in line
         web.gone_with = None
         main(["train", spec, "--out", str(tmp_path / "there"), "--device", "cpu", "--resume"])
-    assert weights(tmp_path / "there") == weights(here)
+    assert weights(tmp_path / "there") == weights(here(1))
 
 
 @pytest.mark.slow
-def test_a_training_killed_while_it_fetches_resumes(shards: Path, here: Path, tmp_path: Path, cache: Path) -> None:
-    environment = {**os.environ, shard_cache.LIMIT: room_for(shards, 3)}
+def test_a_training_killed_while_it_fetches_resumes(
+    shards: Path, here: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setenv(shard_cache.LIMIT, room_for(shards, 3))
     with serving(shards) as web:
-        command = [sys.executable, "-m", "convmix", "train", f"{web.url}/part-{{0..7}}.tar"]
-        process = subprocess.Popen([*command, *options(tmp_path / "there")], env=environment, start_new_session=True)
-        while process.poll() is None and not (tmp_path / "there" / "state" / "last.safetensors").is_file():
-            time.sleep(0.05)
-        web.pause_s = 30.0  # the next shard is begun and not ended
-        begun = time.monotonic()
-        while process.poll() is None and not list(cache.glob("*.part")) and time.monotonic() - begun < 60:
-            time.sleep(0.05)
-        was_fetching = process.poll() is None and list(cache.glob("*.part"))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        assert was_fetching
-        web.pause_s = 0.0
-        subprocess.run([*command, "--out", str(tmp_path / "there"), "--device", "cpu", "--resume"], env=environment, check=True)
-    assert weights(tmp_path / "there") == weights(here)
-    assert sum(path.stat().st_size for path in [*cache.glob("*.tar"), *cache.glob("*.part")]) <= float(environment[shard_cache.LIMIT]) * 1e9
+        spec = f"{web.url}/part-{{0..7}}.tar"
+        command = [sys.executable, "-m", "convmix", "train", spec, *options(tmp_path / "there")]
+        web.hold = (tmp_path / "there" / "state" / "last.safetensors").is_file  # the shard after the first epoch is begun and not ended
+        process = subprocess.Popen(command, start_new_session=True)
+        try:
+            until(lambda: web.holds > 0 and bool(list(cache.glob("*.part"))), while_runs=process)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            web.hold = None
+        main(["train", spec, "--out", str(tmp_path / "there"), "--device", "cpu", "--resume"])
+    assert weights(tmp_path / "there") == weights(here(1))
+    files = [*cache.glob("*.tar"), *cache.glob("*.part")]
+    assert sum(path.stat().st_size for path in files) <= float(room_for(shards, 3)) * 1e9
 
 
 # Two processes
 
 
 @pytest.mark.slow
-def test_two_processes_see_each_image_once_per_epoch_and_fetch_each_shard_once(shards: Path, tmp_path: Path) -> None:
-    def torchrun(data: str, out: Path) -> None:
-        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "convmix", "train", data]
-        done = subprocess.run([*run, *options(out)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+@pytest.mark.alone
+def test_two_processes_see_each_image_once_per_epoch_and_fetch_each_shard_once(
+    shards: Path, tmp_path: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CONVMIX_CACHE")  # what starts the two processes stays with them
 
-    torchrun(f"{shards}/part-{{0..7}}.tar", tmp_path / "here")
+    def train(data: str, out: Path) -> None:
+        settings = two_processes.options(**SETTINGS)
+        ends = pair("train", data, "--out", out, *settings, environment={"CONVMIX_CACHE": str(tmp_path / "cache")})
+        assert [end.code for end in ends] == [0, 0], ends
+
+    train(f"{shards}/part-{{0..7}}.tar", tmp_path / "here")
     with serving(shards) as web:
-        torchrun(f"{web.url}/part-{{0..7}}.tar", tmp_path / "there")
+        train(f"{web.url}/part-{{0..7}}.tar", tmp_path / "there")
         assert [web.fetched(f"part-{s}.tar") for s in range(8)] == [1] * 8
     record = json.loads((tmp_path / "there" / "convmix.json").read_text())
     assert record["training"]["processes"] == 2

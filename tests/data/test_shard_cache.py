@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fetching import fetch
 from served import Web, all_of, rows, the_one
 
 from convmix.config import Data
@@ -87,11 +88,13 @@ def test_what_a_killed_process_left_is_cleared_away(many: Path, web: Web, monkey
     assert not left.exists()
 
 
-def test_processes_that_want_the_same_shard_fetch_it_once(web: Web) -> None:
+def test_processes_that_want_the_same_shard_fetch_it_once(web: Web, tmp_path: Path) -> None:
+    """None has it before all of them want it."""
     [shard] = stores.find(f"{web.url}/part-003.tar")
-    web.pause_s = 0.5
+    marks = [tmp_path / str(i) for i in range(3)]
+    web.hold = lambda: not all(mark.exists() for mark in marks)
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=shard_cache.opened, args=(shard,)) for _ in range(3)]
+    processes = [context.Process(target=fetch, args=(shard, mark)) for mark in marks]
     for process in processes:
         process.start()
     for process in processes:

@@ -33,7 +33,7 @@ def test_mistakes_are_named(tmp_path: Path, items: list[Item]) -> None:
     flat = tmp_path / "flat"
     flat.mkdir()
     (flat / "1.png").write_bytes(encoded(items[0][2]))
-    (flat / "labels.csv").write_text("path,label\n1.png,x\n")
+    (flat / "notes.csv").write_text("weather,place\nsunny,hill\n")
     run = tmp_path / "run"
     run.mkdir()
     (run / "convmix.json").write_text("{}")
@@ -45,7 +45,7 @@ def test_mistakes_are_named(tmp_path: Path, items: list[Item]) -> None:
         str(tmp_path / "photos" / "trian"): r"did you mean .*/photos/train\?",
         "phots": "no such file or folder.*expected a folder of class folders",
         str(tmp_path / "empty"): "holds no images; expected ROOT/CLASS/image.jpg",
-        str(flat): r"1 images but no class folders.*give its table: .*labels\.csv",
+        str(flat): r"1 images but no class folders.*give its table: .*notes\.csv",
         str(tmp_path / "photos" / "train" / "cat"): "4 images but no class folders",
         str(run): "is a model directory",
         str(tmp_path / "x.xyz"): "unknown type",

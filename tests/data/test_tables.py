@@ -24,8 +24,13 @@ def test_tables_by_column_name(tmp_path: Path, items: list[Item], delimiter: str
 def test_table_columns_can_be_named(tmp_path: Path, items: list[Item]) -> None:
     table = write_table(tmp_path, items, header="foto,art,split")
     assert content(open_source(table, Data(image_column="foto", label_column="art"))) == expected(items)
-    with pytest.raises(DataError, match=r"data\.image_column.*foto, art, split"):
-        open_source(table, DATA)
+    assert content(open_source(table, DATA)) == expected(items)  # the one column that names files, and the one beside it and the split
+    two = tmp_path / "two.csv"
+    two.write_text("foto,art,ort\na.png,x,here\nb.png,y,there\n")
+    with pytest.raises(DataError, match=r"data\.image_column.*foto, art, ort"):
+        open_source(two, DATA)
+    with pytest.raises(DataError, match=r"data\.label_column.*foto, art, ort"):
+        open_source(two, Data(image_column="foto"))
     with pytest.raises(DataError, match=r"no column 'fot' .*did you mean foto\?"):
         open_source(table, Data(image_column="fot", label_column="art"))
 

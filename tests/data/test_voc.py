@@ -125,7 +125,7 @@ LAUGHS = '<!DOCTYPE annotation [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;">]>\n<a
     ],
 )
 def test_an_xml_that_cannot_be_read_takes_its_image_with_it(tmp_path: Path, text: str, reason: str) -> None:
-    devkit(tmp_path, train="1\n2\n", val="3\n")
+    devkit(tmp_path, train="1\n2\n", val="3\n4\n")
     write(tmp_path / "Annotations" / "2.xml", text)
     source = open_annotated(tmp_path, task="auto")
     assert source is not None and source.splits["train"].names == ["JPEGImages/1.jpg"]
@@ -140,8 +140,9 @@ def test_what_has_no_partner_is_listed(tmp_path: Path) -> None:
     source = open_annotated(tmp_path, task="auto")
     assert source is not None and sorted(source.dropped) == [
         ("Annotations/4.xml", "no image 4.jpg or of another suffix"),
-        ("ImageSets/Main/train.txt: 9", "neither an image nor an XML"),
+        ("ImageSets/Main/train.txt: 9", "no image of this name"),
         ("ImageSets/Main/train.txt:3", "1 is listed twice"),
+        ("ImageSets/Main/val.txt: 4", "no image of this name"),
         ("JPEGImages/2.jpg", "an image without XML"),
     ]
 
@@ -164,7 +165,7 @@ def test_an_xml_without_objects_is_an_image_without_objects(tmp_path: Path) -> N
 
 
 def test_a_name_that_only_validation_has_is_dropped_with_the_nearest(tmp_path: Path) -> None:
-    devkit(tmp_path, train="1\n2\n", val="3\n")
+    devkit(tmp_path, train="1\n2\n4\n", val="3\n")
     xml(tmp_path / "Annotations" / "3.xml", GOOD.replace("dog", "Dog").format(box(1, 2, 11, 12)))
     source = open_annotated(tmp_path, task="auto")
     assert source is not None and source.classes == ("dog",) and len(objects(source, "val")) == 0

@@ -46,7 +46,8 @@ def test_boxes_among_polygons_make_it_boxes_unless_outlines_are_asked_for(tmp_pa
     lines = ("1 0.2 0.5 0.4 0.5 0.4 0.8", "0 0.5 0.5 0.2 0.4")
     assert one(tmp_path, *lines).task == "detect"
     source = one(tmp_path, *lines, task="instances")
-    assert len(objects(source, "all")) == 1 and source.dropped == [("labels/a.txt:2", "a box without an outline")]
+    assert objects(source, "all").crowd.tolist() == [False, True]  # neither learned from nor scored, and no background
+    assert source.dropped == [("labels/a.txt:2", "a box without an outline")]
 
 
 @pytest.mark.parametrize(("images", "labels"), [("images/{}", "labels/{}"), ("{}/images", "{}/labels")])
@@ -70,7 +71,7 @@ def test_both_orders_of_the_folders_are_found(tmp_path: Path, images: str, label
         ("data.yaml", "names: [dog, cat]\nnc: 2\n", ("dog", "cat")),
         ("classes.txt", "dog\ncat\n\n", ("dog", "cat")),
         ("obj.names", "dog\ncat\n", ("dog", "cat")),
-        ("README.md", "", ("class_0", "class_1")),
+        ("README.md", "", ("0", "1")),
     ],
 )
 def test_names_come_from_the_usual_files_or_are_numbers(tmp_path: Path, file: str, text: str, classes: tuple[str, ...]) -> None:

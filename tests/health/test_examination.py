@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from browser import look_at
 from planted import Planted
@@ -162,10 +163,15 @@ def test_mistakes(tmp_path: Path, photos: Path) -> None:
 
 @pytest.mark.slow
 def test_clean_cifar10(shared: Path, tmp_path: Path) -> None:
-    """60,000 pictures without a broken one. Its near copies are real: all pairs were looked at (docs/how_to/doctor.md)."""
-    examined = doctor(shared / "data" / "cifar10", output=tmp_path)
-    assert examined.counts.keys() == {"near leak", "near label conflict", "near duplicate"}
-    assert 180 <= examined.counts["near leak"] <= 200
-    assert 440 <= examined.counts["near duplicate"] <= 480
-    assert examined.counts["near label conflict"] <= 3
-    assert examined.page.stat().st_size < 5e6
+    """The first 3,000 and 6,000 pictures of its splits, without a broken one. Its near copies are real: all pairs were looked at
+    (docs/how_to/doctor.md), of which there are many more among all 60,000 pictures."""
+    data = tmp_path / "cifar10"
+    data.mkdir()
+    for name, n in (("train-00000-of-00002", 3000), ("test-00000-of-00001", 6000)):
+        table = pq.read_table(shared / "data" / "cifar10" / f"{name}.parquet").slice(0, n)
+        pq.write_table(table, data / f"{name.partition('-')[0]}-00000-of-00001.parquet")
+    examined = doctor(data, output=tmp_path / "found", workers=0)
+    assert examined.images == {"train": 3000, "test": 6000}
+    assert examined.counts.keys() == {"near leak", "near duplicate"}
+    assert 4 <= examined.counts["near leak"] <= 6  # 5, and 13, but for what the last bits of a correlation decide
+    assert 12 <= examined.counts["near duplicate"] <= 14
