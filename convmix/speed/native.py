@@ -117,15 +117,20 @@ def _act(x: Tensor, act: str) -> Tensor:
     return F.gelu(x) if act == "gelu" else F.relu_(x)
 
 
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN, if PyTorch was built with it, takes packed weights of this type on this processor: bf16 needs AVX-512 or the like."""
+    return torch.backends.mkldnn.is_available() and (dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class _Pointwise:
-    """act(1x1 convolution) in one pass where PyTorch was built with oneDNN, whose blocks the weights are packed into."""
+    """act(1x1 convolution) in one pass where oneDNN can, whose blocks the weights are packed into."""
 
     def __init__(self, weight: Tensor, bias: Tensor, act: str) -> None:
         self.weight, self.bias, self.act = weight, bias, act
         self.packed, self.packed_for = weight, torch.Size()
 
     def __call__(self, y: Tensor) -> Tensor:
-        if not torch.backends.mkldnn.is_available():
+        if not _packs(y.dtype):
             return _act(F.conv2d(y, self.weight, self.bias), self.act)
         if y.shape != self.packed_for:  # the best blocks depend on the size of the image
             self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, [0, 0], [1, 1], [1, 1], 1, list(y.shape))
