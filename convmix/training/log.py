@@ -13,6 +13,7 @@ from convmix.draw import curves_picture
 
 REDRAW_EVERY_S = 0.2
 LINE_EVERY_S = 60.0
+DRAW_EVERY_S = 5.0  # drawing the curves takes as long as a short epoch
 
 
 def columns(score: str) -> tuple[str, ...]:
@@ -35,6 +36,8 @@ class TrainingLog:
         self.bar: TaskID | None = None
         self.shown_at = time.monotonic()
         self.hinted = False
+        self.drawn_at = -float("inf")
+        self.undrawn: list[dict[str, Any]] = []  # the history that curves.png does not show yet
 
     def __enter__(self) -> "TrainingLog":
         self.progress.start()
@@ -42,6 +45,7 @@ class TrainingLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
+        self._draw()
 
     def say(self, text: str) -> None:
         if self.speaks:
@@ -71,7 +75,7 @@ class TrainingLog:
         self.progress.update(self.bar, description=f"epoch {epoch}/{epochs}", completed=step, total=total, numbers=numbers)
 
     def epoch(self, row: dict[str, Any], history: list[dict[str, Any]], *, epochs: int, kept: bool) -> None:
-        """A line for people, curves.csv and curves.png for later, scalars for the tracker."""
+        """A line for people, curves.csv and now and then curves.png for later, scalars for the tracker."""
         if not self.speaks:
             return
         right, val_loss, val = (row.get(name) for name in (f"train_{self.score}", "val_loss", f"val_{self.score}"))
@@ -85,9 +89,17 @@ class TrainingLog:
         )
         names = columns(self.score)
         write_csv(self.out / "curves.csv", names, (["" if r.get(c) is None else r[c] for c in names] for r in history))
-        write_bytes(self.out / "curves.png", curves_picture(history, score=self.score, score_title=self.score_title))
+        self.undrawn = history
+        if time.monotonic() - self.drawn_at >= DRAW_EVERY_S:
+            self._draw()
         if self.tracker is not None:
             self.tracker.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
+
+    def _draw(self) -> None:
+        """curves.png with all epochs so far; every few seconds during a training and at its end, however it ends."""
+        if self.undrawn:
+            write_bytes(self.out / "curves.png", curves_picture(self.undrawn, score=self.score, score_title=self.score_title))
+            self.undrawn, self.drawn_at = [], time.monotonic()
 
 
 def clock(seconds: float) -> str:
