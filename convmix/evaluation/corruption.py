@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-import torchvision.transforms.v2.functional as F
 from torch import Tensor
 
 from convmix.data import geometry
@@ -50,6 +49,8 @@ def blur(image: Image, amount: float) -> Image:
     radius = min(max(round(3 * sigma), 1), min(height, width) - 1)  # the border is mirrored, so a kernel must fit inside
     if radius < 1:
         return image
+    from torchvision.transforms.v2 import functional as F
+
     return _on_pixels(image, lambda x: F.gaussian_blur(x, [2 * radius + 1, 2 * radius + 1], [sigma, sigma]))
 
 
@@ -62,6 +63,8 @@ def compress(image: Image, amount: float) -> Image:
     """JPEG at a quality; opacity is kept as it is."""
     if isinstance(image, np.ndarray):
         raise TypeError("JPEG holds pictures, not arrays")
+    from torchvision.transforms.v2 import functional as F
+
     if image.mode == "RGBA":
         compressed: PIL.Image.Image = F.jpeg(image.convert("RGB"), int(amount)).convert("RGBA")
         compressed.putalpha(image.getchannel("A"))

@@ -5,8 +5,8 @@
     create_model("vit_tiny_patch16_224", pretrained=True) timm's
     create_model("local-dir:runs/photos")                 a saved model, timm's way
 
-All are built by timm's factory, so they carry what timm's tools ask for. This file imports neither timm nor torch until it builds: timm's
-own import calls it through `timm_registry`.
+All carry what timm's tools ask for; timm's factory builds those that take timm: its own, published weights, features. This file imports
+neither timm nor torch until it builds: timm's own import calls it through `timm_registry`.
 """
 
 import difflib
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmix.errors import ModelError, WeightsError, did_you_mean
 from convmix.models.published import PUBLISHED
+from convmix.models.timm_names import timm_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -99,9 +100,11 @@ def convmixer_name(sizes: Mapping[str, Any]) -> str:
 
 def check_name(name: str) -> None:
     """Raises ModelError, naming the nearest, for a name that neither convmix nor timm has; saved models and the Hub's are not looked up."""
+    if find(name) is not None or ":" in name:
+        return
     import timm
 
-    if find(name) is None and ":" not in name and not timm.is_model(name):
+    if not timm.is_model(name):
         raise ModelError(_unknown(name))
 
 
@@ -112,9 +115,7 @@ def registered_names() -> list[str]:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names that fit a pattern such as "convm*": convmix's own sizes first, then timm's."""
-    import timm
-
-    names = [*NAMED, *(n for n in timm.list_models() if n not in NAMED and n not in FAMILIES)]
+    names = [*NAMED, *(n for n in timm_names() if n not in NAMED and n not in FAMILIES)]
     return fnmatch.filter(names, pattern)
 
 
@@ -156,8 +157,6 @@ def create_model(
 
 def build_for_timm(name: str, pretrained: bool = False, **kwargs: Any) -> "nn.Module":
     """Build one of convmix's names with the arguments timm hands to an entry point; raises ModelError for an unknown one."""
-    from timm.models._builder import build_model_with_cfg
-
     spec = find(name)
     if spec is None:
         raise ModelError(_unknown(name))
@@ -167,8 +166,15 @@ def build_for_timm(name: str, pretrained: bool = False, **kwargs: Any) -> "nn.Mo
     args = {**spec.arguments, **args}
     if pretrained and not _has_source(builder):
         return _with_published_weights(name, args, builder)
-    if name not in TIMM_OWN:  # those find timm's own description of their weights
-        builder.setdefault("pretrained_cfg", _description(name, spec))
+    description = None if name in TIMM_OWN else _description(name, spec)  # timm has one of its own names
+    if not pretrained and not builder:  # nothing that takes timm, which takes seconds to import
+        model = _family_class(spec.family)(**_defaults(name) | args)
+        model.timm_entry = name, description
+        return model
+    from timm.models._builder import build_model_with_cfg
+
+    if description is not None:
+        builder.setdefault("pretrained_cfg", description)
     levels = len(args["dims"]) + 1 if spec.family == "convmlp" else min(3, args["depth"])  # features by default
     try:
         return build_model_with_cfg(
@@ -261,17 +267,22 @@ def _sizes(family: str) -> list[str]:
 
 def _description(name: str, spec: Spec) -> dict[str, Any]:
     """timm's pretrained_cfg: how images are prepared for this model, and where its first and last layers are."""
-    size, num_classes = (32, 10) if name in SMALL else (224, 1000)
+    size = 32 if name in SMALL else 224
     crop_pct = {"convmixer": 0.96, "convmlp": 0.9, "multiscale_convmixer": 0.9}[spec.family] if size == 224 else 1.0
     return {
         "architecture": name,
         "input_size": (3, size, size),
-        "num_classes": num_classes,
+        "num_classes": _defaults(name)["num_classes"],
         "crop_pct": crop_pct,
         "interpolation": "bicubic",
         "first_conv": _FIRST_CONV[spec.family],
         "classifier": "head",
     }
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """What timm's factory takes from a description where the caller says nothing."""
+    return {"num_classes": 10 if name in SMALL else 1000, "in_chans": 3}
 
 
 def _has_source(builder: Mapping[str, Any]) -> bool:
@@ -358,9 +369,7 @@ def _timm_notes(model: "nn.Module") -> tuple[str, ...]:
 
 
 def _unknown(name: str) -> str:
-    import timm
-
-    near = difflib.get_close_matches(name, dict.fromkeys([*NAMED, *FAMILIES, *timm.list_models()]), n=3, cutoff=0.6)
+    near = difflib.get_close_matches(name, dict.fromkeys([*NAMED, *FAMILIES, *timm_names()]), n=3, cutoff=0.6)
     form = "; other sizes are written convmixer_DIM_DEPTH_kKERNEL_pPATCH" if name.startswith("convmixer") else ""
     return f"unknown model {name}{', did you mean ' + ' or '.join(near) + '?' if near else ''}{form}"
 

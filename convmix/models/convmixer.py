@@ -7,7 +7,6 @@ Trockman & Kolter 2022, "Patches Are All You Need?", arXiv 2201.09792, section 2
 from functools import partial
 from typing import Any, Literal
 
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from convmix.errors import ModelError, did_you_mean
@@ -15,7 +14,7 @@ from convmix.models.layers import Backbone, DepthwiseConv2d, Level, activation, 
 from convmix.ops.act_norm import act_norm, hooked
 from convmix.ops.mix_space import mix_space
 
-NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "layer": LayerNorm2d}  # layer: over the channels of one position
+NORMS = ("batch", "layer")  # layer: over the channels of one position
 RESIDUALS = ("depthwise", "none", "both")  # what an identity leads around; both: the pointwise convolution too
 
 
@@ -23,7 +22,7 @@ class Stem(nn.Sequential):
     """Patches: B,in_chans,H,W -> B,dim,H/p,W/p."""
 
     def __init__(self, in_chans: int, dim: int, patch_size: int, act: str, norm: str) -> None:
-        super().__init__(nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size), activation(act), NORMS[norm](dim))
+        super().__init__(nn.Conv2d(in_chans, dim, kernel_size=patch_size, stride=patch_size), activation(act), _norm(norm, dim))
 
     def forward(self, input: Tensor) -> Tensor:
         conv, act, norm = self
@@ -36,7 +35,7 @@ class MixSpace(nn.Module):
     def __init__(self, dim: int, kernel_size: int, act: str, norm: str, *, residual: bool) -> None:
         super().__init__()
         self.residual = residual
-        self.fn = nn.Sequential(DepthwiseConv2d(dim, kernel_size), activation(act), NORMS[norm](dim))
+        self.fn = nn.Sequential(DepthwiseConv2d(dim, kernel_size), activation(act), _norm(norm, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         conv, act, norm = self.fn
@@ -50,7 +49,7 @@ class Block(nn.Sequential):
 
     def __init__(self, dim: int, kernel_size: int, act: str, norm: str, residual: str) -> None:
         mix_space = MixSpace(dim, kernel_size, act, norm, residual=residual != "none")
-        super().__init__(mix_space, nn.Conv2d(dim, dim, kernel_size=1), activation(act), NORMS[norm](dim))
+        super().__init__(mix_space, nn.Conv2d(dim, dim, kernel_size=1), activation(act), _norm(norm, dim))
         self.residual = residual == "both"
 
     def forward(self, input: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ class ConvMixer(Backbone):
     ) -> None:
         check_positive("ConvMixer", dim=dim, depth=depth, kernel_size=kernel_size, patch_size=patch_size)
         activation(act, ("gelu", "relu"))
-        _check_choice("norm", norm, tuple(NORMS))
+        _check_choice("norm", norm, NORMS)
         _check_choice("residual", residual, RESIDUALS)
         arguments: dict[str, Any] = {"dim": dim, "depth": depth, "kernel_size": kernel_size, "patch_size": patch_size, "act": act}
         arguments |= {"norm": norm, "residual": residual, "drop_rate": drop_rate}
@@ -109,6 +108,14 @@ class ConvMixer(Backbone):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """timm's layer groups, for layer-wise learning rates."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
+
+def _norm(name: str, dim: int) -> nn.Module:
+    if name == "batch":
+        return nn.BatchNorm2d(dim)
+    from timm.layers import LayerNorm2d
+
+    return LayerNorm2d(dim)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

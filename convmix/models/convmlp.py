@@ -4,14 +4,14 @@ image B,3,H,W -> tokenizer B,C,H/4,W/4 -> conv blocks -> D0 at 1/8 -> D1 at 1/16
 Li et al. 2021, "ConvMLP: Hierarchical Convolutional MLPs for Vision", arXiv 2109.04454, section 3.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
-from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 
 from convmix.errors import ModelError
-from convmix.models.layers import Backbone, DepthwiseConv2d, Level, check_positive
+from convmix.models.layers import Backbone, DepthwiseConv2d, DropPath, Level, check_positive
 
 
 class Tokenizer(nn.Module):
@@ -218,7 +218,8 @@ def _conv_norm_act(in_chans: int, out_chans: int, *, kernel_size: int, stride: i
 def _init(module: nn.Module) -> None:
     """The authors' initialisation: truncated normal for linear layers, He (fan out) for convolutions."""
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        with torch.no_grad():  # the draws of timm's trunc_normal_, whose bounds are a hundred standard deviations away
+            module.weight.uniform_(-1, 1).erfinv_().mul_(0.02 * math.sqrt(2)).clamp_(-2, 2)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

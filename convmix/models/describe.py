@@ -4,17 +4,19 @@ name -> model without storage -> parameters, MACs, receptive field, stages, memo
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convmix.config import Size
 from convmix.errors import ModelError
 from convmix.models import catalog
+from convmix.models.macs import macs_of
+from convmix.models.meta_shapes import QuickShapes
 from convmix.models.published import PUBLISHED, Published
 from convmix.models.receptive import features_of, receptive_field
 
@@ -110,19 +112,24 @@ def describe(
     h, w = (size, size) if isinstance(size, int) else size
     if min(h, w) < 1:
         raise ModelError(f"size: {h}x{w} is no image size, both sides must be at least 1 pixel")
-    model, macs = _build_and_count(name, (h, w), num_classes=num_classes, in_chans=in_chans, model_args=model_args)
+    with _quick(name):
+        return _describe(name, (h, w), num_classes=num_classes, in_chans=in_chans, model_args=model_args)
+
+
+def _describe(name: str, size: Size, *, num_classes: int, in_chans: int, model_args: Mapping[str, object] | None) -> Description:
+    model, macs = _build_and_count(name, size, num_classes=num_classes, in_chans=in_chans, model_args=model_args)
     parameters = sum(p.numel() for p in model.parameters())
     buffer_bytes = sum(b.numel() * b.element_size() for b in model.buffers())
-    activation_bytes = _activation_bytes(model, in_chans, (h, w))
+    activation_bytes = _activation_bytes(model, in_chans, size)
     return Description(
         name=name,
-        size=(h, w),
+        size=size,
         in_chans=in_chans,
         num_classes=num_classes,
         parameters=parameters,
         macs=macs,
-        receptive_field=_receptive_field(model, in_chans, (h, w)),
-        stages=_stages(model, in_chans, (h, w)),
+        receptive_field=_receptive_field(model, in_chans, size),
+        stages=_stages(model, in_chans, size),
         weight_bytes=parameters * FLOAT_BYTES + buffer_bytes,
         training_bytes=parameters * FLOAT_BYTES * _ADAM_COPIES + buffer_bytes,
         activation_bytes=activation_bytes,
@@ -132,7 +139,13 @@ def describe(
 
 def count_macs(name: str, *, size: Size, num_classes: int, in_chans: int = 3, model_args: Mapping[str, object] | None = None) -> int:
     """Only the MACs of `describe`, for searches over many sizes of a model."""
-    return _build_and_count(name, size, num_classes=num_classes, in_chans=in_chans, model_args=model_args)[1]
+    with _quick(name):
+        return _build_and_count(name, size, num_classes=num_classes, in_chans=in_chans, model_args=model_args)[1]
+
+
+def _quick(name: str) -> AbstractContextManager[object]:
+    """For the models that the quick rules were written for; timm has imported by itself what they spare."""
+    return nullcontext() if catalog.find(name) is None else QuickShapes()
 
 
 def _build_and_count(
@@ -142,14 +155,14 @@ def _build_and_count(
     arguments = dict(model_args or {})
     model = _on_meta(name, num_classes, in_chans, arguments)
     try:
-        return model, _macs(model, in_chans, size)
+        return model, macs_of(model, _image(in_chans, size))
     except ModelError:
         raise
     except (AssertionError, RuntimeError, ValueError) as first:  # transformers and token mixers are built for one size
         if "img_size" not in arguments:
             try:
                 model = _on_meta(name, num_classes, in_chans, {**arguments, "img_size": size})
-                return model, _macs(model, in_chans, size)
+                return model, macs_of(model, _image(in_chans, size))
             except (AssertionError, RuntimeError, ValueError, TypeError, ModelError):
                 pass
         reason = (str(first).strip().splitlines() or [type(first).__name__])[0][:120]
@@ -165,15 +178,12 @@ def _on_meta(name: str, num_classes: int, in_chans: int, model_args: Mapping[str
     return model.eval()
 
 
-def _macs(model: nn.Module, in_chans: int, size: Size) -> int:
-    model.requires_grad_(False)  # the counter hooks into the graph of whatever wants a gradient, under no_grad too
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, in_chans, *size, device="meta"))
-    return counter.get_total_flops() // 2
+def _image(in_chans: int, size: Size) -> Tensor:
+    return torch.empty(1, in_chans, *size, device="meta")
 
 
 def _receptive_field(model: nn.Module, in_chans: int, size: Size) -> int | None:
-    image = torch.empty(1, in_chans, *size, device="meta", requires_grad=True)
+    image = _image(in_chans, size).requires_grad_()
     infos = _feature_info(model)
     if not infos:
         return None
@@ -209,9 +219,7 @@ def _stages(model: nn.Module, in_chans: int, size: Size) -> tuple[Stage, ...]:
     shapes: list[tuple[int, int]] = [(-(-size[0] // i["reduction"]), -(-size[1] // i["reduction"])) for i in infos]
     if hasattr(model, "forward_intermediates"):
         with torch.no_grad():
-            maps: list[Tensor] = model.forward_intermediates(  # type: ignore[operator]
-                torch.empty(1, in_chans, *size, device="meta"), intermediates_only=True
-            )
+            maps: list[Tensor] = model.forward_intermediates(_image(in_chans, size), intermediates_only=True)  # type: ignore[operator]
         if len(maps) == len(infos) and all(m.ndim == 4 for m in maps):
             shapes = [(m.shape[2], m.shape[3]) for m in maps]
     return tuple(Stage(i["module"], i["num_chs"], h, w, i["reduction"]) for i, (h, w) in zip(infos, shapes, strict=True))

@@ -1,7 +1,9 @@
-"""What all three families share: depthwise convolution, residual, checkpointing, and timm's contract for a backbone.
+"""What all three families share: depthwise convolution, stochastic depth, pooling, checkpointing, and timm's contract for a backbone.
 
 A backbone is a chain of levels, each a map B,C,H,W -> B,C',H',W'; the output of every level is a feature.
     image -> level 0 -> level 1 -> ... -> finish -> pool -> head -> logits B,num_classes
+
+timm and what comes with it take seconds to import, so a model is built and run without it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,15 +11,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from timm.layers import SelectAdaptivePool2d
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from convmix.errors import ModelError, did_you_mean
 from convmix.ops.depthwise import depthwise_conv2d
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+POOLS = ("avg", "max", "avgmax", "catavgmax", "fast")  # timm's names; fast: the mean too, as a plain reduction
 Level = Callable[[Tensor], Tensor]
 
 
@@ -47,6 +49,60 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return depthwise_conv2d(input, self.weight, self.bias)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth in training: every image's branch is left out at rate `drop_prob`, else scaled up: B,... -> B,...
+
+    Huang et al. 2016, arXiv 1603.09382.
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.drop_prob == 0:
+            return x
+        kept = 1 - self.drop_prob
+        return x * x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(kept).div_(kept)  # B,1,... against B,...
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:.3f}"
+
+
+class GlobalPool(nn.Module):
+    """One value per channel by timm's name for it: B,C,h,w -> B,C (catavgmax: B,2C); "" leaves the map as it is."""
+
+    def __init__(self, pool_type: str) -> None:
+        super().__init__()
+        if pool_type not in ("", *POOLS):
+            raise ModelError(f"unknown global_pool {pool_type!r}, expected avg, max, avgmax, catavgmax or '' for none")
+        self.pool_type = pool_type
+
+    def is_identity(self) -> bool:
+        return not self.pool_type
+
+    def feat_mult(self) -> int:
+        """Pooled values per channel."""
+        return 2 if self.pool_type == "catavgmax" else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.pool_type:
+            return x
+        if self.pool_type == "fast":
+            return x.mean((2, 3))  # B,C,h,w -> B,C
+        if self.pool_type == "avg":
+            pooled = F.adaptive_avg_pool2d(x, 1)  # B,C,h,w -> B,C,1,1
+        elif self.pool_type == "max":
+            pooled = F.adaptive_max_pool2d(x, 1)
+        else:
+            mean, largest = F.adaptive_avg_pool2d(x, 1), F.adaptive_max_pool2d(x, 1)
+            pooled = 0.5 * (mean + largest) if self.pool_type == "avgmax" else torch.cat((mean, largest), 1)  # catavgmax: B,2C,1,1
+        return pooled.flatten(1)  # B,C,1,1 -> B,C
+
+    def extra_repr(self) -> str:
+        return f"pool_type={self.pool_type}"
 
 
 def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
@@ -96,6 +152,26 @@ class Backbone(nn.Module):
         self.num_features = 0  # channels after the last level; `_add_head` sets it
         self.feature_info: list[dict[str, Any]] = []
         self.grad_checkpointing = False
+        self.timm_entry: tuple[str, dict[str, Any] | None] | None = None  # name and description; None: timm's own description
+        self._pretrained_cfg: dict[str, Any] | None = None
+
+    @property
+    def pretrained_cfg(self) -> dict[str, Any]:
+        """timm's description of the weights and the images they are for, made when somebody asks for it, since it takes timm."""
+        if self._pretrained_cfg is None:
+            if self.timm_entry is None:
+                raise AttributeError("pretrained_cfg")  # of a network that no factory has built
+            from timm.models._builder import resolve_pretrained_cfg
+
+            name, description = self.timm_entry
+            self._pretrained_cfg = resolve_pretrained_cfg(name, pretrained_cfg=description).to_dict()
+        return self._pretrained_cfg
+
+    @pretrained_cfg.setter
+    def pretrained_cfg(self, value: dict[str, Any]) -> None:
+        self._pretrained_cfg = value
+
+    default_cfg = pretrained_cfg  # timm's older name
 
     def levels(self) -> list[Level]:
         """The chain of maps B,C,H,W -> B,C',H',W' whose outputs are the features, the deepest last."""
@@ -122,9 +198,7 @@ class Backbone(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new head with `num_classes` outputs; 0 leaves pooled features, and global_pool="" leaves the map B,C,H,W unpooled."""
         if global_pool is not None:
-            if global_pool not in ("", "avg", "max", "avgmax", "catavgmax", "fast"):
-                raise ModelError(f"unknown global_pool {global_pool!r}, expected avg, max, avgmax, catavgmax or '' for none")
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+            self.global_pool = GlobalPool(global_pool)
         if num_classes > 0 and self.global_pool.is_identity():
             raise ModelError(f"a classifier over {num_classes} classes needs pooled features; give a global_pool such as avg")
         self.num_classes = num_classes
@@ -179,7 +253,7 @@ class Backbone(nn.Module):
             raise ModelError(f"output_fmt is {output_fmt!r}, expected NCHW")
         self._check(x)
         levels = self.levels()
-        take, deepest = feature_take_indices(len(levels), indices)
+        take, deepest = _chosen(len(levels), indices)
         taken = []
         for i, level in enumerate(levels[: deepest + 1] if stop_early else levels):
             x = level(x)
@@ -195,7 +269,7 @@ class Backbone(nn.Module):
 
     def prune_intermediate_layers(self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True) -> list[int]:
         """Remove what the chosen levels do not need; returns their indices, counted from the first level."""
-        take, deepest = feature_take_indices(len(self.levels()), indices)
+        take, deepest = _chosen(len(self.levels()), indices)
         self.cut(deepest)
         if prune_norm:
             self.drop_norm()
@@ -214,3 +288,12 @@ class Backbone(nn.Module):
             raise ModelError(
                 f"{name} needs images of at least {self.min_size}x{self.min_size} pixels, got {x.shape[2]}x{x.shape[3]}; give a larger size"
             )
+
+
+def _chosen(count: int, indices: int | list[int] | None) -> tuple[list[int], int]:
+    """Which of `count` levels are meant, and the last of them."""
+    if indices is None:
+        return list(range(count)), count - 1
+    from timm.models._features import feature_take_indices
+
+    return feature_take_indices(count, indices)

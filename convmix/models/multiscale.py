@@ -10,11 +10,10 @@ from functools import partial
 from typing import Literal
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
 from convmix.errors import ModelError
-from convmix.models.layers import Backbone, DepthwiseConv2d, Level, activation, check_positive
+from convmix.models.layers import Backbone, DepthwiseConv2d, DropPath, Level, activation, check_positive
 
 Combine = Literal["sum", "split"]
 ChannelMixing = Literal["conv", "mlp"]

@@ -1,27 +1,19 @@
 """convmix's models in timm's registry, without paying for timm where nobody uses it.
 
 timm takes seconds to import and `import convmix` must not, but after both `timm.create_model("convmlp_s")` has to work in whichever order
-they come. So `install` registers at once where `timm.models` is already there; otherwise it puts a finder in front of `sys.meta_path` that
-waits for `timm.models`, lets Python load it as always, registers when its own code has run, and takes itself out.
-timm's own entries are never touched.
+they come. timm's own entries are never touched.
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any
 
-_TARGET = "timm.models"
+from convmix.after_import import after_import
 
 
 def install() -> None:
     """Make convmix's models known to timm, now or as soon as timm is imported; calling it again changes nothing."""
-    if _TARGET in sys.modules:
-        register()
-    elif not any(isinstance(finder, _AfterTimm) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterTimm())
+    after_import("timm.models", register)
 
 
 def register() -> None:
@@ -36,30 +28,6 @@ def register() -> None:
             entry = _entry(name, catalog.build_for_timm)
             setattr(module, name, entry)
             register_model(entry)
-
-
-class _AfterTimm(MetaPathFinder):
-    """Finds `timm.models` as the other finders do, and has `register` called when it has been executed."""
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if fullname != _TARGET:
-            return None
-        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next((s for s in found if s is not None), None)
-        if spec is not None and spec.loader is not None:
-            self._register_after(spec.loader)
-        return spec
-
-    def _register_after(self, loader: Any) -> None:
-        execute = loader.exec_module
-
-        def exec_module(module: ModuleType) -> None:
-            execute(module)
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
-            register()
-
-        loader.exec_module = exec_module  # on this one loader object, which serves this one module
 
 
 def _entry(name: str, build: Callable[..., Any]) -> Callable[..., Any]:

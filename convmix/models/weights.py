@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from convmix.errors import ModelError, WeightsError, did_you_mean
 from convmix.models.checkpoint import open_checkpoint, read_checkpoint
+from convmix.models.layers import Backbone
 from convmix.models.origins import activation_evidence, family_of, is_convmixer, to_our_names
 from convmix.models.published import PUBLISHED
 
@@ -99,6 +100,8 @@ def _fit_classifier(model: nn.Module, state: dict[str, Tensor], target: Mapping[
 
 
 def _classifier_name(model: nn.Module) -> str:
+    if isinstance(model, Backbone):
+        return "head"
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
     name = config.get("classifier") if isinstance(config, Mapping) else getattr(config, "classifier", None)
     return name if isinstance(name, str) else "head"

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
 
+from convmix.after_import import after_import
 from convmix.ops import build
 from convmix.ops.gpu import routes
 from convmix.ops.storage import STORAGE, real_type
@@ -157,16 +157,24 @@ _convolve.register_autograd(_convolve_backward, setup_context=_keep_for_convolve
 _correlate.register_autograd(_correlate_backward, setup_context=_keep_for_correlate)
 
 
-@register_flop_formula(torch.ops.convmix.depthwise_conv2d)
 def _convolve_flops(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     batch, channels, height, width = x
     return 2 * batch * channels * height * width * weight[-1] ** 2
 
 
-@register_flop_formula(torch.ops.convmix.depthwise_conv2d_weight)
 def _correlate_flops(x: Any, dy: Any, kernel_size: int, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     batch, channels, height, width = x
     return 2 * batch * channels * height * width * kernel_size**2
+
+
+def _register_flops() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(torch.ops.convmix.depthwise_conv2d)(_convolve_flops)
+    register_flop_formula(torch.ops.convmix.depthwise_conv2d_weight)(_correlate_flops)
+
+
+after_import("torch.utils.flop_counter", _register_flops)  # not imported here, because it imports Triton
 
 
 def _kernels(x: Tensor, kernel_size: int) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import register_flop_formula
 
+from convmix.after_import import after_import
 from convmix.ops import act_norm as halves
 from convmix.ops.depthwise import depthwise_conv2d, reference
 from convmix.ops.gpu import routes
@@ -121,12 +121,20 @@ def _differentiate(ctx: Any, dy: Tensor | None, *unused: Tensor | None) -> tuple
 _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
-@register_flop_formula(torch.ops.convmix.mix_space)
 def _flops(x: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     batch, channels, height, width = x
     return 2 * batch * channels * height * width * weight[-1] ** 2
 
 
-@register_flop_formula(torch.ops.convmix.mix_space_backward)
 def _backward_flops(dy: Any, x: Any, u: Any, weight: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     return 2 * _flops(x, weight)
+
+
+def _register_flops() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(torch.ops.convmix.mix_space)(_flops)
+    register_flop_formula(torch.ops.convmix.mix_space_backward)(_backward_flops)
+
+
+after_import("torch.utils.flop_counter", _register_flops)

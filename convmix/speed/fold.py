@@ -13,14 +13,12 @@ Where a channel's a is too small to divide by, that norm stays and x is carried.
 """
 
 import copy
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Self
 
 import torch
-from timm.layers import SelectAdaptivePool2d
-from timm.models.convmixer import ConvMixer as TimmConvMixer
-from timm.models.convmixer import Residual as TimmResidual
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -28,7 +26,7 @@ from convmix.errors import ModelError
 from convmix.models.convmixer import Block, ConvMixer, MixSpace, Stem
 from convmix.models.convmlp import Block as MlpBlock
 from convmix.models.convmlp import ConvBlock, ConvMLP, Mlp
-from convmix.models.layers import DepthwiseConv2d
+from convmix.models.layers import DepthwiseConv2d, GlobalPool
 from convmix.models.multiscale import MlpChannelMixing, MultiScaleConvMixer, TokenMixing
 
 LARGEST_QUOTIENT = 1024.0  # of b/a and c/a: carried values stay far from the end of every type, float16's too
@@ -96,8 +94,9 @@ def fold(model: nn.Module) -> Folded:
     Raises ModelError, naming the part, for another architecture, a part that is replaced, shared or hooked, a BatchNorm without running
     statistics, weights of several types, and weights that overflow the model's type.
     """
-    if type(model) not in _FOLDS:
-        known = ", ".join(dict.fromkeys(family.__name__ for family in _FOLDS))
+    folds = _FOLDS | dict.fromkeys(_timm_types("ConvMixer"), _fold_convmixer)
+    if type(model) not in folds:
+        known = ", ".join(family.__name__ for family in _FOLDS)
         raise ModelError(f"cannot fold {type(model).__name__}, expected a whole model of {known}")
     if isinstance(model, ConvMixer) and not model.is_published:
         raise ModelError("cannot fold a ConvMixer with other norms or residuals than the paper's")
@@ -105,7 +104,7 @@ def fold(model: nn.Module) -> Folded:
     like = next(model.parameters())
     parts = copy.deepcopy(model).cpu().double().requires_grad_(False)
     vars(parts)["grad_checkpointing"] = False
-    _FOLDS[type(model)](parts)
+    folds[type(model)](parts)
     parts.to(like.device, like.dtype)
     for name, tensor in parts.state_dict().items():
         if not tensor.isfinite().all():
@@ -142,7 +141,7 @@ def _fold_convmixer(model: nn.Module) -> None:
     before = nn.Sequential(*_layers(model, "stem", (nn.Sequential, Stem), CONV, ANY, NORM))  # its norm feeds the next block
     model.set_submodule("stem", before)
     for name in [f"blocks.{i}" for i, _ in model.get_submodule("blocks").named_children()]:
-        _, pointwise, act, norm = _layers(model, name, (nn.Sequential, Block), (MixSpace, TimmResidual), CONV, ANY, NORM)
+        _, pointwise, act, norm = _layers(model, name, (nn.Sequential, Block), (MixSpace, *_timm_types("Residual")), CONV, ANY, NORM)
         depthwise, inner_act, inner_norm = _layers(model, f"{name}.0.fn", (nn.Sequential,), CONV, ANY, NORM)
         if depthwise.groups != depthwise.in_channels or not _is_pointwise(pointwise):
             raise _refusal(model, name, "is not a depthwise and a pointwise convolution")
@@ -215,10 +214,15 @@ def _merge_branches(model: nn.Module, name: str, mixing: TokenMixing) -> None:
 
 _FOLDS: dict[type[nn.Module], Callable[[nn.Module], None]] = {
     ConvMixer: _fold_convmixer,
-    TimmConvMixer: _fold_convmixer,
     MultiScaleConvMixer: _fold_multiscale,
     ConvMLP: _fold_convmlp,
 }
+
+
+def _timm_types(name: str) -> Kinds:
+    """What timm's ConvMixer is made of. Where timm is not imported, which takes seconds, there is no such model: none."""
+    timm_file = sys.modules.get("timm.models.convmixer")
+    return (getattr(timm_file, name),) if timm_file else ()
 
 
 # Lines into weights
@@ -239,7 +243,7 @@ def _layers(model: nn.Module, name: str, containers: Kinds, *kinds: Kinds) -> li
 def _averages_into_classifier(model: nn.Module) -> bool:
     """Whether mean and linear layer follow the features, so that a line before the mean can join the linear layer behind it."""
     pool, head = model.get_submodule("global_pool"), model.get_submodule("head")
-    mean = type(pool) is SelectAdaptivePool2d and pool.pool_type in ("avg", "fast")
+    mean = type(pool) in (GlobalPool, *_timm_types("SelectAdaptivePool2d")) and pool.pool_type in ("avg", "fast")
     return mean and type(model.get_submodule("head_drop")) is nn.Dropout and type(head) is nn.Linear
 
 

@@ -12,7 +12,6 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from convmix.config import Augment, Dense, Optim, Run
 from convmix.data.decode import viewable
@@ -21,6 +20,7 @@ from convmix.data.examples import Examples
 from convmix.data.targets import Targets
 from convmix.data.transforms import Loads, Preprocess
 from convmix.errors import ConfigError, ModelError
+from convmix.models.macs import macs_of
 from convmix.tasks.base import Task
 from convmix.tasks.mmlab import is_mmlab, load_mmlab
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
@@ -69,10 +69,7 @@ class DenseTask(Task):
 
     def macs(self, model: nn.Module, run: Run, shape: tuple[int, int, int]) -> int:
         """Of an image in which nothing is found; counted, since pyramids and heads have no closed form."""
-        counted = copy.deepcopy(model).cpu().eval().requires_grad_(False)  # the counter hooks into what wants a gradient
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            counted(torch.zeros(1, *shape))
-        return counter.get_total_flops() // 2
+        return macs_of(copy.deepcopy(model).cpu().eval(), torch.zeros(1, *shape))
 
     def preprocessing(self, preprocess: Preprocess) -> Loads:
         return DensePreprocess(preprocess)

@@ -1,11 +1,11 @@
 """Names to models: convmix's own and timm's, arguments checked, mistakes named."""
 
+import copy
 import json
 
 import pytest
 import timm
 import torch
-from timm.layers import DropPath
 from torch import nn
 
 from convmix.errors import ModelError, WeightsError
@@ -13,6 +13,7 @@ from convmix.models import catalog, weights
 from convmix.models.catalog import create_model, list_models, needs_convmix, published_input, timm_config
 from convmix.models.convmixer import ConvMixer
 from convmix.models.convmlp import ConvMLP
+from convmix.models.layers import DropPath
 
 SMALL = {
     "convmixer": ("convmixer_16_3_k4_p4", {}),
@@ -22,7 +23,7 @@ SMALL = {
 
 
 def _drop_rates(model: nn.Module) -> list[float]:
-    return [m.drop_prob for m in model.modules() if isinstance(m, DropPath)]
+    return [m.drop_prob for m in model.modules() if isinstance(m, (DropPath, timm.layers.DropPath))]
 
 
 def test_convmixer_of_any_size_by_name():
@@ -40,6 +41,24 @@ def test_every_name_builds():
         assert model.num_classes == (10 if name in ("convmixer_256_8", "multiscale_convmixer_t") else 1000)
         assert model.pretrained_cfg["classifier"] == "head"
         assert isinstance(model.get_submodule(model.pretrained_cfg["first_conv"]), nn.Conv2d)
+
+
+@pytest.mark.parametrize("name", [*catalog.NAMED, "convmixer_24_3_k8_p4"])
+def test_a_model_built_without_timm_says_to_timm_what_its_factory_says(name):
+    spec = catalog.find(name)
+    own = None if name in catalog.TIMM_OWN else catalog._description(name, spec)
+    with torch.device("meta"):
+        model = create_model(name)
+        theirs = timm.models.build_model_with_cfg(catalog._family_class(spec.family), name, False, pretrained_cfg=own, **spec.arguments)
+    for copied in (model, copy.deepcopy(model)):
+        assert copied.pretrained_cfg == copied.default_cfg == theirs.pretrained_cfg
+    assert (model.num_classes, model.in_chans) == (theirs.num_classes, theirs.in_chans)
+    config, expected = (timm.data.resolve_data_config(model=m) for m in (model, theirs))
+    assert config == expected
+
+
+def test_a_network_that_no_factory_has_built_has_no_description():
+    assert not hasattr(ConvMixer(8, 1, 3, 4), "pretrained_cfg")
 
 
 @pytest.mark.parametrize("family", SMALL)

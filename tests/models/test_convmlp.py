@@ -1,12 +1,14 @@
 """ConvMLP: features, stochastic depth, initialisation; the numbers against the original are in test_golden.py."""
 
 import pytest
+import timm.layers
 import torch
-from timm.layers import DropPath
 from torch import nn
 
 from convmix.errors import ModelError
+from convmix.models import convmlp
 from convmix.models.convmlp import ConvMLP
+from convmix.models.layers import DropPath
 
 
 def _small(**changes) -> ConvMLP:
@@ -81,6 +83,16 @@ def test_initialisation_is_the_authors():
     conv = model.conv_stages.conv_blocks[0][3]  # 3x3, 64 -> 64
     assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05) and conv.bias is None
     assert not model.conv_stages.downsample.bias.any()
+
+
+def test_initialisation_draws_what_timms_truncated_normal_draws():
+    theirs = torch.empty(9, 40)
+    torch.manual_seed(0)
+    timm.layers.trunc_normal_(theirs, std=0.02)
+    ours = nn.Linear(40, 9)
+    torch.manual_seed(0)
+    convmlp._init(ours)
+    assert torch.equal(ours.weight, theirs)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def _read(shared: Path, name: str) -> tuple[nn.Module, dict[str, Group]]:
 
 def _close(value: Tensor, expected: Tensor, what: str) -> None:
     assert value.shape == expected.shape, what
-    assert (value - expected).abs().max().item() <= 1e-5, what
+    assert (value - expected).abs().max().item() <= 1e-5 * max(1.0, expected.abs().max().item()), (
+        what
+    )  # each processor sums in its own order
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -3,13 +3,14 @@
 import copy
 
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
 from convmix.errors import ModelError
 from convmix.models.convmixer import ConvMixer
 from convmix.models.convmlp import ConvMLP
-from convmix.models.layers import DepthwiseConv2d, activation
+from convmix.models.layers import POOLS, DepthwiseConv2d, DropPath, GlobalPool, activation
 from convmix.models.multiscale import MultiScaleConvMixer
 
 MODELS = {
@@ -77,6 +78,25 @@ def test_checkpointing_keeps_frozen_batchnorm_frozen():
     before = copy.deepcopy(model.state_dict())
     model(torch.randn(2, 3, 8, 8)).sum().backward()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("pool_type", ["", *POOLS])
+def test_a_pool_is_timms_of_the_same_name(pool_type):
+    ours, theirs = GlobalPool(pool_type), timm.layers.SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
+    x = torch.randn(3, 5, 7, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ours(x), theirs(x))
+    assert (ours.feat_mult(), ours.is_identity(), ours.pool_type) == (theirs.feat_mult(), theirs.is_identity(), theirs.pool_type)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 3, 2, 2)])
+def test_stochastic_depth_draws_as_timms_and_only_in_training(shape):
+    x, drawn = torch.randn(*shape), []
+    for layer in (DropPath(0.4), timm.layers.DropPath(0.4)):
+        torch.manual_seed(3)
+        drawn.append(layer(x))
+    assert torch.equal(*drawn)
+    assert 0 < sum(not row.any() for row in drawn[0]) < len(x)
+    assert DropPath(0.4).eval()(x) is x and DropPath(0.0)(x) is x
 
 
 def test_unknown_activation_names_the_nearest():

@@ -10,7 +10,6 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 KERNEL_SIZES = range(3, 16)
 
 
-@torch.compiler.assume_constant_result
 def route_for(device_type: str) -> bool:
     """Whether tensors on "cuda", "cpu", ... go to the Triton kernels in this process.
 
@@ -23,6 +22,10 @@ def route_for(device_type: str) -> bool:
     if device_type == "cpu":
         return asked == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
     return device_type == "cuda" and torch.version.cuda is not None and torch.cuda.get_device_capability() >= (8, 0)
+
+
+# What `torch.compiler.assume_constant_result` does, which imports the compiler: two seconds for everybody who compiles nothing.
+vars(route_for)["_dynamo_marked_constant"] = True
 
 
 def kernels_for(x: Tensor) -> bool:
