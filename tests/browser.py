@@ -1,8 +1,15 @@
 """Headless Chromium looks at a page: what a reader sees, what the console says, what the page asks the network for."""
 
+import atexit
+import functools
+import queue
 import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,17 +26,17 @@ class Seen:
 
 
 def look_at(page: Path, *, width: int = 1100, height: int = 900, dark: bool = False, screenshot: Path | None = None) -> Seen:
-    """Open a local page; skipped where there is no Chromium."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    """Open a local page in a session of its own; skipped where there is no Chromium."""
+    pytest.importorskip("playwright.sync_api")
+    executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
         pytest.skip("no Chromium: apt-get install chromium")
-    errors: list[str] = []
-    requests: list[str] = []
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+
+    def look(browser: Any) -> Seen:
+        errors: list[str] = []
+        requests: list[str] = []
+        tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
         try:
-            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light")
             tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
             tab.on("pageerror", lambda error: errors.append(str(error)))
             tab.on("request", lambda request: None if request.url.startswith("data:") else requests.append(request.url))
@@ -40,5 +47,45 @@ def look_at(page: Path, *, width: int = 1100, height: int = 900, dark: bool = Fa
             if screenshot:
                 tab.screenshot(path=str(screenshot), full_page=True)
         finally:
+            tab.close()
+        return Seen(text, tuple(errors), tuple(requests[1:]), broken, overflows)
+
+    seen: Future[Seen] = Future()
+    _visitors(executable).put((seen, look))
+    return seen.result(timeout=300)
+
+
+_Visit = tuple[Future[Seen], Callable[[Any], Seen]]
+
+
+@functools.cache
+def _visitors(executable: str) -> "queue.Queue[_Visit | None]":
+    """Who looks next; one Chromium serves all of a process, which starting costs more than looking."""
+    visitors: queue.Queue[_Visit | None] = queue.Queue()
+    # In a thread of its own: where Playwright's loop has run, asyncio.run does not.
+    thread = threading.Thread(target=_serve, args=(executable, visitors), daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        visitors.put(None)
+        thread.join(timeout=60)
+
+    atexit.register(stop)
+    return visitors
+
+
+def _serve(executable: str, visitors: "queue.Queue[_Visit | None]") -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser: Any = None
+        while (visit := visitors.get()) is not None:
+            seen, look = visit
+            try:
+                if browser is None or not browser.is_connected():
+                    browser = play.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+                seen.set_result(look(browser))
+            except BaseException as error:  # raised where it was asked for
+                seen.set_exception(error)
+        if browser is not None:
             browser.close()
-    return Seen(text, tuple(errors), tuple(requests[1:]), broken, overflows)

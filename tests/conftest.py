@@ -1,4 +1,4 @@
-"""Where tests find the reference tensors and the real data sets."""
+"""How the suite runs, and what its tests share: trained runs made once, the command line in this process, the reference data."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.command_line import Command, Finished
+from tests.made_once import MadeOnce
+from tests.two_processes import Pair
+
 REPO = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Side by side, each worker and what it starts has one thread: threads that wait for each other take several times as long."""
+    if hasattr(config, "workerinput"):
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those marked slow first: a long test that begins last is one that everybody waits for."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +47,15 @@ def shared() -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MadeOnce]:
+    """A folder that all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    once = MadeOnce((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once")
+    yield once
+    assert not once.changed(), f"a test changed what others read: {once.changed()}"
+
+
 def make_photos(folder: Path, *, classes: int = 3, per_class: int = 20, side: int = 24) -> Path:
     """A folder per class of small noisy pictures whose class shows in hue and orientation; the same ones every time."""
     rng = np.random.default_rng(0)
@@ -46,6 +71,34 @@ def make_photos(folder: Path, *, classes: int = 3, per_class: int = 20, side: in
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(made_once: MadeOnce) -> Path:
     """60 pictures of three classes; read only."""
-    return make_photos(tmp_path_factory.mktemp("data") / "photos")
+    return made_once("photos", make_photos)
+
+
+@pytest.fixture(scope="session")
+def pair() -> Iterator[Pair]:
+    """Two processes that train together what they are told."""
+    both = Pair()
+    yield both
+    both.close()
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """`convmix ARGUMENTS` in this process, which has imported torch already; 200 columns wide, and never a traceback."""
+    from convmix.cli import main
+
+    def run(*arguments: object) -> Finished:
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        code: object = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.out + said.err
+        return Finished(code if isinstance(code, int) else 0 if code is None else 1, said.out, said.err)
+
+    return run

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -315,13 +314,9 @@ def test_a_table_shows_every_file_on_one_line_and_no_control_characters() -> Non
     assert "\x1b" not in text and "empty file" in lines[2]
 
 
-@pytest.mark.slow  # a process of its own
-def test_rows_go_to_standard_output(run: Artifact, images: Path) -> None:
-    code = "import sys; from convmix.prediction import predict; predict(sys.argv[1], ['-'], output='-', format='csv')"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(run.path)], input=f"{images / '0.png'}\n", capture_output=True, text=True, check=True, timeout=120
-    )
-    header, row = csv.reader(io.StringIO(done.stdout))
+def test_rows_go_to_standard_output(run: Artifact, images: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    predict(run, [images / "0.png"], output="-", format="csv")
+    header, row = csv.reader(io.StringIO(capfdbinary.readouterr().out.decode()))
     assert header == ["name", "label", "probability", "sure", "error"]
     assert row[0] == str(images / "0.png") and row[1] in LABELS
 

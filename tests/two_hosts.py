@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+REPO = Path(__file__).resolve().parents[1]
+
 
 @dataclass(frozen=True)
 class Host:
@@ -77,7 +79,7 @@ class Agents:
                     "--rdzv-conf", f"is_host={host is hosts[0]}", "--local-addr", host.address,
                     "--max-restarts", str(restarts), "-m", *command,
                 ],
-                env={**os.environ, **where, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": host.interface, **more},
+                cwd=REPO, env={**os.environ, **where, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": host.interface, **more},
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
             )
             for host, command in zip(hosts, commands, strict=True)

@@ -1,6 +1,8 @@
 """The benchmark for GPUs runs from end to end on the CPU, catches wrong lanes, and keeps what it has when it is cut short."""
 
+import copy
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ EAGER = ["--lanes", "eager NCHW", "eager channels_last", "convmix", "convmix, fo
 REHEARSAL = ["--device", "cpu", "--rehearse", "--no-tests", "--rounds", "2", "--models", "convmixer_16_2_k5_p4"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def settings() -> Iterator[None]:
     """The command is a process of its own and sets torch up as it likes."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch._dynamo.config.recompile_limit
@@ -35,9 +37,18 @@ def run(out: Path, *more: str) -> tuple[int, dict[str, Any]]:
     return status, json.loads((out / "gpu.json").read_text())
 
 
-def test_a_rehearsal_measures_every_lane(tmp_path: Path) -> None:
-    status, record = run(tmp_path, *EAGER)
-    assert status == 0 and record["finished"] and not record["left_out"]
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The folder and the record of both kinds of work on every lane without a compiler; read only."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    status, record = run(folder, *EAGER)
+    assert status == 0
+    return folder, record
+
+
+def test_a_rehearsal_measures_every_lane(rehearsed: tuple[Path, dict[str, Any]]) -> None:
+    _, record = rehearsed
+    assert record["finished"] and not record["left_out"]
     assert {(work["work"]["kind"], len(work["lanes"])) for work in record["works"]} == {("inference", 3), ("training", 3)}
     for work in record["works"]:
         for lane in work["lanes"]:
@@ -112,11 +123,18 @@ def test_unwritten_answers_are_caught(tmp_path: Path) -> None:
         course._judge(out, gpu_lanes.LOGITS_LIMIT)
 
 
-def test_a_lane_that_takes_too_long_is_left_and_the_others_go_on(tmp_path: Path) -> None:
-    status, record = run(tmp_path, *EAGER, "--kinds", "inference", "--lane-seconds", "1.01", "--models", "convmixer_16_2_k5_p4")
+def test_a_lane_that_takes_too_long_is_left_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless(*_: object) -> None:
+        signal.raise_signal(signal.SIGALRM)  # as the lane's timer does, whenever that is
+        pytest.fail("the lane went on")
+
+    monkeypatch.setattr(gpu_lanes, "build", endless)
+    status, record = run(tmp_path, *EAGER, "--kinds", "inference", "--lane-seconds", "300")
     assert status == 0 and record["finished"]
+    lanes = {lane["name"]: lane for lane in record["works"][0]["lanes"]}
+    assert lanes.pop("convmix, folded")["failed"] == "TooSlowError: not ready after 300 s"
+    assert len(lanes) == 2 and all(lane["failed"] is None and len(lane["ms"]) == 2 for lane in lanes.values())
     with pytest.raises(gpu_lanes.TooSlowError, match="not ready after"), gpu_lanes._within(0.05):
-        torch.linalg.matrix_power(torch.ones(2, 2), 3)
         while True:
             pass
 
@@ -149,11 +167,11 @@ def test_a_failed_test_of_the_kernels_stops_everything(tmp_path: Path, monkeypat
     assert not record["works"] and not record["finished"]
 
 
-def test_tables_say_what_the_records_say(tmp_path: Path) -> None:
-    _, record = run(tmp_path, *EAGER)
-    assert gpu_tables.read_gpu(tmp_path) == []  # a rehearsal is no result
+def test_tables_say_what_the_records_say(rehearsed: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = rehearsed
+    assert gpu_tables.read_gpu(folder) == []  # a rehearsal is no result
     assert "**Unmeasured**" in gpu_tables.section([], tables.table)
-    record["rehearsal"] = False
+    record = copy.deepcopy(found) | {"rehearsal": False}
     record["works"][0]["lanes"].append({"name": "compile NCHW", "role": "peer", "plan": "", "failed": "no compiler"})
     text = gpu_tables.section([record], tables.table)
     assert "no compiler" in text and "### convmixer_16_2_k5_p4 on a GPU: training, batch 4, 32 x 32" in text

@@ -2,7 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from convmix.config import Run
 from convmix.data.facts import DataFacts
 from convmix.recipes import recipe
+from convmix.training import log
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -51,14 +55,40 @@ def test_a_run_is_recorded_with_its_goal(few: Path, tmp_path: Path) -> None:
     assert "resident" not in record and (tmp_path / "results/fast-3.log").read_text()
 
 
-@pytest.mark.slow
-def test_a_run_that_is_cut_short_goes_on(few: Path, tmp_path: Path) -> None:
+class Limit:
+    """A timer that a test sets off."""
+
+    daemon = False
+    running: ClassVar[list["Limit"]] = []
+
+    def __init__(self, limit_s: float, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        self.limit_s, self.over = limit_s, lambda: function(*arguments)
+
+    def start(self) -> None:
+        self.running.append(self)
+
+    def cancel(self) -> None:
+        self.running.remove(self)
+
+
+def test_a_run_that_is_cut_short_goes_on(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["best", "--data", str(few), "--device", "cpu", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
-    tiny = ["--set", "model=convmixer_8_1_k9_p1", "epochs=40", "workers=0", "augment_on=device", "precision=fp32"]
+    tiny = ["--set", "model=convmixer_8_1_k9_p1", "epochs=3", "workers=0", "augment_on=device", "precision=fp32"]
+    write = log.write_csv
+
+    def logged(path: Path, *table: Any) -> None:
+        write(path, *table)
+        if Limit.running[0].limit_s == 6:  # over after the first epoch
+            Limit.running[0].over()
+
+    monkeypatch.setattr(gpu_cifar, "threading", SimpleNamespace(Timer=Limit))
+    monkeypatch.setattr(log, "write_csv", logged)
     assert gpu_cifar.main([*words, "--limit", "6", *tiny]) == 1
-    assert not (tmp_path / "results/best-0.json").exists()
+    assert not (tmp_path / "results/best-0.json").exists() and (tmp_path / "results/best-0.unfinished.csv").exists()
     assert gpu_cifar.main([*words, "--limit", "500", *tiny]) == 1
-    assert json.loads((tmp_path / "results/best-0.json").read_text())["epochs_done"] == 40
+    assert json.loads((tmp_path / "results/best-0.json").read_text())["epochs_done"] == 3
+    assert "resuming at step" in (tmp_path / "results/best-0.log").read_text()
+    assert not Limit.running
 
 
 @pytest.mark.parametrize(("accuracy", "train_s", "reached"), [(0.927, 59.0, True), (0.927, 61.0, False), (0.925, 10.0, False)])

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import convmix
 from convmix.benchmarking import race as race_module
+from convmix.benchmarking import roofline
 from convmix.benchmarking.process import plain
 from convmix.benchmarking.race import race
 from convmix.benchmarking.work import Contender, Work, contenders, sweep
@@ -28,6 +29,15 @@ def work(kind: str = "inference", model: str = TINY, **changes: object) -> Work:
     return Work(**{"model": model, "kind": kind, "budget_s": 1.0, **values, **changes})  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def prepared_processes(monkeypatch):
+    """Contenders forked from a process that has imported torch and computed nothing; the product starts each afresh, as
+    `test_a_process_that_dies_is_left_out` does."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["convmix.benchmarking.process"])
+    monkeypatch.setattr(race_module.multiprocessing, "get_context", lambda method: context)
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # timm's way
 @pytest.mark.parametrize("name", [TINY, "convmixer_8_1_k4_p2_relu", "convmlp_s", "multiscale_convmixer_t"])
 def test_the_plain_module_is_the_same_architecture_without_our_operator(name):
@@ -41,6 +51,7 @@ def test_the_plain_module_is_the_same_architecture_without_our_operator(name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_processes")
 def test_everyone_computes_the_same_and_a_failure_is_a_reason():
     runners = [
         Contender("official path", "official", Plan()),
@@ -61,6 +72,7 @@ def test_everyone_computes_the_same_and_a_failure_is_a_reason():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_processes")
 def test_training_takes_the_same_first_step():
     found = race(work("training"), contenders(work("training"), in_sweep=True), rounds=2, say=lambda _: None)
     assert {lane.contender.role for lane in found.lanes} == {"official", "peer", "ours"}
@@ -85,7 +97,12 @@ def test_a_process_that_dies_is_left_out(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_writes_records_and_pictures(tmp_path, capsys):
+@pytest.mark.usefixtures("prepared_processes")
+def test_the_command_writes_records_and_pictures(tmp_path, capsys, monkeypatch):
+    quick = [Contender("convmix", "ours"), *contenders(work(), in_sweep=True)]  # the engines themselves: tests/speed
+    monkeypatch.setattr("convmix.benchmarking.measure.contenders", lambda *_, **__: quick)
+    monkeypatch.setattr(roofline, "SIDE", 256)
+    monkeypatch.setattr(roofline, "COPIED", 2**22)
     (made,) = convmix.benchmark(
         [TINY], size=16, batch_size=1, num_classes=3, precision="exact", rounds=2, threads=1, device="cpu", budget="1s", output=tmp_path
     )

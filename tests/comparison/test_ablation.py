@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from convmix.comparison.grid import TOLERANCE
 from convmix.comparison.interval import mean_of
 from convmix.comparison.table import ablation_table
 from convmix.errors import ConvmixError
+from tests.made_once import MadeOnce
 
 SETTINGS: dict[str, Any] = {
     "model": "convmixer_16_2_k3_p4", "size": 16, "batch_size": 12, "workers": 0, "precision": "fp32", "epochs": 1, "seeds": 2,
@@ -22,9 +25,32 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def done(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Ablation:
-    return ablate(photos, axes=("norm", "patch"), out=tmp_path_factory.mktemp("ablate") / "out", **SETTINGS)
+@dataclass(frozen=True)
+class Experiment:
+    """An ablation of one axis that was called again with two."""
+
+    first: Ablation
+    begun_at: int  # when the base was, ns
+    done: Ablation
+
+
+@pytest.fixture
+def experiment(made_once: MadeOnce, photos: Path) -> Experiment:
+    """Read only."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        first = ablate(photos, axes=("norm",), out=folder / "out", **SETTINGS)
+        begun_at = (folder / "out" / "trials/base-0/state/job.json").stat().st_mtime_ns
+        done = ablate(photos, axes=("norm", "patch"), out=folder / "out", **SETTINGS)
+        (folder / "experiment.pickle").write_bytes(pickle.dumps(Experiment(first, begun_at, done)))
+
+    return pickle.loads((made_once("ablation", make) / "experiment.pickle").read_bytes())
+
+
+@pytest.fixture
+def done(experiment: Experiment) -> Ablation:
+    return experiment.done
 
 
 def accuracy(place: Path, trial: str) -> float:
@@ -79,16 +105,21 @@ def test_the_page_and_the_terminal_show_differences_and_findings(done: Ablation)
 
 
 @pytest.mark.slow
-def test_another_equality_is_refused_and_further_axes_are_added(photos: Path, done: Ablation) -> None:
+def test_further_axes_are_added(experiment: Experiment) -> None:
+    """The base and the first change are trained once."""
+    first, done = experiment.first, experiment.done
     assert done.page is not None
-    place = done.page.parent
+    assert [e.variation.contender.name for e in first.effects] == ["LayerNorm"]
+    assert done.effects[0].difference == first.effects[0].difference
+    assert (done.page.parent / "trials/base-0/state/job.json").stat().st_mtime_ns == experiment.begun_at
+
+
+@pytest.mark.slow
+def test_another_equality_is_refused(photos: Path, done: Ablation, tmp_path: Path) -> None:
+    assert done.page is not None
+    (tmp_path / "ablation.json").write_bytes((done.page.parent / "ablation.json").read_bytes())
     with pytest.raises(ConvmixError, match="begun with equal macs, not epochs"):
-        ablate(photos, axes=("norm",), out=place, **{**SETTINGS, "equal": "epochs"})
-    base = (place / "trials/base-0/state/job.json").stat().st_mtime_ns
-    more = ablate(photos, axes=("norm", "act"), out=place, **SETTINGS)
-    assert [e.variation.contender.name for e in more.effects] == ["LayerNorm", "ReLU"]
-    assert more.effects[0].difference == done.effects[0].difference
-    assert (place / "trials/base-0/state/job.json").stat().st_mtime_ns == base
+        ablate(photos, axes=("norm",), out=tmp_path, **{**SETTINGS, "equal": "epochs"})
 
 
 @pytest.mark.parametrize(

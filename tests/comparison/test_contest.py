@@ -2,14 +2,19 @@
 
 import json
 import os
+import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from browser import look_at
@@ -21,7 +26,9 @@ from convmix.comparison.score import Comparison, Speed
 from convmix.comparison.table import comparison_table, contender_rows
 from convmix.comparison.trainer import Order, Trainer
 from convmix.errors import ConvmixError
-from convmix.training.signals import StopRequests
+from convmix.training.signals import Interrupted, StopRequests
+from tests.made_once import MadeOnce
+from tests.patience import until
 
 TINY, RELU = "convmixer_8_1_k3_p4", "convmixer_8_1_k5_p4_relu"
 MODELS = (TINY, RELU, "convmlp_s")  # the last one refuses images of 16 pixels
@@ -42,9 +49,23 @@ def run(data: Path, out: Path, **changed: Any) -> Experiment:
         return Experiment(comparison, out, console.export_text())
 
 
-@pytest.fixture(scope="module")
-def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    return run(photos, tmp_path_factory.mktemp("compare") / "out")
+@pytest.fixture
+def whole(made_once: MadeOnce, photos: Path) -> Experiment:
+    """An experiment that nobody interrupted; read only."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("convmix.comparison.measurement.ROUNDS", 2)  # how fast they are is not the point
+            (folder / "experiment.pickle").write_bytes(pickle.dumps(run(photos, folder / "out")))
+
+    return pickle.loads((made_once("comparison", make) / "experiment.pickle").read_bytes())
+
+
+@pytest.fixture
+def copied(whole: Experiment, tmp_path: Path) -> Path:
+    """The folder of the experiment, to be changed."""
+    return shutil.copytree(whole.out, tmp_path / "copied")
 
 
 def records(out: Path) -> dict[str, dict[str, Any]]:
@@ -96,23 +117,13 @@ def test_splits_are_the_same_for_every_contender_and_seed_and_the_weights_are_no
 
 
 @pytest.mark.slow
-def test_called_again_it_trains_nothing_and_says_the_same(photos: Path, whole: Experiment) -> None:
-    before, table = begun(whole.out), contender_rows(whole.comparison)
-    again = run(photos, whole.out, size="16", hflip="0.5")  # as a command line gives them
-    assert begun(whole.out) == before and "training" not in again.said and "measuring" not in again.said
+def test_called_again_it_trains_nothing_and_says_the_same(photos: Path, whole: Experiment, copied: Path) -> None:
+    before, table = begun(copied), contender_rows(whole.comparison)
+    again = run(photos, copied, size="16", hflip="0.5")  # as a command line gives them
+    assert begun(copied) == before and "measuring" not in again.said
+    assert not re.search(r"^\d+ trainings|^\d+/\d+ ", again.said, re.MULTILINE)
     assert contender_rows(again.comparison) == table
-    assert not list(whole.out.glob("trials/*/state/last.safetensors"))  # nobody resumes what is done
-
-
-@pytest.mark.slow
-def test_models_and_seeds_may_be_added(photos: Path, whole: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("convmix.comparison.contest.measure", lambda study, runs: {name: Speed(failed="left out") for name in runs})
-    first = run(photos, tmp_path / "out", models=(TINY,), seeds=1)
-    before = begun(first.out)
-    more = run(photos, tmp_path / "out", models=(TINY, RELU), seeds=2)
-    after = begun(more.out)
-    assert len(after) == 4 and before.items() <= after.items()
-    assert [s.accuracies for s in more.comparison.scores] == [s.accuracies for s in whole.comparison.scores[:2]]
+    assert not list(copied.glob("trials/*/state/last.safetensors"))  # nobody resumes what is done
 
 
 @pytest.mark.slow
@@ -125,89 +136,103 @@ def test_models_and_seeds_may_be_added(photos: Path, whole: Experiment, tmp_path
         ({"size": 20}, "begun with size 16x16, not 20x20"),
     ],
 )
-def test_other_settings_are_refused_by_name(photos: Path, whole: Experiment, changed: dict[str, Any], message: str) -> None:
-    before = (whole.out / "comparison.json").read_bytes()
+def test_other_settings_are_refused_by_name(photos: Path, copied: Path, changed: dict[str, Any], message: str) -> None:
+    before = (copied / "comparison.json").read_bytes()
     with pytest.raises(ConvmixError, match=message):
-        run(photos, whole.out, **changed)
-    assert (whole.out / "comparison.json").read_bytes() == before
+        run(photos, copied, **changed)
+    assert (copied / "comparison.json").read_bytes() == before
 
 
-COMMAND = """
+HELD_UP = """
 import sys
-from rich.console import Console
+import threading
+from convmix.comparison import trainer
 from convmix.comparison.contest import compare
-from convmix.training.signals import Interrupted
+
+SERVE = trainer.serve
+
+def serve(pipe):
+    # In the process that trains: once the second training has saved its first epoch, nothing goes on until the process is ended.
+    from convmix.training import loop
+    write_state = loop.write_state
+
+    def hold_up(path, state):
+        write_state(path, state)
+        if {relu!r} in str(path):
+            threading.Event().wait()
+
+    loop.write_state = hold_up
+    SERVE(pipe)
+
 if __name__ == "__main__":
-    data, out, epochs = sys.argv[1:]
-    try:
-        settings = {{**{settings!r}, "epochs": int(epochs)}}
-        compare(data, out=out, models=({tiny!r}, {relu!r}, "convmlp_s"), seeds=2, console=Console(), **settings)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.number)
+    trainer.serve = serve
+    compare(sys.argv[1], out=sys.argv[2], models=({tiny!r}, {relu!r}), seeds=1, **{settings!r})
 """
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> Path:
-    script = tmp_path / "command.py"
-    script.write_text(COMMAND.format(tiny=TINY, relu=RELU, settings=SETTINGS))
-    return script
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_and_called_again_equals_the_uninterrupted_one(
-    photos: Path, whole: Experiment, command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path, whole: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Killed with one training done and one begun, and called again with one more model and seed than it was begun with."""
     monkeypatch.setattr("convmix.comparison.contest.measure", lambda study, runs: {name: Speed(failed="left out") for name in runs})
-    out = tmp_path / "out"
-    arguments = [sys.executable, str(command), str(photos), str(out), str(SETTINGS["epochs"])]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
-    while not (out / "trials" / f"{RELU}-0" / "state" / "last.safetensors").exists():  # in the second training
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    script, out = tmp_path / "held_up.py", tmp_path / "out"
+    script.write_text(HELD_UP.format(tiny=TINY, relu=RELU, settings=SETTINGS))
+    process = subprocess.Popen([sys.executable, str(script), str(photos), str(out)])
+    children: list[psutil.Process] = []
+    try:
+        until((out / "trials" / f"{RELU}-0" / "state" / "last.safetensors").exists, while_runs=process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children
+        process.kill()
+        process.wait()
+        until(lambda: not any(is_alive(child) for child in children))  # else two processes would write one training
+    finally:
+        for left in (process, *children):
+            if left.poll() is None if isinstance(left, subprocess.Popen) else is_alive(left):
+                left.kill()
     before, done = begun(out), records(out)
-    assert f"{TINY}-0" in done and len(done) < 4
+    assert list(done) == [f"{TINY}-0"] and sorted(before) == sorted([f"{TINY}-0", f"{RELU}-0"])
     again = run(photos, out)
-    assert before.items() <= begun(out).items()  # what was begun is resumed, never begun anew
+    after = begun(out)
+    assert len(after) == 4 and before.items() <= after.items()  # what was begun is resumed, never begun anew
+    assert f"1/6 {TINY}, seed 0" not in again.said and f"2/6 {RELU}, seed 0, resumed" in again.said
     assert [s.accuracies for s in again.comparison.scores] == [s.accuracies for s in whole.comparison.scores]
     for path in whole.out.glob("trials/*/model.safetensors"):
         a, b = load_file(path), load_file(out / path.relative_to(whole.out))
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.slow
-def test_a_process_that_trains_does_not_survive_its_parent(photos: Path, command: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, str(command), str(photos), str(out), "4000"], stdout=subprocess.DEVNULL)
-    state = out / "trials" / f"{TINY}-0" / "state" / "last.safetensors"
-    while not (out / "trials" / f"{TINY}-0" / "curves.csv").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    time.sleep(1)
-    saved = state.stat().st_mtime_ns
-    time.sleep(3)  # it saves after every epoch, of a few hundredths of a second
-    assert state.stat().st_mtime_ns == saved
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still does anything: who has lost its parent may wait for ever to be asked how it ended."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.slow
-def test_a_signal_keeps_what_is_done_and_says_so(photos: Path, command: Path, tmp_path: Path) -> None:
+def test_a_signal_keeps_what_is_done_and_says_so(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, str(command), str(photos), str(out), "4000"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    while not (out / "trials" / f"{TINY}-0" / "curves.csv").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert f"stopped with 0 of 6 trainings done; they are kept in {out}, and the same command goes on" in errors
-    assert "Traceback" not in errors
+
+    def stray(number: int, frame: FrameType | None) -> None:
+        raise AssertionError("the signal reached nobody who waits for it")
+
+    def ask_to_stop() -> None:
+        until((out / "trials" / f"{TINY}-0" / "curves.csv").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    previous = signal.signal(signal.SIGTERM, stray)
+    asker = threading.Thread(target=ask_to_stop)
+    asker.start()
+    try:
+        with pytest.raises(Interrupted) as stopped:
+            run(photos, out, epochs=4000)
+    finally:
+        asker.join()
+        signal.signal(signal.SIGTERM, previous)
+    assert stopped.value.number == signal.SIGTERM and stopped.value.out == out
+    assert str(stopped.value) == f"stopped with 0 of 6 trainings done; they are kept in {out}, and the same command goes on"
     assert load_file(out / "trials" / f"{TINY}-0" / "state" / "last.safetensors")
 
 

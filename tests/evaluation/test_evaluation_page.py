@@ -53,6 +53,7 @@ def calibrated(run: Artifact, folder: Path, *, coverage: float) -> Artifact:
     return replace(run, calibration=replace(fitted, threshold=choice.threshold, choice=choice))
 
 
+@pytest.mark.slow
 def test_a_browser_shows_everything_that_was_found(run: Artifact, photos: Path, tmp_path: Path) -> None:
     rival = make_run(tmp_path / "rival<1>", splits={"train": photos / "train"}, spec=str(photos), size=(12, 12))
     names = [i.name for i in evaluate(run).images]
@@ -77,6 +78,7 @@ def test_a_browser_shows_everything_that_was_found(run: Artifact, photos: Path, 
     assert shown.count("\n") < 40
 
 
+@pytest.mark.usefixtures("without_page")
 def test_the_calibration_error_is_given_before_and_after(run: Artifact, photos: Path) -> None:
     plain = evaluate(run, precision="fp32").to_dict()
     assert plain["calibration"]["ece_after"] is None and plain["calibration"]["sure"] == 9

@@ -37,7 +37,7 @@ def scored(truth: np.ndarray, predicted: np.ndarray, k: int) -> dict[str, Any]:
 def test_averages_over_classes_have_scipys_interval(name: str, score: Any) -> None:
     truth, predicted = answers(150, 3, seed=1)
     expected = stats.bootstrap(
-        (truth, predicted), score, paired=True, vectorized=False, method="percentile", n_resamples=1500, rng=np.random.default_rng(5)
+        (truth, predicted), score, paired=True, vectorized=False, method="percentile", n_resamples=600, rng=np.random.default_rng(5)
     ).confidence_interval
     assert scored(truth, predicted, 3)[name] == pytest.approx(list(expected), abs=0.012)  # both are random draws
 
@@ -47,7 +47,7 @@ def test_the_interval_of_a_class_is_scipys() -> None:
     expected = stats.bootstrap(
         (truth, predicted),
         lambda t, p: f1_score(t, p, labels=[0], average=None)[0],
-        paired=True, vectorized=False, method="percentile", n_resamples=1500, rng=np.random.default_rng(5),
+        paired=True, vectorized=False, method="percentile", n_resamples=600, rng=np.random.default_rng(5),
     ).confidence_interval  # fmt: skip
     per_class = scored(truth, predicted, 3)["per_class"]["c0"]
     assert per_class["f1_interval"] == pytest.approx(list(expected), abs=0.03)

@@ -9,6 +9,7 @@ from convmix.explanation.specimen import images_per_pass, randomised, seeded, sp
 from convmix.models.catalog import create_model
 
 CPU = torch.device("cpu")
+CONVMLP = {"blocks": [1, 1, 1], "dims": [8, 12, 16], "mlp_ratios": [2, 2, 2], "channels": 4}
 
 
 def test_the_copy_overwrites_nothing_and_the_model_still_does():
@@ -25,10 +26,10 @@ def test_checkpointing_is_off_in_the_copy_alone():
     assert not specimen(model, CPU).grad_checkpointing and model.grad_checkpointing
 
 
-@pytest.mark.parametrize("name", ["convmixer_8_2_k3_p4", "convmlp_s"])
-def test_shuffled_weights_keep_their_values_and_lose_their_places(name):
+@pytest.mark.parametrize(("name", "arguments"), [("convmixer_8_2_k3_p4", {}), ("convmlp", CONVMLP)])
+def test_shuffled_weights_keep_their_values_and_lose_their_places(name, arguments):
     torch.manual_seed(0)
-    model = specimen(create_model(name, num_classes=2), CPU)
+    model = specimen(create_model(name, num_classes=2, model_args=arguments), CPU)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     images = torch.randn(1, 3, 32, 32)
     other = randomised(model, images, seed=0)

@@ -1,22 +1,38 @@
-"""A small run with its data, and its export, made once."""
+"""A small run with its data, and its exports, each made once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from exporting_runs import run_with_data
+from exporting_runs import Writer, run_with_data
 
-from convmix.artifact import Artifact
+from convmix.artifact import Artifact, load_artifact
+from tests.made_once import MadeOnce
+
+Exports = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+def run(made_once: MadeOnce) -> Artifact:
     """Read only."""
-    return run_with_data(tmp_path_factory.mktemp("exporting"), size=(16, 24), crop_pct=0.9)
+    return load_artifact(made_once("exporting", lambda root: run_with_data(root, size=(16, 24), crop_pct=0.9)) / "run")
 
 
 @pytest.fixture(scope="session")
-def onnx(run: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run for onnxruntime, everything baked in; read only."""
-    from convmix.exporting.export import export
+def exported(run: Artifact, made_once: MadeOnce) -> Exports:
+    """format, precision, bake, size -> the folder of such an export of the run; read only."""
+    writer = Writer()
 
-    return export(run, "onnx", output=tmp_path_factory.mktemp("exported") / "onnx").path
+    def folder(format: str, precision: str = "fp32", bake: str = "resize", size: str = "auto") -> Path:
+        def make(place: Path) -> None:
+            writer(run, format, precision=precision, bake=bake, size=size, output=place)
+
+        return made_once(f"exported_{format}_{precision}_{bake}_{size}", make)
+
+    return folder
+
+
+@pytest.fixture
+def onnx(exported: Exports) -> Path:
+    """The run for onnxruntime, everything baked in; read only."""
+    return exported("onnx")

@@ -1,14 +1,17 @@
-"""A small run with its data, for the tests of what is exported."""
+"""A small run with its data, for the tests of what is exported, and exports of a run that differ in little."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from tiny_run import LABELS, make_run
 
 from convmix.artifact import Artifact, load_artifact, save_calibration, write_csv
 from convmix.calibration import Calibration
 from convmix.data.scan import digest_of
+from convmix.exporting import export as module
 
 CALIBRATION = Calibration(1.7, 0.6, "val", 36, 0.2, 0.1, 0.7, 0.6)
 
@@ -38,3 +41,26 @@ def run_with_data(root: Path, **preprocess: object) -> Artifact:
     write_csv(made.path / "splits.csv", ("split", "name", "digest", "label"), rows)
     save_calibration(made.path, CALIBRATION)
     return load_artifact(made.path)
+
+
+class Writer:
+    """`export` for one run of each task: what differs in nothing else than the format is written from one trace."""
+
+    def __init__(self) -> None:
+        self.traces: dict[object, Any] = {}
+
+    def __call__(self, run: Path | Artifact, format: str, *, compiled: bool = False, **arguments: Any) -> None:
+        """compiled: torch's package too, which takes a minute."""
+        real = module.trace
+
+        def traced(graph: Any, preprocess: Any, *, bake: str, dynamic: tuple[str, ...]) -> Any:
+            key = (graph.task.name, graph.dtype, bake, dynamic)
+            if key not in self.traces:
+                self.traces[key] = real(graph, preprocess, bake=bake, dynamic=dynamic)
+            return self.traces[key]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "trace", traced)
+            if not compiled:
+                patch.setattr(module.torch_program, "has_compiler", lambda: False)
+            module.export(run, format, **arguments)

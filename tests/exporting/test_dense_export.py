@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,16 +12,18 @@ from typing import Any
 import pytest
 import torch
 from dense_scenes import write_coco, write_maps
+from exporting_runs import Writer
 
 import convmix
 from convmix import cli
 from convmix.artifact import load_artifact
 from convmix.data import rle
-from convmix.exporting import export as module
-from convmix.exporting.export import Export, export
+from convmix.exporting import torch_program
 from convmix.predictor import Predictor
 from convmix.results import Boxes, Masks, SemanticMap
+from convmix.runtime.exported import read_description
 from convmix.tasks import create_task
+from tests.made_once import MadeOnce
 
 TINY: dict[str, Any] = {
     "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 4, "workers": 0, "tune": "never",
@@ -43,38 +46,31 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A trained run of each task, in a folder with its `scenes`; read only."""
-    made = {}
-    for task in TASKS:
-        root = tmp_path_factory.mktemp(task)
+def trained(made_once: MadeOnce) -> Callable[[str], Path]:
+    """task -> its trained run, in a folder with its `scenes`; read only."""
+
+    def make(task: str, root: Path) -> None:
         data = root / "scenes"
         write_maps(data, COUNTS, side=SIDE) if task == "segment" else write_coco(data, COUNTS, masks=task == "instances", side=SIDE)
-        made[task] = convmix.train(data, out=root / "run", quiet=True, **TINY).path
-    return made
+        convmix.train(data, out=root / "run", quiet=True, **TINY)
+
+    return lambda task: made_once(f"exported_{task}", functools.partial(make, task)) / "run"
 
 
 @pytest.fixture(scope="module")
-def exported(runs: dict[str, Path]) -> Callable[[str, str, str], Export]:
-    """task, format, bake -> an export, made once; formats that differ in nothing else are written from one trace."""
-    real = module.trace
-    traces: dict[tuple[object, ...], Any] = {}
+def exported(trained: Callable[[str], Path], made_once: MadeOnce) -> Callable[[str, str, str], Path]:
+    """task, format, bake -> an export, within a copy of its run; read only."""
+    writer = Writer()
 
-    def traced(graph: Any, preprocess: Any, *, bake: str, dynamic: tuple[str, ...]) -> Any:
-        key = (graph.task.name, bake, dynamic)
-        if key not in traces:
-            traces[key] = real(graph, preprocess, bake=bake, dynamic=dynamic)
-        return traces[key]
+    def make(task: str, format: str, bake: str, root: Path) -> None:
+        run = shutil.copytree(trained(task), root / "run")
+        writer(run, format, bake=bake, size="fixed" if bake == "none" else "auto", compiled=(task, format, bake) == COMPILED)
 
-    @functools.cache
-    def make(task: str, format: str, bake: str) -> Export:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "trace", traced)
-            if (task, format, bake) != COMPILED:
-                patch.setattr(module.torch_program, "has_compiler", lambda: False)
-            return export(runs[task], format, bake=bake, size="fixed" if bake == "none" else "auto")
+    def folder(task: str, format: str, bake: str) -> Path:
+        root = made_once(f"exported_{task}_{format}_{bake}", functools.partial(make, task, format, bake))
+        return root / "run" / "export" / f"{format}-fp32"
 
-    return make
+    return folder
 
 
 def answers(path: Path, images: list[Path]) -> list[Any]:
@@ -108,37 +104,38 @@ def assert_same(ours: Any, theirs: Any) -> None:
 
 @pytest.mark.parametrize(("task", "format", "bake"), EXPORTS)
 def test_an_exported_model_answers_as_its_run(
-    task: str, format: str, bake: str, runs: dict[str, Path], exported: Callable[..., Export]
+    task: str, format: str, bake: str, trained: Callable[[str], Path], exported: Callable[..., Path]
 ) -> None:
-    written = exported(task, format, bake)
-    assert "batch" in written.description.dynamic
-    assert load_artifact(written.path).batch_size == (1 if bake == "resize" else None)
-    images = images_of(runs[task])
-    for ours, theirs in zip(answers(written.path, images), answers(runs[task], images), strict=True):
+    path, run = exported(task, format, bake), trained(task)
+    assert "batch" in read_description(path)[0].dynamic
+    assert load_artifact(path).batch_size == (1 if bake == "resize" else None)
+    images = images_of(run)
+    for ours, theirs in zip(answers(path, images), answers(run, images), strict=True):
         assert_same(ours, theirs)
 
 
-def test_the_compiled_package_answers_as_its_run(runs: dict[str, Path], exported: Callable[..., Export]) -> None:
-    package = exported(*COMPILED).path / "model.aoti.pt2"
-    if not module.torch_program.has_compiler():
+def test_the_compiled_package_answers_as_its_run(trained: Callable[[str], Path], exported: Callable[..., Path]) -> None:
+    if not torch_program.has_compiler():
         pytest.skip("there is no C++ compiler")
-    images = images_of(runs[COMPILED[0]])
-    for ours, theirs in zip(answers(package, images), answers(runs[COMPILED[0]], images), strict=True):
+    package, run = exported(*COMPILED) / "model.aoti.pt2", trained(COMPILED[0])
+    images = images_of(run)
+    for ours, theirs in zip(answers(package, images), answers(run, images), strict=True):
         assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_exported_model_predicts_files(task: str, runs: dict[str, Path], exported: Callable[..., Export], tmp_path: Path) -> None:
+def test_an_exported_model_predicts_files(task: str, trained: Callable[[str], Path], exported: Callable[..., Path], tmp_path: Path) -> None:
     """Broken ones too, as `convmix predict`."""
-    folder, path = runs[task].parent / "scenes" / "test", exported(task, "onnx", "resize").path
+    run, path = trained(task), exported(task, "onnx", "resize")
+    folder = run.parent / "scenes" / "test"
     (tmp_path / "no_image.png").write_text("no image")
     files = [str(folder), str(tmp_path / "no_image.png")]
-    found = answers(runs[task], images_of(runs[task]))
+    found = answers(run, images_of(run))
     threshold = 0.9 * min([float(one.scores.max()) for one in found if isinstance(one, Boxes)], default=1.0)  # some in every image
     cli.main(["predict", str(path), *files, "--output", str(tmp_path / "rows.jsonl"), "--threshold", str(threshold)])
     said = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     ours = convmix.load(path).predict(files, threshold=threshold)
-    theirs = convmix.predict(runs[task], files, threshold=threshold, precision="fp32", optimize="never", device="cpu")
+    theirs = convmix.predict(run, files, threshold=threshold, precision="fp32", optimize="never", device="cpu")
     assert [row["name"] for row in said] == [row.name for row in ours] == [row.name for row in theirs]
     for row, mine, other in zip(said[:-1], ours[:-1], theirs[:-1], strict=True):
         assert row["error"] is None
@@ -150,23 +147,24 @@ def test_an_exported_model_predicts_files(task: str, runs: dict[str, Path], expo
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_exported_model_is_evaluated_as_its_run(
-    task: str, runs: dict[str, Path], exported: Callable[..., Export], capsys: pytest.CaptureFixture[str]
+    task: str, exported: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = exported(task, "onnx", "resize").path
+    run = shutil.copytree(exported(task, "onnx", "resize").parents[1], tmp_path / "run")  # evaluations are written there
+    path = run / "export" / "onnx-fp32"
     score = create_task(task, ("any",)).score_name
-    run = convmix.evaluate(runs[task], split="test", precision="fp32", optimize="never", device="cpu")
-    assert run.metrics["n"] == COUNTS["test"] and run.metrics[score] > 0.02  # else nothing is compared
+    original = convmix.evaluate(run, split="test", precision="fp32", optimize="never", device="cpu")
+    assert original.metrics["n"] == COUNTS["test"] and original.metrics[score] > 0.02  # else nothing is compared
     evaluation = convmix.load(path).evaluate(split="test")
-    numbers = {name: value for name, value in run.metrics.items() if isinstance(value, (int, float))}
+    numbers = {name: value for name, value in original.metrics.items() if isinstance(value, (int, float))}
     assert {name: evaluation.metrics[name] for name in numbers} == pytest.approx(numbers, abs=2e-3)
     assert evaluation.page.is_file() and evaluation.page.parent == path
-    cli.main(["evaluate", str(path), "--against", str(runs[task])])
+    cli.main(["evaluate", str(path), "--against", str(run)])
     assert "may be chance" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_exported_model_is_measured_beside_its_run(task: str, exported: Callable[..., Export], tmp_path: Path) -> None:
-    path = exported(task, "onnx", "resize").path
+def test_an_exported_model_is_measured_beside_its_run(task: str, exported: Callable[..., Path], tmp_path: Path) -> None:
+    path = exported(task, "onnx", "resize")
     cli.main(["benchmark", str(path), "--batch-size", "3", "--rounds", "2", "--output", str(tmp_path)])
     record = json.loads((tmp_path / f"{path.name}-b3.json").read_text())
     assert [lane["name"] for lane in record["lanes"]] == ["model.onnx (onnx, fp32)", "the run (PyTorch, fp32)"]
@@ -174,13 +172,13 @@ def test_an_exported_model_is_measured_beside_its_run(task: str, exported: Calla
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_script_needs_no_convmix(task: str, runs: dict[str, Path], exported: Callable[..., Export]) -> None:
+def test_the_script_needs_no_convmix(task: str, trained: Callable[[str], Path], exported: Callable[..., Path]) -> None:
     """What it prints of an image: an object per line from a score of one half, or the share of every class."""
-    written = exported(task, "onnx", "resize")
-    image = images_of(runs[task])[0]
-    found = answers(runs[task], [image])[0]
+    path, run = exported(task, "onnx", "resize"), trained(task)
+    image = images_of(run)[0]
+    found = answers(run, [image])[0]
     ran = subprocess.run(
-        [sys.executable, "-S", "-c", _ALONE, str(written.path / "predict.py"), str(image)], capture_output=True, text=True, check=True
+        [sys.executable, "-S", "-c", _ALONE, str(path / "predict.py"), str(image)], capture_output=True, text=True, check=True
     )
     lines = [line.split("\t")[1:] for line in ran.stdout.splitlines()]
     if isinstance(found, SemanticMap):

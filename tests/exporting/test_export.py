@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +17,18 @@ from PIL import Image
 import convmix
 from convmix.artifact import Artifact, load_artifact
 from convmix.errors import ConfigError, DataError, RunError
+from convmix.evaluation.result import Evaluation
 from convmix.exporting import export as module
 from convmix.exporting.export import export
 from convmix.exporting.race import race
 from convmix.exporting.verification import VerificationError
 from convmix.prediction import Prediction, predict
 from convmix.predictor import Predictor
-from convmix.runtime.exported import read_exported
+from convmix.runtime.exported import read_description, read_exported
 from convmix.speed import backends
+from tests.made_once import MadeOnce
+
+Exports = Callable[..., Path]
 
 
 def files_of(run: Artifact) -> list[str]:
@@ -34,6 +40,12 @@ def assert_same(found: list[Prediction], expected: list[Prediction], tolerance: 
     assert [p.probability for p in found] == pytest.approx([p.probability for p in expected], abs=tolerance)
 
 
+@pytest.fixture(scope="module")
+def expected(run: Artifact) -> list[Prediction]:
+    """The run's own answers."""
+    return predict(run, files_of(run), precision="fp32", optimize="never")
+
+
 @pytest.mark.parametrize(
     ("format", "bake", "size"),
     [
@@ -42,24 +54,22 @@ def assert_same(found: list[Prediction], expected: list[Prediction], tolerance: 
         ("openvino", "resize", "auto"),
         ("openvino", "normalise", "dynamic"),
         ("torch", "none", "fixed"),
-        pytest.param("torch", "resize", "auto", marks=pytest.mark.slow),
+        ("torch", "resize", "auto"),
         ("torch", "normalise", "dynamic"),
     ],
 )
 def test_every_format_answers_as_the_run(
-    format: str, bake: str, size: str, run: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    format: str, bake: str, size: str, run: Artifact, exported: Exports, expected: list[Prediction]
 ) -> None:
-    if "slow" not in [mark.name for mark in request.node.iter_markers()]:
-        monkeypatch.setattr(module.torch_program, "has_compiler", lambda: False)  # the compiled package takes a minute
-    made = export(run, format, bake=bake, size=size, output=tmp_path / "out")
-    exported = load_artifact(made.path)
-    assert (exported.engine, exported.task, exported.labels, exported.calibration) == (format, "classify", run.labels, run.calibration)
-    assert made.description.dynamic == (("batch",) if size == "fixed" else ("batch", "height", "width"))
-    sizes = {(check.size, check.batch) for check in made.verification.checks}
+    path = exported(format, bake=bake, size=size)
+    opened, (description, _) = load_artifact(path), read_description(path)
+    assert (opened.engine, opened.task, opened.labels, opened.calibration) == (format, "classify", run.labels, run.calibration)
+    assert description.dynamic == (("batch",) if size == "fixed" else ("batch", "height", "width"))
+    assert description.verification is not None
+    sizes = {(check["size"], check["batch"]) for check in description.verification["checks"]}
     assert len({batch for _, batch in sizes}) == 2
     assert len({size for size, _ in sizes}) == (1 if size == "fixed" else 3 if bake == "resize" else 2)
-    expected = predict(run, files_of(run), precision="fp32", optimize="never")
-    found = predict(exported, files_of(run))
+    found = predict(opened, files_of(run))
     assert_same(found, expected, 0.02 if bake == "resize" else 1e-5)
     assert {p.sure for p in found} == {True, False}
     assert [p.sure for p in found] == [p.probability >= CALIBRATION.threshold for p in found]
@@ -89,25 +99,24 @@ def test_a_graph_that_resizes_takes_batches_of_any_one_size(onnx: Path, run: Art
         ("torch", "fp16"),
     ],
 )
-def test_lower_precisions_answer_alike(format: str, precision: str, run: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.torch_program, "has_compiler", lambda: False)
-    made = export(run, format, precision=precision, output=tmp_path / "out")
-    found, expected = (predict(one, files_of(run)) for one in (made.path, run))
+def test_lower_precisions_answer_alike(format: str, precision: str, run: Artifact, exported: Exports, expected: list[Prediction]) -> None:
+    path = exported(format, precision)
+    found = predict(path, files_of(run))
     assert np.mean([f.label == e.label for f, e in zip(found, expected, strict=True)]) > 0.85
     assert max(abs(f.probability - e.probability) for f, e in zip(found, expected, strict=True) if f.label == e.label) > 1e-5
     with pytest.raises(ConfigError, match=f"was exported in {precision}; leave precision out"):
-        predict(made.path, files_of(run)[:1], precision="fp32")
+        predict(path, files_of(run)[:1], precision="fp32")
 
 
-def test_int8_is_in_the_file(run: Artifact, onnx: Path, tmp_path: Path) -> None:
-    import onnx as onnx_package
+def test_int8_is_in_the_file(exported: Exports) -> None:
+    import onnx
 
-    quantised = onnx_package.load(export(run, "onnx", precision="int8", output=tmp_path / "out").path / "model.onnx")
+    quantised = onnx.load(exported("onnx", "int8") / "model.onnx")
     kinds = [node.op_type for node in quantised.graph.node]
     assert kinds.count("QuantizeLinear") > 3
     scopes = [node for node in quantised.graph.node if node.op_type == "MatMul" and any("Quantize" in name for name in node.input)]
     assert not scopes  # the two products that resize stay as they are
-    assert "QuantizeLinear" not in [node.op_type for node in onnx_package.load(onnx / "model.onnx").graph.node]
+    assert "QuantizeLinear" not in [node.op_type for node in onnx.load(exported("onnx") / "model.onnx").graph.node]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +145,7 @@ def test_a_missing_engine_is_named_with_what_brings_it(run: Artifact, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_description_travels_inside_and_beside(onnx: Path, run: Artifact) -> None:
+def test_the_description_travels_inside_and_beside(onnx: Path, run: Artifact, tmp_path: Path) -> None:
     import onnxruntime
 
     beside = json.loads((onnx / "model.json").read_text())
@@ -151,11 +160,8 @@ def test_the_description_travels_inside_and_beside(onnx: Path, run: Artifact) ->
     assert beside["facts"]["data"]["fingerprint"] == run.info["data"]["fingerprint"]
     assert beside["verification"]["images"] == "validation"
     assert beside["verification"]["checks"][0]["images"] == 36
-    (onnx / "model.json").rename(onnx / "elsewhere")
-    try:
-        assert load_artifact(onnx / "model.onnx").labels == run.labels  # the model alone says everything
-    finally:
-        (onnx / "elsewhere").rename(onnx / "model.json")
+    alone = shutil.copy(onnx / "model.onnx", tmp_path)
+    assert load_artifact(alone).labels == run.labels  # the model alone says everything
 
 
 @pytest.mark.parametrize(
@@ -190,7 +196,9 @@ def test_what_is_no_model_is_refused(onnx: Path, tmp_path: Path) -> None:
         load_artifact(tmp_path)
 
 
-def test_a_model_that_answers_otherwise_is_not_written(run: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_answers_otherwise_is_not_written(
+    run: Artifact, exported: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     traced = module.trace
 
     def corrupted(graph: torch.nn.Module, *args: object, **kwargs: object) -> object:
@@ -198,12 +206,13 @@ def test_a_model_that_answers_otherwise_is_not_written(run: Artifact, tmp_path: 
             next(p for p in graph.parameters() if p.ndim == 4).mul_(1.05)
         return traced(graph, *args, **kwargs)  # type: ignore[arg-type]
 
-    older = export(run, "onnx", bake="none", output=tmp_path / "out")
-    before = {file.name: file.read_bytes() for file in older.path.iterdir()}
+    older = shutil.copytree(exported("onnx", bake="none"), tmp_path / "out")
+    before = {file.name: file.read_bytes() for file in older.iterdir()}
+    assert "model.onnx" in before
     monkeypatch.setattr(module, "trace", corrupted)
     with pytest.raises(VerificationError, match=r"nothing is written.*an answer differs by 0\.\d+, 0\.001 is allowed"):
         export(run, "onnx", bake="none", output=tmp_path / "out")
-    assert {file.name: file.read_bytes() for file in older.path.iterdir()} == before
+    assert {file.name: file.read_bytes() for file in older.iterdir()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
@@ -213,7 +222,7 @@ def test_an_interrupted_export_leaves_what_was_there(run: Artifact, tmp_path: Pa
 
     monkeypatch.setattr(module, "_verified", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        export(run, "onnx", bake="none", output=tmp_path / "out")
+        export(run, "torch", bake="none", output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -224,17 +233,27 @@ def test_only_an_export_is_replaced(run: Artifact, tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_without_its_images_a_run_is_verified_on_generated_ones(tmp_path: Path) -> None:
-    run = run_with_data(tmp_path, size=(16, 24))
-    (tmp_path / "photos").rename(tmp_path / "moved")
-    made = export(run, "onnx")
-    assert made.path == run.path / "export" / "onnx-fp32"
-    assert made.verification.images == "generated"
-    assert "compared on generated images" in made.notes[0]
-    assert json.loads((made.path / "model.json").read_text())["verification"]["note"]
+@pytest.fixture(scope="module")
+def inside(made_once: MadeOnce) -> Path:
+    """The place within a run where its export goes by itself; the run's images are gone. Read only."""
+
+    def make(root: Path) -> None:
+        run = run_with_data(root, size=(16, 24))
+        (root / "photos").rename(root / "moved")
+        made = export(run, "onnx", bake="normalise", size="fixed")
+        assert made.path == run.path / "export" / "onnx-fp32"
+        assert made.verification.images == "generated"
+        assert "compared on generated images" in made.notes[0]
+
+    return made_once("exported_inside", make) / "run" / "export" / "onnx-fp32"
+
+
+def test_without_its_images_a_run_is_verified_on_generated_ones(inside: Path) -> None:
+    assert json.loads((inside / "model.json").read_text())["verification"]["note"]
+    run = load_artifact(inside.parents[1])
     with pytest.raises(DataError, match="int8 takes its value ranges from at least 10 validation images"):
         export(run, "openvino", precision="int8")
-    assert load_artifact(made.path).info["model"] == run.info["model"]
+    assert load_artifact(inside).info["model"] == run.info["model"]
 
 
 # One image on every way
@@ -253,6 +272,12 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.fixture(scope="module")
+def evaluation(run: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """The run's."""
+    return convmix.evaluate(run, split="val", output=tmp_path_factory.mktemp("evaluation") / "run.json", precision="fp32")
+
+
 @pytest.mark.parametrize(
     ("format", "bake", "blocked"),
     [
@@ -264,10 +289,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     ],
 )
 def test_the_script_answers_as_evaluate_and_predict(
-    format: str, bake: str, blocked: tuple[str, ...], run: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    format: str, bake: str, blocked: tuple[str, ...], run: Artifact, exported: Exports, evaluation: Evaluation, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module.torch_program, "has_compiler", lambda: False)
-    made = export(run, format, bake=bake, output=tmp_path / "out")
+    path = exported(format, bake=bake, size="fixed" if bake == "normalise" else "auto")
     given = files_of(run)[::9]
     arrays = []
     for i, file in enumerate(given):
@@ -276,14 +300,14 @@ def test_the_script_answers_as_evaluate_and_predict(
         arrays.append(str(tmp_path / f"{i}.npy"))
         np.save(arrays[-1], pixels)
     said = subprocess.run(
-        [sys.executable, "-c", HOOK.format(blocked=blocked), str(made.path / "predict.py"), *arrays],
+        [sys.executable, "-c", HOOK.format(blocked=blocked), str(path / "predict.py"), *arrays],
         capture_output=True,
         text=True,
         check=True,
     )
     lines = [line.split("\t") for line in said.stdout.splitlines()]
-    predicted = predict(made.path, given)
-    evaluated = {image.name: image for image in convmix.evaluate(run, split="val", output=tmp_path / "e.json", precision="fp32").images}  # type: ignore[union-attr]
+    predicted = predict(path, given)
+    evaluated = {image.name: image for image in evaluation.images}  # type: ignore[union-attr]
     assert len(lines) == len(given) == 4
     for (_, label, probability), one, file in zip(lines, predicted, given, strict=True):
         assert label == (one.label if one.sure else f"not sure ({one.label})")
@@ -300,14 +324,13 @@ def test_the_script_takes_picture_files_where_pillow_is(onnx: Path, run: Artifac
     assert [float(line.split("\t")[2]) for line in said.stdout.splitlines()] == pytest.approx([p.probability for p in expected], abs=1e-5)
 
 
-def test_an_exported_model_is_evaluated(onnx: Path, run: Artifact, tmp_path: Path) -> None:
+def test_an_exported_model_is_evaluated(onnx: Path, run: Artifact, evaluation: Evaluation, tmp_path: Path) -> None:
     data = Path(run.info["data"]["spec"]) / "val"
     exported = convmix.evaluate(onnx, data, split="val", output=tmp_path / "exported.json")
-    original = convmix.evaluate(run, split="val", output=tmp_path / "run.json", precision="fp32")
-    assert exported.metrics["n"] == original.metrics["n"] == 36
-    assert exported.metrics["correct"] == original.metrics["correct"]
+    assert exported.metrics["n"] == evaluation.metrics["n"] == 36
+    assert exported.metrics["correct"] == evaluation.metrics["correct"]
     assert any("does not know what it was trained on" in note for note in exported.notes)
-    brightness = [[image.brightness for image in one.images] for one in (exported, original)]  # type: ignore[union-attr]
+    brightness = [[image.brightness for image in one.images] for one in (exported, evaluation)]  # type: ignore[union-attr]
     assert np.abs(np.mean(brightness[0]) - np.mean(brightness[1])) < 10  # of the whole images, and of what is cropped
     with pytest.raises(RunError, match="name the data"):
         convmix.evaluate(onnx, split="val", output=tmp_path / "e.json")
@@ -335,11 +358,9 @@ def test_what_an_exported_model_cannot_be_asked_is_said(onnx: Path, run: Artifac
         export(onnx, "openvino", output=tmp_path / "out")
 
 
-def test_the_race_measures_the_exported_model_beside_its_run(tmp_path: Path) -> None:
-    run = run_with_data(tmp_path, size=(16, 24))
-    made = export(run, "onnx", bake="normalise", size="fixed")
-    lanes = race(made.path, batch_size=2, rounds=3)
+def test_the_race_measures_the_exported_model_beside_its_run(inside: Path) -> None:
+    lanes = race(inside, batch_size=2, rounds=3)
     assert [lane.name for lane in lanes] == ["model.onnx (onnx, fp32)", "the run (PyTorch, fp32)"]
     assert all(len(lane.ms) == 3 and min(lane.ms) > 0 for lane in lanes)
     with pytest.raises(ConfigError, match="leave size out"):
-        race(made.path, size=(99, 99))
+        race(inside, size=(99, 99))

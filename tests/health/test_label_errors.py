@@ -16,6 +16,7 @@ from convmix.errors import DataError, RunError
 from convmix.health.examination import doctor
 from convmix.health.labels import suspect
 from convmix.provenance import recorded_rows
+from tests.made_once import MadeOnce
 
 FLIPPED_EVERY = 20  # 5 % of the labels
 
@@ -50,24 +51,28 @@ def test_a_class_without_images_is_never_suggested() -> None:
     assert 2 not in found.suggested.tolist()
 
 
-@pytest.fixture(scope="module")
-def spoiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, set[str]]:
-    """Scanned digits with 5 % of the labels changed, a run trained on half of them, and the names of the changed images."""
-    folder = tmp_path_factory.mktemp("spoiled")
+@pytest.fixture(scope="session")
+def spoiled(made_once: MadeOnce) -> tuple[Path, Path, set[str]]:
+    """Scanned digits with 5 % of the labels changed, a run trained on half of them, and the names of the changed images; read only."""
+    folder = made_once("spoiled", spoil)
+    return folder / "data", folder / "run", set((folder / "changed.txt").read_text().split())
+
+
+def spoil(folder: Path) -> None:
     digits = open_source("digits", Data()).splits["all"]
-    changed = set()
+    changed = []
     for i in range(len(digits)):
         flip = i % FLIPPED_EVERY == 7
         label = int(digits.labels[i] + (1 + i % 9) * flip) % 10
         name = f"{'train' if i // FLIPPED_EVERY % 2 else 'val'}/{label}/{i:04}.png"
         (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "data" / name).write_bytes(digits.source(i))  # type: ignore[arg-type]
-        changed |= {name} if flip else set()
+        changed += [name] * flip
+    (folder / "changed.txt").write_text("\n".join(changed))
     api.train(
         folder / "data", out=folder / "run", model="convmixer_32_4_k3_p1", epochs=12, batch_size=32, test_fraction=0, lr=0.01, quiet=True,
         device="cpu", workers=0,
     )  # fmt: skip
-    return folder / "data", folder / "run", changed
 
 
 def names_of_training_images(run: Path) -> set[str]:

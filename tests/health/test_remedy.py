@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from convmix.data.sources import open_source
 from convmix.errors import ConfigError
 from convmix.health.examination import Examination, doctor
 from convmix.health.remedy import turn_upright
+from tests.patience import until
 
 
 def noise(seed: int, side: int = 24) -> Image.Image:
@@ -203,15 +203,16 @@ def test_killed_in_the_middle_leaves_no_half_copy(ruled: Path, tmp_path: Path) -
         "write, n = Path.write_bytes, 0\n"
         "def slowly(self, content):\n"
         "    global n\n    n += 1\n    write(self, content)\n"
-        "    if n == 5: Path(sys.argv[2] + '.ready').touch(); time.sleep(60)\n"
+        "    if n == 5: Path(sys.argv[2] + '.ready').touch(); time.sleep(600)\n"
         "remedy.Path.write_bytes = slowly\n"
         "examination.doctor(sys.argv[1], fix=sys.argv[2], output=sys.argv[2] + '-found', workers=0)\n"
     )
     target = tmp_path / "clean"
     child = subprocess.Popen([sys.executable, "-c", code, str(ruled), str(target)])
-    while not Path(f"{target}.ready").exists() and child.poll() is None:
-        time.sleep(0.1)
-    child.send_signal(signal.SIGKILL)
+    try:
+        until(Path(f"{target}.ready").exists, while_runs=child)
+    finally:
+        child.kill()
     assert child.wait() == -signal.SIGKILL
     assert not target.exists()
     doctor(ruled, fix=target, output=tmp_path / "found", workers=0)  # replaces what was left

@@ -2,7 +2,7 @@
 
 A fenced block whose first line is ```sh tested or ```python tested is executed as it stands: all shell blocks one after the other in one
 folder, the Python blocks in another. The folder holds `photos/`, a folder per class (cat, dog) of small generated pictures; `convmix` is
-this checkout. Every block that calls convmix must be a tested one.
+this checkout, called in this process. Every block that calls convmix must be a tested one.
 """
 
 import csv
@@ -10,11 +10,15 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
+
+from tests.command_line import Command
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
@@ -33,8 +37,8 @@ def commands(body: str) -> list[str]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with photos/: cats are horizontal stripes, dogs vertical ones, 40x48 pixels with noise."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with photos/: cats are horizontal stripes, dogs vertical ones, 40x48 pixels with noise. There is no network."""
     rng = np.random.default_rng(0)
     for label in ("cat", "dog"):
         folder = tmp_path / "photos" / label
@@ -44,57 +48,51 @@ def place(tmp_path: Path) -> Path:
             stripes = ((rows if label == "cat" else columns) // 4 + i) % 2 * 120
             pixels = stripes[:, :, None] + rng.integers(0, 120, (40, 48, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i:02d}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     return tmp_path
 
 
 @pytest.fixture
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """`convmix` and `python` of the interpreter that runs the tests; no network, no home folder."""
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """The words that a command of the README becomes in a shell: bash does all but the last step, to start the program."""
     programs = tmp_path_factory.mktemp("bin")
-    for name, arguments in {"convmix": "-m convmix", "python": ""}.items():
-        script = programs / name
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
-        script.chmod(0o755)
-    home = tmp_path_factory.mktemp("home")
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "CONVMIX_"))}
-    return inherited | {
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": str(REPO),
-        "HOME": str(home),
-        "HF_HOME": str(home / "hf"),
-        "HF_HUB_OFFLINE": "1",
-        "COLUMNS": "120",
-    }
+    (programs / "convmix").write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    (programs / "convmix").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
 
+    def words(command: str) -> list[str]:
+        shell = ["bash", "-euo", "pipefail", "-c", command]
+        done = subprocess.run(shell, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("\0"), f"{command}: {done.stderr}"
+        return done.stdout[:-1].split("\0")
 
-def run(arguments: list[str], folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(
-        arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert done.returncode == 0, f"{arguments[-1]}\nended with {done.returncode}:\n{done.stdout[-4000:]}"
-    return done.stdout
+    return words
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_work(place: Path, environment: dict[str, str]) -> None:
-    typed = [command for body in blocks("sh tested") for command in commands(body)]
-    verbs = {command.split()[1] for command in typed if command.startswith("convmix ")}
+def test_the_commands_of_the_readme_work(place: Path, typed: Callable[[str], list[str]], command: Command) -> None:
+    lines = [line for body in blocks("sh tested") for line in commands(body)]
+    assert all(line.startswith("convmix ") for line in lines)
+    verbs = {line.split()[1] for line in lines}
     assert {"train", "evaluate", "predict", "describe"} <= verbs
-    for command in typed:
-        run(["bash", "-euo", "pipefail", "-c", command], place, environment)
+    for line in lines:
+        done = command(*typed(line))
+        assert done.code == 0, f"{line}\nended with {done.code}:\n{done.out[-2000:]}\n{done.err[-2000:]}"
     assert (place / "runs/photos/model.safetensors").is_file()
     with (place / "predictions.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 1 + PHOTOS_PER_CLASS
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_works(place: Path, environment: dict[str, str]) -> None:
-    bodies = blocks("python tested")
-    assert bodies
-    for i, body in enumerate(bodies):
-        script = place / f"block{i}.py"
-        script.write_text(body)
-        run([sys.executable, str(script)], place, environment)
+def test_the_python_of_the_readme_works(place: Path) -> None:
+    *others, last = blocks("python tested")
+    assert others
+    for body in others:
+        exec(compile(body, "README.md", "exec"), {"__name__": "__main__"})
+    # What `import convmix` does to timm shows only in a process of its own.
+    done = subprocess.run([sys.executable, "-c", last], env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True)
+    assert done.returncode == 0 and "import timm" in last, done.stderr[-4000:]
 
 
 def test_every_block_that_calls_convmix_is_tested() -> None:

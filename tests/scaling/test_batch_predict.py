@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from large_inputs import BROKEN, encoded, write_everything, write_shard
+from large_inputs import BROKEN, write_everything
 from tiny_run import make_run, write_folder
 
 from convmix.errors import ConfigError, RunError
@@ -16,9 +16,11 @@ from convmix.prediction import predict
 from convmix.scaling import cluster, job
 from convmix.scaling.parts import Tally
 from convmix.scaling.worker import Worker
+from tests.patience import until
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),  # Ray's own
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
@@ -47,8 +49,20 @@ def times(output: Path) -> dict[str, int]:
     return {part.name: part.stat().st_mtime_ns for part in output.glob("part-*.parquet")}
 
 
-def test_rows_are_those_of_predict_and_both_workers_make_them(run: Path, tmp_path: Path) -> None:
+def test_rows_are_those_of_predict_and_both_workers_make_them(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = write_everything(tmp_path / "data")
+    here = tmp_path / "here"
+    here.mkdir()
+
+    class Waits(Worker):
+        """Begins when both are there; else the first might have done everything before the second is."""
+
+        def compute(self, number: int, span: tuple[int, int]) -> Tally:
+            (here / str(os.getpid())).touch()
+            until(lambda: len(list(here.iterdir())) == 2)
+            return super().compute(number, span)
+
+    monkeypatch.setattr(cluster, "Worker", Waits)
     summary = job.batch_predict(run, tmp_path / "data", output=tmp_path / "out", part_size=4, batch_size=3, top=2, precision="fp32")
     found = {row["name"]: row for row in rows_of(tmp_path / "out")}
     assert sorted(found) == sorted(names) and summary.rows == len(names) == len(rows_of(tmp_path / "out"))
@@ -69,26 +83,6 @@ def test_rows_are_those_of_predict_and_both_workers_make_them(run: Path, tmp_pat
     made = times(tmp_path / "out")
     assert job.batch_predict(run, tmp_path / "data", output=tmp_path / "out", part_size=4, top=2, precision="fp32") == summary
     assert times(tmp_path / "out") == made, "a job that is done computes nothing"
-
-
-def test_shards_and_tables_hold_what_predict_says_of_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    """The shard breaks off in its third image: two answers, the third's reason, and a row for the shard."""
-    members = [(f"{i}.png", encoded(tmp_path, i)) for i in range(4)]
-    shard = write_shard(tmp_path / "data/s.tar", members)
-    from tarfile import open as opened
-
-    with opened(shard) as archive:
-        end = archive.getmember("2.png").offset_data + 40
-    shard.write_bytes(shard.read_bytes()[:end])
-    job.batch_predict(run, shard, output=tmp_path / "out", precision="fp32")
-    for i, content in members:
-        (tmp_path / i).write_bytes(content)
-    expected = predict(run, [tmp_path / f"{i}.png" for i in range(2)], precision="fp32", optimize="never", workers=0)
-    rows = rows_of(tmp_path / "out")
-    assert [r["name"] for r in rows] == [f"{shard}/{i}.png" for i in range(3)] + [str(shard)]
-    for row, answer in zip(rows, expected, strict=False):
-        assert row["label"] == answer.label and row["probability"] == pytest.approx(answer.probability, abs=1e-6)
-    assert rows[2]["error"] == "truncated" and "cannot be read to its end" in rows[3]["error"]
 
 
 def test_a_dying_worker_costs_nothing_and_a_deadly_block_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

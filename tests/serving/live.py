@@ -18,8 +18,9 @@ from typing import Any
 
 import psutil
 
+from tests.patience import PATIENCE_S
+
 REPO = Path(__file__).resolve().parents[2]
-STOP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Client:
         all_headers = dict(headers or {}) | ({"Content-Type": kind} if kind else {})
         request = urllib.request.Request(self.address + path, body, all_headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
                 return Reply(reply.status, {k.lower(): v for k, v in reply.headers.items()}, reply.read())
         except urllib.error.HTTPError as error:
             with error:
@@ -102,7 +103,7 @@ class Live(Client):
     def stop(self, how: int = signal.SIGTERM) -> int:
         """Ask it to stop; its exit code."""
         self.process.send_signal(how)
-        return self.process.wait(STOP_S)
+        return self.process.wait(PATIENCE_S)
 
 
 def as_form(name: str, files: tuple[bytes, ...], fields: Mapping[str, object]) -> tuple[str, bytes]:

@@ -5,19 +5,25 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from convmix.serving.orders import ImageOrder
 from convmix.serving.problem import Problem
 
 
-def make_obedient() -> Callable[[Sequence[Any]], list[Any]]:
-    """Runs in the worker."""
+def make_obedient(closed: Path | None = None) -> Callable[[Sequence[Any]], list[Any]]:
+    """Runs in the worker, which does not come up while there is a file `closed`."""
+    while closed is not None and closed.exists():
+        time.sleep(0.01)
     return obey
 
 
 def obey(orders: Sequence[ImageOrder]) -> list[Any]:
-    """`die` ends the worker, `sleep N` takes N seconds, `raise` is a bug, `bad` a bad image; anything else is labelled by its digest."""
+    """`die` ends the worker, `sleep N` takes N seconds, `raise` is a bug, `bad` a bad image; anything else is labelled by its digest.
+
+    `hold PATH` says by a file PATH.begun that it has begun, and ends when there is a file PATH.
+    """
     replies: list[Any] = []
     for order in orders:
         said, _, rest = order.data.decode("latin-1").partition(" ")
@@ -25,6 +31,10 @@ def obey(orders: Sequence[ImageOrder]) -> list[Any]:
             os.kill(os.getpid(), signal.SIGKILL)
         if said == "sleep":
             time.sleep(float(rest))
+        if said == "hold":
+            Path(rest + ".begun").touch()
+            while not Path(rest).exists():
+                time.sleep(0.01)
         if said == "raise":
             raise RuntimeError("a bug")
         replies.append(Problem("unreadable_image", "bad") if said == "bad" else row(order))

@@ -5,6 +5,8 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import uvicorn
 
@@ -27,12 +29,14 @@ class Rehearsal(Client):
 
 @contextlib.contextmanager
 def rehearsal(
-    limits: Limits | None = None, *, workers: int = 1, key: str | None = None, origins: Sequence[str] = ()
+    limits: Limits | None = None, *, workers: int = 1, key: str | None = None, origins: Sequence[str] = (), closed: Path | None = None
 ) -> Iterator[Rehearsal]:
-    """A server on a free port, ready."""
+    """A server on a free port, ready; while there is a file `closed`, no worker comes up."""
     limits, exposition = limits or Limits(), Exposition()
     queue = Queue(size=limits.queue, batch_size=limits.batch_size, wait_s=limits.batch_wait_ms / 1000)
-    answers = Pool(queue, make_obedient, size=workers, silent_s=limits.time_s, computed=exposition.computed, died=exposition.died)
+    answers = Pool(
+        queue, partial(make_obedient, closed), size=workers, silent_s=limits.time_s, computed=exposition.computed, died=exposition.died
+    )
     explanations = Pool(Queue(size=8, batch_size=1, wait_s=0), make_obedient, size=1, silent_s=limits.time_s)
     exposition.watch(queued=lambda: len(queue), workers=lambda: len(answers.process_ids))
     facts = ModelFacts("rehearsal", "classify", ("ant", "bee"), (), {"name": "rehearsal"})

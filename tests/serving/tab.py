@@ -4,12 +4,15 @@ import base64
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.patience import PATIENCE_S
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -50,8 +53,15 @@ class Tab:
 
     def done(self) -> None:
         """Wait until every image has its answer or its error."""
-        self.page.wait_for_selector(_DONE, state="attached", timeout=60_000)
+        self.page.wait_for_selector(_DONE, state="attached")
         self.page.wait_for_selector("#cancel", state="hidden")
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what events of the browser bring."""
+        end = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < end, "it never came"
+            self.page.wait_for_timeout(10)
 
     def answer(self, route: str, reply: Callable[["Route"], None]) -> None:
         """Answer requests to `route` here and not in the server."""
@@ -128,6 +138,7 @@ def opened(
     At the end: no request left the server's origin, and, unless `errors` are expected, the console is empty.
     """
     made = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", **context)
+    made.set_default_timeout(1000 * PATIENCE_S)
     page = made.new_page()
     tab = Tab(page, address)
     page.on("console", lambda message: tab.errors.append(message.text))

@@ -14,10 +14,13 @@ from convmix.data.transforms import Preprocess
 from convmix.exporting.export import export
 from convmix.prediction import predict
 from convmix.predictor import Predictor
+from convmix.serving.limits import Limits
 from convmix.serving.schema import ModelAnswer, PredictAnswer
 from convmix.tasks import create_task
 from tests.dense_scenes import CLASSES
-from tests.serving.live import Live, live
+from tests.patience import PATIENCE_S
+from tests.serving.inside import inside
+from tests.serving.live import Client, live
 from tests.serving.pictures import picture
 
 pytestmark = [
@@ -36,12 +39,17 @@ def exported(request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest
 
 
 @pytest.fixture(scope="module")
-def exported_server(exported: tuple[str, Path]) -> Iterator[Live]:
-    with live(exported[1], "--batch-size", "4", "--batch-wait-ms", "50") as started:
-        yield started
+def exported_server(exported: tuple[str, Path]) -> Iterator[Client]:
+    """The folder as users serve it, in processes, for one of the two."""
+    if exported[0] == "resize":
+        with live(exported[1], "--batch-size", "4", "--batch-wait-ms", "50") as started:
+            yield started
+    else:
+        with inside(exported[1], Limits(batch_size=4, batch_wait_ms=50, time_s=PATIENCE_S)) as here:
+            yield here
 
 
-def test_answers_are_those_of_the_run(exported: tuple[str, Path], exported_server: Live, run: Path, tmp_path: Path) -> None:
+def test_answers_are_those_of_the_run(exported: tuple[str, Path], exported_server: Client, run: Path, tmp_path: Path) -> None:
     """More images than a batch has, and of several sizes."""
     images = [picture(i, size=(10 + 3 * i, 24)) for i in range(6)]
     files = [tmp_path / f"{i}.png" for i in range(6)]
@@ -59,7 +67,7 @@ def test_answers_are_those_of_the_run(exported: tuple[str, Path], exported_serve
     assert again["probability"] == pytest.approx(reply.json["predictions"][3]["probability"], abs=1e-5)  # whatever stands beside it
 
 
-def test_batches_are_of_what_the_model_takes(exported: tuple[str, Path], exported_server: Live) -> None:
+def test_batches_are_of_what_the_model_takes(exported: tuple[str, Path], exported_server: Client) -> None:
     names = ("convmix_batch_images_sum", "convmix_batch_images_count")
     before = [exported_server.metric(name) for name in names]
     assert exported_server.predict(*(picture(i) for i in range(8))).status == 200
@@ -68,7 +76,7 @@ def test_batches_are_of_what_the_model_takes(exported: tuple[str, Path], exporte
     assert batches == 8 if exported[0] == "resize" else batches < 8
 
 
-def test_the_model_is_described_with_its_engine(exported: tuple[str, Path], exported_server: Live, run: Path) -> None:
+def test_the_model_is_described_with_its_engine(exported: tuple[str, Path], exported_server: Client, run: Path) -> None:
     answer = exported_server.get("/v1/model")
     assert answer.status == 200
     said = ModelAnswer.model_validate_json(answer.body)
@@ -77,7 +85,7 @@ def test_the_model_is_described_with_its_engine(exported: tuple[str, Path], expo
     assert exported_server.get("/ready").status == 200 and exported_server.get("/health").status == 200
 
 
-def test_explanations_and_broken_images_are_refused(exported_server: Live) -> None:
+def test_explanations_and_broken_images_are_refused(exported_server: Client) -> None:
     for reply in (
         exported_server.form("/v1/explain", "image", (picture(0),), {}),
         exported_server.form("/v1/explain", "image", (b"no",), {}),
@@ -101,7 +109,7 @@ def test_an_exported_detector_is_served(tmp_path: Path) -> None:
     images = [picture(i, size=size) for i, size in enumerate([(64, 64), (48, 80), (100, 30)])]
     predictor = Predictor(load_artifact(tmp_path / "run"), images=0, batch_size=3, device="cpu", precision="fp32", optimize="never")
     wanted = [answer.result for answer in predictor.answers([predictor.prepare(data) for data in images], threshold=0.1)]
-    with live(folder) as server:
+    with inside(folder) as server:
         reply = server.predict(*images, threshold=0.1)
         facts = server.get("/v1/model").json
         explained = server.form("/v1/explain", "image", (images[0],), {})

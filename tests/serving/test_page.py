@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +13,13 @@ import convmix
 from convmix.prediction import Prediction
 from tests.serving.live import Live
 from tests.serving.pictures import picture
-from tests.serving.tab import Tab, as_json, chromium, error, opened
+from tests.serving.tab import Tab, as_json, error, opened
 from tests.tiny_run import LABELS, write_image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as started:
-        yield started
+pytestmark = pytest.mark.slow  # a server and a browser
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,7 @@ def test_a_dropped_image_has_the_label_and_the_bars_that_predict_gives(
             assert tab.bars == [(label, shown(p or 0)) for label, p in pairs]
             lengths = tab.page.locator(".bars .fill").evaluate_all("fills => fills.map(f => f.offsetWidth / f.parentElement.offsetWidth)")
             assert lengths == pytest.approx([p for _, p in pairs], abs=0.02)
-            assert tab.page.evaluate("[image.naturalWidth, image.naturalHeight]") == [30, 20]
+            tab.until(lambda: tab.page.evaluate("[image.naturalWidth, image.naturalHeight]") == [30, 20])
         assert len(tab.asked) == 3
 
 
@@ -83,7 +78,7 @@ def test_the_camera_takes_a_picture_and_is_let_go(browser: "Browser", server: Li
         tab.page.click("#shrink")  # this server takes smaller pictures only
         tab.done()
         assert tab.verdict in LABELS
-        assert tab.page.evaluate("[image.naturalWidth > 100, video.srcObject]") == [True, None]
+        tab.until(lambda: tab.page.evaluate("[image.naturalWidth > 100, video.srcObject]") == [True, None])
         assert tab.page.inner_text("#picture-name").startswith("camera ")
 
 
@@ -118,7 +113,7 @@ def test_why_lays_the_explanation_over_the_image(browser: "Browser", server: Liv
         tab.done()
         label = tab.verdict
         tab.page.click("#why")
-        tab.page.wait_for_selector("#heat", state="visible", timeout=60_000)
+        tab.page.wait_for_selector("#heat", state="visible")
         assert tab.page.evaluate("heat.decode().then(() => [heat.naturalWidth, heat.naturalHeight])") == [8, 8]  # as the model sees it
         assert f"what speaks for {label} is orange" in tab.page.inner_text("#why-text")
         box, over = tab.page.locator("#image").bounding_box(), tab.page.locator("#heat").bounding_box()
@@ -203,12 +198,14 @@ def test_requests_in_flight_can_be_stopped_and_tried_again(browser: "Browser", s
         tab.page.on("requestfailed", lambda request: given_up.append(request.failure))
         tab.answer("/v1/predict", lambda route: held.append(route))
         tab.drop(*images)
-        tab.page.wait_for_selector("[data-state]:has-text('asking')")
-        tab.page.wait_for_timeout(300)
+        tab.until(lambda: len(held) >= 4)
+        tab.page.wait_for_timeout(300)  # for one too many
         assert len(held) == 4  # a few at a time
+        assert sorted(tab.short_answers) == ["asking"] * 4 + ["waiting"] * 2
         tab.page.click("#cancel")
         tab.done()
         assert tab.short_answers == ["stopped"] * 6
+        tab.until(lambda: len(given_up) >= 4)
         assert given_up == ["net::ERR_ABORTED"] * 4
         tab.page.unroute("**/v1/predict")
         tab.page.click("#again")
@@ -262,7 +259,6 @@ def test_the_download_holds_the_rows_of_the_server(browser: "Browser", server: L
         assert (row["width"], row["height"]) == (30, 20)
 
 
-@pytest.mark.slow
 def test_fifty_images_are_answered_and_leave_one_object_url(browser: "Browser", server: Live, tmp_path: Path) -> None:
     def counted(tab: Tab) -> None:
         tab.page.add_init_script(

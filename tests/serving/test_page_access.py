@@ -1,25 +1,20 @@
 """The page without a mouse, on a phone, in the dark, and without motion."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.serving.live import Live
-from tests.serving.tab import Tab, chromium, opened
+from tests.serving.tab import Tab, opened
 from tests.tiny_run import LABELS, write_image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow  # a server and a browser
+
 PHONE = (360, 640)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +77,7 @@ def test_everything_can_be_done_with_the_keyboard_alone(browser: "Browser", serv
         assert tab.verdict == "Not sure"
         tab.page.focus("#why")
         keys.press("Space")
-        tab.page.wait_for_selector("#heat", state="visible", timeout=60_000)
+        tab.page.wait_for_selector("#heat", state="visible")
         tab.page.focus("#open-card")
         keys.press("Enter")
         assert tab.page.is_visible("#card-text")
@@ -132,7 +127,7 @@ def test_nothing_is_wider_than_a_phone(browser: "Browser", server: Live, images:
         assert not tab.overflows
         assert tab.page.evaluate("image.getBoundingClientRect().width") > 300
         tab.page.tap("#why")
-        tab.page.wait_for_selector("#heat", state="visible", timeout=60_000)
+        tab.page.wait_for_selector("#heat", state="visible")
         small = tab.page.locator("button:visible, select:visible").evaluate_all(
             "all => all.filter(b => b.offsetHeight < 44).map(b => b.id)"
         )

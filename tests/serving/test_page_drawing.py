@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +17,15 @@ from convmix.result_files import classes_png
 from convmix.results import Boxes, Masks, SemanticMap
 from tests.dense_scenes import CLASSES, scene
 from tests.serving.live import Live
-from tests.serving.tab import Tab, as_json, chromium, opened
+from tests.serving.tab import Tab, as_json, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Route
 
+pytestmark = pytest.mark.slow  # a server and a browser
+
 HOSTILE = '<img src=x onerror="window.harmed=1">\'&amp;'
 SIZE = (48, 96)  # height, width of the scenes here
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from convmix.prediction import predict
 from convmix.serving.schema import ErrorAnswer, ExplainAnswer, ModelAnswer, PredictAnswer
 from convmix.tasks import create_task
 from tests.dense_scenes import CLASSES, scene
-from tests.serving.live import Live, live
+from tests.serving.inside import inside
+from tests.serving.live import Live
 from tests.serving.pictures import encoded, picture
 from tests.tiny_run import make_run
 
@@ -56,7 +57,7 @@ def test_calibration_and_threshold_are_honoured(tmp_path: Path) -> None:
     for i, data in enumerate(images):
         (tmp_path / f"{i}.png").write_bytes(data)
     expected = [row.to_dict() for row in predict(path, [str(tmp_path / f"{i}.png") for i in range(3)])]
-    with live(path) as server:
+    with inside(path) as server:
         rows = server.predict(*images).json["predictions"]
         facts = server.get("/v1/model").json
     assert [row["sure"] for row in rows] == [row["sure"] for row in expected]
@@ -135,7 +136,7 @@ def test_dense_answers_are_those_of_predict(task: str, tmp_path: Path) -> None:
     data = encoded(PIL.Image.fromarray(scene(3)[0][:48]))  # wider than high
     (tmp_path / "a.png").write_bytes(data)
     [expected] = predict(tmp_path / "run", [str(tmp_path / "a.png")], threshold=0.0)
-    with live(tmp_path / "run") as server:
+    with inside(tmp_path / "run") as server:
         reply = server.predict(data, threshold=0.0)
         explained = server.form("/v1/explain", "image", (data,), {})
     assert reply.status == 200, reply.body

@@ -105,7 +105,7 @@ def test_every_size_answers_the_same_without_batchnorm(name):
     assert nn.BatchNorm2d not in kinds(folded)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     kernel_size=st.integers(1, 8),
     patch_size=st.integers(1, 4),
@@ -120,7 +120,7 @@ def test_any_convmixer(kernel_size, patch_size, act, pool, num_classes, size):
     assert_exact(lived_in(model, (16, 16), channels=2, negative=0.3), images(3, size, 2))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     kernel_sizes=st.lists(st.integers(1, 8), min_size=1, max_size=4, unique=True),
     combine=st.sampled_from(["sum", "split"]),
@@ -149,7 +149,7 @@ def test_any_multiscale_convmixer(kernel_sizes, combine, channel_mixing, patch_s
     assert all(len(m.branches) == 1 for m in folded.modules() if isinstance(m, TokenMixing))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(num_classes=st.sampled_from([0, 5]), pool=st.sampled_from(["avg", "max"]), size=st.tuples(st.integers(32, 75), st.integers(32, 75)))
 def test_any_convmlp(num_classes, pool, size):
     torch.manual_seed(0)
@@ -257,12 +257,11 @@ def test_exports_with_any_batch_and_size(family):
         assert difference(program(x), model(x).detach()) <= 1e-5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["convmixer", "multiscale", "convmlp"])
 def test_compiles_as_one_graph(family):
     model, x = small(family), images(2, (37, 40))
     with torch.no_grad():
-        compiled = torch.compile(fold(model), fullgraph=True)
+        compiled = torch.compile(fold(model), backend="aot_eager", fullgraph=True)  # the code made of the graph: test_backends.py
         assert difference(compiled(x), model(x)) <= 1e-5
 
 

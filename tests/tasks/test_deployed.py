@@ -1,5 +1,6 @@
 """Dense networks as exporters take them: fixed shapes, the network's own answers, and the way back to the image inside the graph."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -191,31 +192,50 @@ def test_finished_maps_are_those_of_the_pipeline(fit: str) -> None:
     assert task.finished(outputs, None) == outputs
 
 
+# A conversion takes up to half a minute. Both detectors suppress overlapping objects with the same operations, so each of the two engines
+# has them once; every task in every format, an image at a time, is in tests/exporting/test_dense_export.py.
+ENGINES = {"detect": ("onnx", "torch"), "instances": ("openvino", "torch"), "segment": ("onnx", "openvino", "torch")}
+
+
 @pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize("name", [*BOXES, "segment"])
+@pytest.mark.parametrize("name", ENGINES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # the exporters' own
 def test_every_runtime_answers_as_pytorch_for_any_batch(name: str) -> None:
-    import onnxruntime
-    import openvino
-
     task, network = made(name, "few")
     deployed = task.deployed(network)
     batch = torch.export.Dim("batch", min=1, max=64)
     program = torch.export.export(deployed, (noise(2, (64, 64)),), dynamic_shapes=({0: batch},))
-    exported = torch.onnx.export(program, dynamo=True, verbose=False)
-    assert exported is not None
-    session = onnxruntime.InferenceSession(exported.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    compiled = openvino.Core().compile_model(openvino.convert_model(program), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    again = program.module()
+    engines = {engine: RUN_BY[engine](program) for engine in ENGINES[name]}
     for n in (1, 3):
         images = noise(n, (64, 64), seed=n)
         wanted = deployed(images)
-        by_onnx = session.run(None, {session.get_inputs()[0].name: images.numpy()})
-        by_openvino = compiled([images.numpy()])
-        by_torch = again(images)
-        for i, (output, value) in enumerate(wanted.items()):
-            for engine, got in (("onnx", by_onnx[i]), ("openvino", by_openvino[i]), ("torch", by_torch[output])):
+        for engine, answers in engines.items():
+            for (output, value), got in zip(wanted.items(), answers(images), strict=True):
                 torch.testing.assert_close(
                     torch.as_tensor(got), value, rtol=1e-4, atol=1e-3, msg=lambda m, where=(engine, output, n): f"{where}: {m}"
                 )
+
+
+def by_onnx(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
+    import onnxruntime
+
+    exported = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert exported is not None
+    session = onnxruntime.InferenceSession(exported.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {session.get_inputs()[0].name: images.numpy()})
+
+
+def by_openvino(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
+    import openvino
+
+    compiled = openvino.Core().compile_model(openvino.convert_model(program), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: list(compiled([images.numpy()]).values())
+
+
+def by_torch(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
+    again = program.module()
+    return lambda images: list(again(images).values())
+
+
+RUN_BY = {"onnx": by_onnx, "openvino": by_openvino, "torch": by_torch}

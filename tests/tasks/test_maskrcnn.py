@@ -17,11 +17,12 @@ BACKBONES = [
     ("deit_tiny_patch16_224", "blocks", {"dynamic_img_size": True, "dynamic_img_pad": True, "depth": 1}),
 ]
 EVERY = pytest.mark.parametrize(("name", "taps", "model_args"), BACKBONES, ids=[f"{n}-{t}" for n, t, _ in BACKBONES])
+STEPS = 120  # in which an image is learned by heart
 LOSSES = {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"}
 
 
-def _network(name="convmlp", taps="authors", model_args=CONVMLP, *, classes=3, **changes) -> MaskRCNN:
-    torch.manual_seed(0)
+def _network(name="convmlp", taps="authors", model_args=CONVMLP, *, classes=3, seed=0, **changes) -> MaskRCNN:
+    torch.manual_seed(seed)
     backbone = DenseBackbone(name, taps=taps, strides=(4, 8, 16, 32), model_args=model_args)
     return MaskRCNN(backbone, classes, **{"pyramid_channels": 8, **changes})
 
@@ -207,24 +208,36 @@ def test_the_classifier_is_everything_but_the_backbone():
     assert head == {id(p) for n, p in network.named_parameters() if not n.startswith("backbone.")}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "taps", "model_args"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, _ in BACKBONES[:3]])
-def test_one_image_is_learned_by_heart(name, taps, model_args):
-    """A bright disc: its box, and the corners that the mask leaves out of it."""
-    network = _network(name, taps, model_args, pyramid_channels=16, anchor_scale=4.0)
+def learned_by_heart(name, taps, model_args, *, seed=0):
+    """A bright disc, its box, and the corners that the mask leaves out of it: the label and score of the best object found, and how far
+    its box and its mask are the disc's.
+    """
+    network = _network(name, taps, model_args, pyramid_channels=16, anchor_scale=4.0, seed=seed)
+    network.rpn._post_nms_top_n["training"] = 200  # fewer regions than for images with many objects: more steps in the same time
+    network.roi_heads.fg_bg_sampler.batch_size_per_image = 64
     rows, columns = torch.meshgrid(torch.arange(64) + 0.5, torch.arange(64) + 0.5, indexing="ij")
     disc = (rows - 28) ** 2 + (columns - 36) ** 2 < 16**2
     image = disc.float().expand(1, 3, 64, 64)
     target = {"boxes": torch.tensor([[20.0, 12, 52, 44]]), "labels": torch.tensor([1]), "masks": disc[None].to(torch.uint8)}
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    for _ in range(100):
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, 2 - 2 * step / STEPS)  # a constant rate ends anywhere around the optimum
         loss = sum(network(image, [target]).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    (found,) = network.eval()(image)
-    assert found["labels"][0] == 1
-    assert found["scores"][0] > 0.5
-    assert box_iou(found["boxes"][:1], target["boxes"]) > 0.8
-    mask, wanted = found["masks"][0] >= 0.5, masks_in_boxes(target["masks"], found["boxes"][:1].detach(), torch.tensor([0]))[0] > 0
-    assert (mask & wanted).sum() / (mask | wanted).sum() > 0.85
+    with torch.no_grad():
+        (found,) = network.eval()(image)
+    mask, wanted = found["masks"][0] >= 0.5, masks_in_boxes(target["masks"], found["boxes"][:1], torch.tensor([0]))[0] > 0
+    overlap = (mask & wanted).sum() / (mask | wanted).sum()
+    return int(found["labels"][0]), float(found["scores"][0]), float(box_iou(found["boxes"][:1], target["boxes"])), float(overlap)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "taps", "model_args"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, _ in BACKBONES[:3]])
+def test_one_image_is_learned_by_heart(name, taps, model_args):
+    label, score, box, mask = learned_by_heart(name, taps, model_args)
+    assert label == 1
+    assert score > 0.5
+    assert box > 0.8
+    assert mask > 0.85

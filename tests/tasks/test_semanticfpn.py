@@ -17,11 +17,12 @@ BACKBONES = [
     ("resnet18", "blocks", {}, 4),
     ("deit_tiny_patch16_224", "blocks", {"dynamic_img_size": True, "dynamic_img_pad": True, "depth": 1}, 8),
 ]
+STEPS = 60  # in which an image is learned by heart
 EVERY = pytest.mark.parametrize(("name", "taps", "model_args", "stride"), BACKBONES, ids=[f"{n}-{t}" for n, t, *_ in BACKBONES])
 
 
-def _network(name="convmlp", taps="authors", model_args=CONVMLP, *, pyramid_channels=16) -> SemanticFpn:
-    torch.manual_seed(0)
+def _network(name="convmlp", taps="authors", model_args=CONVMLP, *, pyramid_channels=16, seed=0) -> SemanticFpn:
+    torch.manual_seed(seed)
     backbone = DenseBackbone(name, taps=taps, strides=(4, 8, 16, 32), model_args=model_args)
     return SemanticFpn(backbone, 3, pyramid_channels=pyramid_channels)
 
@@ -73,10 +74,9 @@ def test_the_classifier_is_everything_but_the_backbone():
     assert head == {id(p) for n, p in network.named_parameters() if not n.startswith("backbone.")}
 
 
-@pytest.mark.parametrize(("name", "taps", "model_args", "stride"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, *_ in BACKBONES[:3]])
-def test_one_image_is_learned_by_heart(name, taps, model_args, stride):
-    """A bright square on a gradient, its right half reddish: three classes, the background three quarters of all."""
-    network = _network(name, taps, model_args)
+def learned_by_heart(name, taps, model_args, *, seed=0):
+    """A bright square on a gradient, its right half reddish: three classes, the background three quarters of all. The IoU of each."""
+    network = _network(name, taps, model_args, seed=seed)
     image = torch.linspace(-1, 1, 112).expand(1, 3, 112, 112).clone()
     image[:, :, 28:84, 28:84] += 3
     image[:, 1:, 28:84, 56:84] -= 2
@@ -84,7 +84,8 @@ def test_one_image_is_learned_by_heart(name, taps, model_args, stride):
     classes[:, 28:84, 28:84] = 1
     classes[:, 28:84, 56:84] = 2
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    for _ in range(60):
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 5e-3 * min(1.0, 2 - 2 * step / STEPS)  # a constant rate ends anywhere around the optimum
         logits = F.interpolate(network(image), (112, 112), mode="bilinear", align_corners=False)
         optimizer.zero_grad()
         F.cross_entropy(logits, classes).backward()
@@ -95,6 +96,9 @@ def test_one_image_is_learned_by_heart(name, taps, model_args, stride):
     with torch.no_grad():
         network(image)
         said = F.interpolate(network.eval()(image), (112, 112), mode="bilinear", align_corners=False).argmax(1)
-    for c in range(3):
-        hit = ((said == c) & (classes == c)).sum() / ((said == c) | (classes == c)).sum()
-        assert hit > 0.85
+    return [float(((said == c) & (classes == c)).sum() / ((said == c) | (classes == c)).sum()) for c in range(3)]
+
+
+@pytest.mark.parametrize(("name", "taps", "model_args", "stride"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, *_ in BACKBONES[:3]])
+def test_one_image_is_learned_by_heart(name, taps, model_args, stride):
+    assert min(learned_by_heart(name, taps, model_args)) > 0.85

@@ -1,5 +1,6 @@
 """A finished training is calibrated on its validation split, and on nothing else."""
 
+import io
 import json
 import signal
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from convmix.provenance import validation_images
 from convmix.training import loop
 from convmix.training.session import train_session
 from tests.conftest import make_photos
+from tests.made_once import MadeOnce
 
 SMALL = {"model": "convmixer_16_2_k3_p4", "size": 24, "batch_size": 12, "precision": "fp32", "workers": 0, "epochs": 2}
 ENOUGH = {**SMALL, "val_fraction": 0.25}  # 15 of the 60 photos
@@ -24,9 +26,15 @@ def stored(run: Path) -> dict[str, Any] | None:
     return json.loads((run / "convmix.json").read_text()).get("calibration")
 
 
-def test_a_run_keeps_the_temperature_of_its_validation_split(photos: Path, tmp_path: Path) -> None:
-    run = convmix.train(photos, out=tmp_path / "run", quiet=True, **ENOUGH)
-    artifact = run.model.artifact
+@pytest.fixture
+def whole(photos: Path, made_once: MadeOnce) -> Path:
+    """A training that was not interrupted; read only."""
+    return made_once("calibrated", lambda out: convmix.train(photos, out=out, quiet=True, device="cpu", **ENOUGH))
+
+
+def test_a_run_keeps_the_temperature_of_its_validation_split(photos: Path, whole: Path) -> None:
+    model = convmix.load(whole)
+    artifact = model.artifact
     images, targets = validation_images(artifact, at_most=100)
     logits = artifact.model(images).detach()
     expected = calibrate_logits(logits, targets, split="val")
@@ -36,11 +44,11 @@ def test_a_run_keeps_the_temperature_of_its_validation_split(photos: Path, tmp_p
     assert found["temperature"] != 1.0
     for name in ("temperature", "ece_before", "ece_after", "nll_before", "nll_after"):
         assert found[name] == pytest.approx(getattr(expected, name), rel=1e-3), name
-    assert found["nll_before"] == pytest.approx(run.metrics["val"]["loss"], rel=1e-5)  # scores stay those of the bare model
-    record = json.loads((run.path / "record.json").read_text())
+    assert found["nll_before"] == pytest.approx(artifact.info["metrics"]["val"]["loss"], rel=1e-5)  # scores stay those of the bare model
+    record = json.loads((whole / "record.json").read_text())
     assert record["calibration"]["ece_after"] == found["ece_after"] and "threshold" not in record["calibration"]
-    assert f"temperature {found['temperature']:.3f}, fitted on 15 images" in (run.path / "README.md").read_text()
-    [row] = run.model.predict(photos / "class_1" / "003.png")
+    assert f"temperature {found['temperature']:.3f}, fitted on 15 images" in (whole / "README.md").read_text()
+    [row] = model.predict(photos / "class_1" / "003.png")
     assert row.sure is True
 
 
@@ -52,7 +60,7 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
         (tmp_path / name / "test").mkdir()
         for c in range(3):
             (tmp_path / "new" / f"class_{c}").rename(tmp_path / name / "test" / f"class_{(c + turn) % 3}")
-        convmix.train(tmp_path / name, out=tmp_path / f"run_{name}", quiet=True, **ENOUGH)
+        convmix.train(tmp_path / name, out=tmp_path / f"run_{name}", quiet=True, **{**ENOUGH, "epochs": 1})
     a, b = (json.loads((tmp_path / f"run_{name}" / "convmix.json").read_text()) for name in "ab")
     assert a["metrics"]["test"]["loss"] != b["metrics"]["test"]["loss"]
     assert a["calibration"]["n"] == 15
@@ -63,18 +71,18 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
 def test_a_training_without_enough_validation_images_says_that_it_is_not_calibrated(
     photos: Path, tmp_path: Path, share: float, n: int
 ) -> None:
-    with (tmp_path / "text").open("w") as file:
-        console = Console(file=file, width=200)
-        settings = {**SMALL, "val_fraction": share}
-        train_session(str(photos), recipe=None, overrides=settings, out=tmp_path / "run", resume=False, console=console, device="cpu")
-    assert f"not calibrated: {n} validation images, expected at least 10" in (tmp_path / "text").read_text()
+    console = Console(file=io.StringIO(), width=200)
+    settings = {**SMALL, "epochs": 1, "val_fraction": share}
+    train_session(str(photos), recipe=None, overrides=settings, out=tmp_path / "run", resume=False, console=console, device="cpu")
+    assert f"not calibrated: {n} validation images, expected at least 10" in console.file.getvalue()
     assert stored(tmp_path / "run") is None
     assert convmix.load(tmp_path / "run").artifact.calibration is None
     assert "## Calibration" not in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_a_resumed_training_ends_with_the_same_calibration(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    convmix.train(photos, out=tmp_path / "whole", quiet=True, **ENOUGH)
+def test_a_resumed_training_ends_with_the_same_calibration(
+    photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = loop.train_step
 
     def step_then_signal(t: loop.Training, batch: Any) -> None:
@@ -88,10 +96,10 @@ def test_a_resumed_training_ends_with_the_same_calibration(photos: Path, tmp_pat
             convmix.train(photos, out=tmp_path / "parts", quiet=True, **ENOUGH)
     assert stored(tmp_path / "parts") is None
     convmix.train(photos, out=tmp_path / "parts", quiet=True, resume=True)
-    assert stored(tmp_path / "parts") == stored(tmp_path / "whole")
-    assert stored(tmp_path / "whole") is not None
+    assert stored(tmp_path / "parts") == stored(whole)
+    assert stored(whole) is not None
     convmix.train(photos, out=tmp_path / "parts", quiet=True, resume=True)  # once more, after the end
-    assert stored(tmp_path / "parts") == stored(tmp_path / "whole")
+    assert stored(tmp_path / "parts") == stored(whole)
 
 
 def test_the_kept_weights_are_calibrated_not_the_last_ones(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +110,7 @@ def test_the_kept_weights_are_calibrated_not_the_last_ones(photos: Path, tmp_pat
         return real(t, split) | {"accuracy": 1.0 / len(calls)}
 
     monkeypatch.setattr(loop, "validate", first_is_best)
-    run = convmix.train(photos, out=tmp_path / "run", quiet=True, **{**ENOUGH, "epochs": 4})
+    run = convmix.train(photos, out=tmp_path / "run", quiet=True, **{**ENOUGH, "epochs": 2})
     assert run.model.artifact.info["training"]["kept_epoch"] == 1
     images, targets = validation_images(run.model.artifact, at_most=100)
     expected = calibrate_logits(run.model.artifact.model(images).detach(), targets, split="val").temperature

@@ -12,14 +12,14 @@ import convmix
 from convmix.data.loaders import Batch
 from convmix.tasks import semanticfpn
 from convmix.training import loop
-from tests.dense_scenes import write_coco, write_maps
-from tests.two_processes import options, torchrun, weights
+from tests.trained_runs import write_scenes
+from tests.two_processes import Pair, options, weights
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 SPLITS = {"train": 13, "val": 5, "test": 3}
 STEPS = 3  # an epoch: of 4, 4 and 5 images, which two processes have to share unequally
 SETTINGS: dict[str, Any] = {
-    "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 5, "drop_last": False, "epochs": 4, "workers": 0,
+    "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 5, "drop_last": False, "epochs": 2, "workers": 0,
     "tune": "never", "precision": "fp32", "optimizer": "sgd", "sync_batch_norm": True, "save_every": 0, "keep": "last",
     "zoom": "1,1", "hflip": 0, "color_jitter": 0,
 }  # fmt: skip
@@ -41,7 +41,7 @@ class Trained(NamedTuple):
 def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Read only."""
     root, task = tmp_path_factory.mktemp(request.param), str(request.param)
-    data = write_maps(root / "scenes", SPLITS) if task == "segment" else write_coco(root / "scenes", SPLITS, masks=True)
+    data = write_scenes(task, root / "scenes", SPLITS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(semanticfpn, "DROPOUT", 0.0)
         convmix.train(data, out=root / "one", quiet=True, device="cpu", lr=LR[task], **SETTINGS)
@@ -49,14 +49,13 @@ def one(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return Trained(task, data, root / "one", root / "start")
 
 
-def two_processes(one: Trained, out: Path, *more: str, stop: int = 0) -> list[list[tuple[int, list[int]]]]:
+def two_processes(one: Trained, pair: Pair, out: Path, *more: str, stop: int = 0) -> list[list[tuple[int, list[int]]]]:
     """Of each process the steps that it took and the images that it had in them."""
     notes = out.parent / f"notes-{stop}"
     notes.mkdir()
-    given = more or options(**SETTINGS, lr=LR[one.task])
-    code = 1 if stop else 0  # torchrun's, whatever a process ends with
-    said = torchrun("tests.training.witness", str(notes), str(stop), "train", str(one.data), "--out", str(out), *given, code=code)
-    assert (f"stopped after step {stop} of" in said) is bool(stop), said
+    ends = pair("train", one.data, "--out", out, *(more or options(**SETTINGS, lr=LR[one.task])), notes=notes, stop=stop)
+    assert [end.code for end in ends] == [128 + signal.SIGTERM if stop else 0] * 2, ends
+    assert (f"stopped after step {stop} of" in ends[0].err) is bool(stop), ends
     return [[json.loads(line) for line in (notes / f"{rank}.jsonl").read_text().splitlines()] for rank in (0, 1)]
 
 
@@ -75,9 +74,9 @@ def described(run: Path) -> dict[str, Any]:
     return values
 
 
-def test_two_processes_share_the_images_and_learn_and_score_as_one(one: Trained, tmp_path: Path) -> None:
+def test_two_processes_share_the_images_and_learn_and_score_as_one(one: Trained, pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "two"
-    noted = two_processes(one, out)
+    noted = two_processes(one, pair, out)
     for epoch in range(SETTINGS["epochs"]):
         here = [[(s, images) for s, images in notes if s // STEPS == epoch] for notes in noted]
         assert [[s for s, _ in steps] for steps in here] == [list(range(epoch * STEPS, (epoch + 1) * STEPS))] * 2
@@ -94,22 +93,23 @@ def test_two_processes_share_the_images_and_learn_and_score_as_one(one: Trained,
         assert {name: alone[name] for name in numbers} == pytest.approx({name: scores[name] for name in numbers}, rel=1e-5)
 
 
-def test_a_state_goes_from_one_process_to_two_and_back(one: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_goes_from_one_process_to_two_and_back(one: Trained, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time inside an epoch."""
     out = tmp_path / "run"
     monkeypatch.setattr(semanticfpn, "DROPOUT", 0.0)
     real = loop.train_step
 
-    def until_the_fourth(t: loop.Training, batch: Batch) -> None:
+    def until_the_second(t: loop.Training, batch: Batch) -> None:
         real(t, batch)
-        if t.position.step == 4:
+        if t.position.step == 2:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "train_step", until_the_fourth)
-        with pytest.raises(convmix.ConvmixError, match="stopped after step 4 of 12"):
+        patch.setattr(loop, "train_step", until_the_second)
+        with pytest.raises(convmix.ConvmixError, match="stopped after step 2 of 6"):
             convmix.train(one.data, out=out, quiet=True, device="cpu", lr=LR[one.task], **SETTINGS)
-    noted = two_processes(one, out, "--resume", stop=10)
-    assert [[step for step, _ in notes] for notes in noted] == [list(range(4, 10))] * 2
+    noted = two_processes(one, pair, out, "--resume", stop=5)
+    assert [[step for step, _ in notes] for notes in noted] == [list(range(2, 5))] * 2
     convmix.train(one.data, out=out, quiet=True, resume=True, device="cpu")
-    assert described(out)["training"]["steps"] == 12
+    assert described(out)["training"]["steps"] == 6
     assert apart(one, out) < APART[one.task]

@@ -10,14 +10,15 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from tiny_run import write_image
 
 import convmix
 from convmix.training import loop
 from convmix.training.session import train_session
+from tests.made_once import MadeOnce
+from tests.tiny_run import write_image
 
 SETTINGS = {
-    "model": "convmixer_16_2_k3_p4", "size": 24, "batch_size": 12, "precision": "fp32", "workers": 0, "epochs": 3, "hflip": 0.5,
+    "model": "convmixer_16_2_k3_p4", "size": 24, "batch_size": 12, "precision": "fp32", "workers": 0, "epochs": 2, "hflip": 0.5,
     "scale": "0.5,1", "randaugment": "rand-m9-mstd0.5-inc1", "erasing": 0.3, "mixup": 0.4, "cutmix": 0.4, "augment_on": "device",
 }  # fmt: skip
 
@@ -33,19 +34,29 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_resumed_training_equals_the_uninterrupted_one(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def by_workers(photos: Path, made_once: MadeOnce) -> dict[str, torch.Tensor]:
+    """What is learned from images that the loader's workers changed."""
+    return load_file(made_once("augmented_by_workers", lambda out: train(photos, out, augment_on="workers")) / "model.safetensors")
+
+
+def test_a_resumed_training_equals_the_uninterrupted_one(
+    photos: Path, tmp_path: Path, by_workers: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = train(photos, tmp_path / "whole")
     with monkeypatch.context() as stopping:
         stopping.setattr(loop, "_agreed_signal", lambda t, _: signal.SIGTERM if t.position.step == 6 else 0)
         with pytest.raises(convmix.ConvmixError, match="stopped after step 6"):
             train(photos, tmp_path / "parts")
     assert same(train(photos, tmp_path / "parts", resume=True), whole)
-    assert not same(train(photos, tmp_path / "workers", augment_on="workers"), whole)
+    assert not same(by_workers, whole)
 
 
-def test_on_a_cpu_the_workers_do_it(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_workers_do_it(
+    photos: Path, tmp_path: Path, by_workers: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "resident_batches", None)  # would raise
-    assert same(train(photos, tmp_path / "auto", augment_on="auto"), train(photos, tmp_path / "workers", augment_on="workers"))
+    assert same(train(photos, tmp_path / "auto", augment_on="auto"), by_workers)
 
 
 def test_a_linearly_separable_set_is_learned(photos: Path, tmp_path: Path) -> None:
@@ -67,7 +78,6 @@ def test_what_cannot_be_done_there_is_refused(photos: Path, tmp_path: Path, sett
 
 
 def test_images_of_several_sizes_are_refused(tmp_path: Path) -> None:
-
     for c in range(2):
         for i in range(12):
             write_image(tmp_path / f"photos/{c}/{i}.png", 100 * c + i, size=(24, 24 + i % 2))

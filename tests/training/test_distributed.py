@@ -7,23 +7,25 @@ import pytest
 import torch
 
 import convmix
-from tests.two_processes import options, torchrun, weights
+from tests.two_processes import Pair, options, weights
 
 SETTINGS = {"size": 32, "batch_size": 16, "epochs": 2, "workers": 0, "precision": "fp32", "optimizer": "sgd", "lr": 0.01}
 CONVMIXER = "convmixer_16_2_k3_p4"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
-def train_twice(data: Path, out: Path, **settings: object) -> str:
+def train_twice(pair: Pair, data: Path, out: Path, **settings: object) -> str:
     """What two processes print while they train one model."""
-    return torchrun("convmix", "train", str(data), "--out", str(out), *options(**SETTINGS | settings))
+    ends = pair("train", data, "--out", out, *options(**SETTINGS | settings))
+    assert [end.code for end in ends] == [0, 0], ends
+    return "".join(end.out + end.err for end in ends)
 
 
-def test_two_processes_train_the_model_that_one_does(photos: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_model_that_one_does(photos: Path, tmp_path: Path, pair: Pair) -> None:
     """Without batch norm the gradients of two halves of a batch average to those of the whole."""
     settings = {"model": "test_vit", "val_fraction": 0.25}
     convmix.train(photos, out=tmp_path / "one", quiet=True, device="cpu", **SETTINGS | settings)
-    said = train_twice(photos, tmp_path / "two", **settings)
+    said = train_twice(pair, photos, tmp_path / "two", **settings)
     assert said.count("epoch 1/2") == 1  # one process speaks
     assert said.count("test accuracy") == 1
     one, two = (json.loads((tmp_path / n / "convmix.json").read_text()) for n in ("one", "two"))
@@ -38,9 +40,9 @@ def test_two_processes_train_the_model_that_one_does(photos: Path, tmp_path: Pat
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
 
 
-def test_metrics_are_those_of_the_model_that_is_written(photos: Path, tmp_path: Path) -> None:
+def test_metrics_are_those_of_the_model_that_is_written(photos: Path, tmp_path: Path, pair: Pair) -> None:
     """Each process's batch norms see their own part of the batch; what is judged and written is the main process's model."""
-    train_twice(photos, tmp_path / "run", model=CONVMIXER)
+    train_twice(pair, photos, tmp_path / "run", model=CONVMIXER)
     recorded = json.loads((tmp_path / "run" / "convmix.json").read_text())["metrics"]
     for split in ("val", "test"):
         again = convmix.evaluate(tmp_path / "run", split=split, precision="fp32", device="cpu").metrics
@@ -48,7 +50,7 @@ def test_metrics_are_those_of_the_model_that_is_written(photos: Path, tmp_path: 
         assert again["loss"] == pytest.approx(recorded[split]["loss"], rel=1e-5)
 
 
-def test_only_synchronised_batch_norms_see_the_batch_that_one_process_sees(photos: Path, tmp_path: Path) -> None:
+def test_only_synchronised_batch_norms_see_the_batch_that_one_process_sees(photos: Path, tmp_path: Path, pair: Pair) -> None:
     """48 images in batches of 9 or 10, so that the parts are unequal: apart by rounding, and without the setting by far more."""
     settings = {"model": CONVMIXER, "batch_size": 10, "drop_last": False, "val_fraction": 0}
     convmix.train(photos, out=tmp_path / "one", quiet=True, device="cpu", **SETTINGS | settings)
@@ -56,7 +58,7 @@ def test_only_synchronised_batch_norms_see_the_batch_that_one_process_sees(photo
     apart = {}
     for synchronised in (True, False):
         out = tmp_path / str(synchronised)
-        train_twice(photos, out, **settings, sync_batch_norm=synchronised)
+        train_twice(pair, photos, out, **settings, sync_batch_norm=synchronised)
         two = weights(out)
         assert one.keys() == two.keys()
         for kind in ("running_mean", "running_var", "weight", "bias"):

@@ -1,33 +1,40 @@
 """Two hosts, each with its own torchrun: the same model as one process trains, from any state, through kills."""
 
-import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import convmix
+from convmix.training import loop
 from tests.conftest import make_photos
-from tests.dense_scenes import write_coco
+from tests.made_once import MadeOnce
+from tests.trained_runs import scenes
 from tests.two_hosts import Agents, Host, loopback, namespaces
+from tests.two_processes import Pair, options
 
-pytestmark = pytest.mark.slow
-LIMIT_S = 240.0
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
+LIMIT_S = 300.0  # less than what a process waits for one that is silent, so that this is not how it notices
 # without batch norm, the gradients of parts of a batch average to those of the whole; 48 training images in steps of 9 or 10
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "model": "test_vit", "size": 32, "batch_size": 10, "drop_last": False, "epochs": 2, "workers": 0, "precision": "fp32",
     "optimizer": "sgd", "lr": 0.01,
 }  # fmt: skip
+STEPS = 5  # an epoch
 
 
-def command(data: Path, out: Path, *more: str, **changed: object) -> list[str]:
-    options = [f"--{k.replace('_', '-')}={v}" for k, v in {**SETTINGS, **changed}.items() if not isinstance(v, bool)]
-    options += [f"--{'' if v else 'no-'}{k.replace('_', '-')}" for k, v in {**SETTINGS, **changed}.items() if isinstance(v, bool)]
-    return ["convmix", "train", str(data), "--out", str(out), "--device", "cpu", *options, *more]
+def command(data: Path, out: Path, *more: str, **changed: object) -> list[object]:
+    return ["train", data, "--out", out, *options(**{**SETTINGS, **changed}), *more]
+
+
+def on_host(arguments: list[object], *, kills: tuple[int, ...] = ()) -> list[str]:
+    """What torchrun is to run; `kills`: the process that is killed, and before which step of each of its lives."""
+    module = ["tests.training.witness", "die", f"{kills[0]}", ",".join(map(str, kills[1:]))] if kills else ["convmix"]
+    return [*module, *map(str, arguments), "--device", "cpu"]
 
 
 def alone(data: Path, out: Path, **changed: object) -> None:
@@ -39,22 +46,6 @@ def alike(a: Path, b: Path, name: str = "model.safetensors") -> None:
     assert one.keys() == two.keys()
     for key in one:
         torch.testing.assert_close(one[key], two[key], rtol=1e-3, atol=2e-5, msg=lambda m, key=key: f"{key}: {m}")
-
-
-def state_of(out: Path) -> Path:
-    return out / "state" / "last.safetensors"
-
-
-def written_again(agents: Agents, file: Path, times: int) -> None:
-    """Wait until the file was replaced so often; fails where the training ends first."""
-    seen: set[int] = {file.stat().st_mtime_ns} if file.exists() else set()
-    until = time.monotonic() + LIMIT_S
-    while len(seen) <= times:
-        assert time.monotonic() < until
-        assert all(agent.poll() is None for agent in agents.agents), agents.wait(timeout_s=5)
-        if file.exists():
-            seen.add(file.stat().st_mtime_ns)
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +61,8 @@ def test_two_hosts_with_nothing_in_common_but_a_network_train_the_model_of_one_p
     with namespaces() as hosts:
         if isinstance(hosts, str):
             pytest.skip(hosts)
-        with Agents(hosts, (command(photos, tmp_path / "a"), command(photos, tmp_path / "b"))) as agents:
+        commands = [on_host(command(photos, tmp_path / name)) for name in ("a", "b")]
+        with Agents(hosts, (commands[0], commands[1])) as agents:
             codes, said = zip(*agents.wait(timeout_s=LIMIT_S), strict=True)
     assert codes == (0, 0), said
     written = [out for out in (tmp_path / "a", tmp_path / "b") if out.exists()]
@@ -80,11 +72,9 @@ def test_two_hosts_with_nothing_in_common_but_a_network_train_the_model_of_one_p
 
 
 def test_a_state_goes_from_one_process_to_two_sharded_ones_and_back(
-    photos: Path, tmp_path: Path, hosts: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+    photos: Path, tmp_path: Path, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FSDP with everything that it must do in parts: moments, averages, the gradient's norm, accumulation; and a kill."""
-    from convmix.training import loop
-
+    """FSDP with everything that it must do in parts: moments, averages, the gradient's norm, accumulation."""
     settings = {
         "parallel": "fsdp", "optimizer": "adamw", "eps": 1e-3, "ema_decay": 0.9, "clip_grad": 0.5, "accumulate": 2, "epochs": 4,
         "batch_size": 16, "save_every": 0,
@@ -102,76 +92,58 @@ def test_a_state_goes_from_one_process_to_two_sharded_ones_and_back(
         patch.setattr(loop, "train_step", step_then_signal)
         with pytest.raises(convmix.ConvmixError, match="stopped after step 2 of 12"):
             alone(photos, out, **settings)
-    again = command(photos, out, "--resume", **settings)
-    with Agents(hosts, (again, again)) as agents:
-        written_again(agents, state_of(out), 2)  # epochs 1 and 2
+    ends = pair(*command(photos, out, "--resume", **settings), stop=10)
+    assert [end.code for end in ends] == [128 + signal.SIGTERM] * 2, ends
+    assert "stopped after step 10 of 12" in ends[0].err
     convmix.train(photos, out=out, quiet=True, resume=True, device="cpu")
     alike(tmp_path / "one", out)
     alike(tmp_path / "one", out, "state/last.safetensors")
 
 
-def test_a_killed_process_is_noticed_and_the_restarted_training_ends_with_the_same_bits(
-    photos: Path, tmp_path: Path, hosts: tuple[Host, Host]
+def test_a_killed_process_ends_all_until_the_training_goes_on_and_it_ends_with_the_same_bits(
+    photos: Path, tmp_path: Path, pair: Pair, hosts: tuple[Host, Host]
 ) -> None:
+    """Killed, restarted by torchrun, killed again with no restart left, and resumed by hand."""
     whole, out = tmp_path / "whole", tmp_path / "run"
-    settings = {"epochs": 8, "save_every": 0}
-    with Agents(hosts, (command(photos, whole, **settings), command(photos, whole, **settings))) as agents:
-        assert [code for code, _ in agents.wait(timeout_s=LIMIT_S)] == [0, 0]
-    with Agents(hosts, (command(photos, out, **settings), command(photos, out, **settings)), restarts=3) as agents:
-        written_again(agents, state_of(out), 2)
-        killed = {0: agents.workers(0), 1: agents.workers(1)}
-        os.kill(killed[1][0], signal.SIGKILL)
-        killed_at = time.monotonic()
-        while not all(set(agents.workers(h)) - set(killed[h]) for h in (0, 1)):  # new processes on both hosts
-            assert time.monotonic() - killed_at < 90
-            time.sleep(0.05)
-        ends = agents.wait(timeout_s=LIMIT_S)
-    assert [code for code, _ in ends] == [0, 0], ends
-    assert any("resuming at step" in text for _, text in ends)
+    settings = {"epochs": 4, "save_every": 0}
+    ends = pair(*command(photos, whole, **settings))
+    assert [end.code for end in ends] == [0, 0], ends
+    mortal = on_host(command(photos, out, **settings), kills=(1, STEPS + 2, 2 * STEPS + 2))
+    with Agents(hosts, (mortal, mortal), restarts=1) as agents:
+        found = agents.wait(timeout_s=LIMIT_S)
+    assert all(code for code, _ in found), found
+    said = " ".join(text.replace("\n", " ") for _, text in found)  # of both, for restarted processes may change their numbers
+    assert said.count(f"error: another process of this training is gone; the last state saved is in {out}") == 2, said
+    assert said.count(f"resuming at step {STEPS} of {4 * STEPS}") == 1, said
+    ends = pair(*command(photos, out, "--resume", **settings))
+    assert [end.code for end in ends] == [0, 0], ends
+    assert f"resuming at step {2 * STEPS} of {4 * STEPS}" in ends[0].out
     for name in ("model.safetensors", "state/last.safetensors"):
         one, two = load_file(whole / name), load_file(out / name)
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_without_restarts_every_host_stops_with_one_line(photos: Path, tmp_path: Path, hosts: tuple[Host, Host]) -> None:
-    out = tmp_path / "run"
-    endless = command(photos, out, epochs=4000, save_every=0)
-    with Agents(hosts, (endless, endless)) as agents:
-        written_again(agents, state_of(out), 2)
-        os.kill(agents.workers(1)[0], signal.SIGKILL)
-        started = time.monotonic()
-        ends = agents.wait(timeout_s=90)
-    assert time.monotonic() - started < 60
-    assert all(code for code, _ in ends)
-    assert f"error: another process of this training is gone; the last state saved is in {out}" in ends[0][1].replace("\n", " ")
-    assert load_file(state_of(out))
-
-
-def test_hosts_that_see_other_data_are_told_so(photos: Path, tmp_path: Path) -> None:
+def test_hosts_that_see_other_data_are_told_so(photos: Path, tmp_path: Path, pair: Pair) -> None:
     fewer = make_photos(tmp_path / "photos", per_class=19)
-    with Agents(loopback(), (command(photos, tmp_path / "run"), command(fewer, tmp_path / "run"))) as agents:
-        ends = agents.wait(timeout_s=LIMIT_S)
-    assert all(code for code, _ in ends)
-    assert any("is not the same data on every machine" in text.replace("\n", " ") for _, text in ends)
+    ends = pair(*command(photos, tmp_path / "run"), second=command(fewer, tmp_path / "run"))
+    assert [end.code for end in ends] == [2, 2]
+    assert any("is not the same data on every machine" in end.err for end in ends)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_detection_trains_in_two_processes(tmp_path: Path, parallel: str) -> None:
+def test_detection_trains_in_two_processes(tmp_path: Path, made_once: MadeOnce, pair: Pair, parallel: str) -> None:
     """Every parameter has to take part in every step, or the processes wait for each other's gradients."""
-    data = write_coco(tmp_path / "scenes", {"train": 8, "val": 4}, masks=False)
     settings = {
         "model": "convmlp_s",
         "size": 64,
         "batch_size": 4,
         "epochs": 1,
         "parallel": parallel,
-        "test_fraction": 0,
         "pyramid_channels": 16,
     }
-    with Agents(loopback(), (command(data, tmp_path / "run", **settings), command(data, tmp_path / "run", **settings))) as agents:
-        ends = agents.wait(timeout_s=LIMIT_S)
-    assert [code for code, _ in ends] == [0, 0], ends
+    ends = pair(*command(scenes(made_once, "detect"), tmp_path / "run", **settings))
+    assert [end.code for end in ends] == [0, 0], ends
     assert load_file(tmp_path / "run" / "model.safetensors")
 
 

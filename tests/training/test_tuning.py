@@ -278,25 +278,28 @@ def test_where_the_compiler_fails_the_training_goes_on(monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
-def test_the_compiled_model_computes_what_the_plain_one_does() -> None:
-    torch.manual_seed(0)
-    model = tuning.learning(tuning.lay_out(create_model("convmixer_16_2_k3_p4", num_classes=3), "nhwc"), "none")
-    fast, images = Compiled(model, 8, say=pytest.fail), torch.randn(8, 3, 24, 24)
-    results = []
-    for forward in (model, fast):
-        outputs = forward(images)
-        outputs.square().sum().backward()
-        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-        model.zero_grad()
-        results.append((outputs.detach(), *gradients))
-    assert fast.fast is not None
-    for plain, compiled_ in zip(*results, strict=True):
-        torch.testing.assert_close(compiled_, plain, rtol=1e-4, atol=1e-4)
+def test_a_real_trial_compiles_what_computes_as_the_plain_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block, for compiling takes longer with each."""
+    trainees: list[tuning._Trainee] = []
+    real = tuning.step_seconds
 
+    def step_seconds(trainee: tuning._Trainee) -> float:
+        trainees.append(trainee)
+        return real(trainee)
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
-def test_a_real_trial_compiles() -> None:
-    found = tuned(Run(tune="always", precision="fp32"))
+    monkeypatch.setattr(tuning, "step_seconds", step_seconds)
+    found = tuned(Run(tune="always", precision="fp32"), model=create_model("convmixer_8_1_k3_p4", num_classes=3))
     assert [t.tuned.compile for t in found.trials] == [False, False, True]
     assert all(t.step_ms is not None and t.step_ms > 0 for t in found.trials)
+    fast = next(t for t in trainees if t.tuned.compile)
+    images = torch.randn(BATCH, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    results = []
+    for forward in (fast.model, fast.forward):
+        outputs = forward(images)
+        outputs.square().sum().backward()
+        gradients = [p.grad.clone() for p in fast.model.parameters() if p.grad is not None]
+        fast.model.zero_grad()
+        results.append((outputs.detach(), *gradients))
+    assert fast.forward is not fast.model and len(results[0]) > 5
+    for plain, compiled_ in zip(*results, strict=True):
+        torch.testing.assert_close(compiled_, plain, rtol=1e-4, atol=1e-4)

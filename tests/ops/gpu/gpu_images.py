@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-SHAPES = [(1, 3, 5, 5), (3, 17, 7, 9), (1, 256, 3, 4), (1, 5, 31, 9), (2, 4, 1, 1), (1, 8, 9, 31)]
+SHAPES = [(1, 3, 5, 5), (3, 17, 7, 9), (1, 5, 31, 9), (1, 256, 3, 4), (1, 8, 9, 31), (2, 4, 1, 1)]
 # ||ours - exact|| / ||exact||: float32's own sums, and one rounding of the result to 8 or 11 bits. A whole unit of bfloat16, because the
 # interpreter cuts where the card rounds.
 ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-11}
