@@ -1,5 +1,5 @@
 # make demo   sets everything up, trains on real embedded data and shows the result
-# make test   sets everything up and runs the whole test suite
+# make test   adds the development tools and runs the whole test suite
 # make check  the one gate: format, lint, types, tests (not repeated where the same tree has just passed them)
 # Needs Python >= 3.11; another interpreter: make PYTHON=python3.12 ...
 
@@ -7,15 +7,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEVELOPMENT := $(VENV)/.installed-development
 TESTED := $(VENV)/.tested
 TREE_HASH = $(BIN)/python .ci/tree_hash.py
+WORKERS ?= logical
+# Tests side by side, one thread each; those that need the whole machine after them, one at a time.
+SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-fast check lint format results show speed clean
+.PHONY: help demo test test-fast mutations check lint format results show speed clean
 
 help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
 	@echo "make test       the whole test suite"
-	@echo "make test-fast  the suite without the tests marked slow"
+	@echo "make test-fast  the suite without the tests marked slow, and without those that need the whole machine"
+	@echo "make mutations  break the code in some seventy places, one at a time, and see whether the tests notice (about an hour)"
 	@echo "make check      format, lint, types, tests: the gate"
 	@echo "make lint       the gate without the tests"
 	@echo "make format     bring the code into the gate's format"
@@ -27,34 +32,40 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/python -m convmix.demo
 
-test: $(INSTALLED)
+test: $(DEVELOPMENT)
 	@rm -f $(TESTED)
-	@tree=$$($(TREE_HASH)) && $(BIN)/python -m pytest && echo "$$tree" > $(TESTED)
+	@tree=$$($(TREE_HASH)); \
+	$(SIDE_BY_SIDE) -m "not alone"; first=$$?; \
+	$(BIN)/python -m pytest -m alone; second=$$?; \
+	[ $$first = 0 ] && [ $$second = 0 ] && echo "$$tree" > $(TESTED)
 
-test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: $(DEVELOPMENT)
+	$(SIDE_BY_SIDE) -m "not slow and not alone"
+
+mutations: $(DEVELOPMENT)
+	$(BIN)/python tests/mutations.py --record $(VENV)/mutations.json
 
 check: lint
 	@if [ "$$($(TREE_HASH))" = "$$(cat $(TESTED) 2>/dev/null)" ]; then \
 	  echo "tests: this very tree has passed them already, not repeated (make test repeats them)"; \
 	else $(MAKE) test; fi
 
-lint: $(INSTALLED)
+lint: $(DEVELOPMENT)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
-format: $(INSTALLED)
+format: $(DEVELOPMENT)
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
 results: $(INSTALLED)
 	$(BIN)/python benchmarks/tables.py
 
-show: $(INSTALLED)
+show: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/show.py
 
-speed: $(INSTALLED)
+speed: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed.py
 
 clean:
@@ -63,11 +74,22 @@ clean:
 
 # An interrupted installation leaves no stamp, so the next make goes on where it stopped.
 $(INSTALLED): pyproject.toml | $(BIN)/python
+	@echo "installing convmix into $(VENV): about 80 packages, 6 GB on Linux, most of it what PyTorch brings for GPUs; less elsewhere"
 	@rm -f $(TESTED)
-	@if command -v uv >/dev/null 2>&1 && uv pip install --python $(BIN)/python -e '.[dev]'; then :; else \
-	  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
-	  $(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'; fi
+	@$(call install,.)
 	@touch $@
+
+$(DEVELOPMENT): pyproject.toml | $(INSTALLED)
+	@echo "installing the development tools into $(VENV): about 65 packages more, 1 GB"
+	@rm -f $(TESTED)
+	@$(call install,.[dev])
+	@touch $@
+
+define install
+if command -v uv >/dev/null 2>&1 && uv pip install --python $(BIN)/python -e '$(1)'; then :; else \
+  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
+  $(BIN)/python -m pip install --disable-pip-version-check -e '$(1)'; fi
+endef
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
