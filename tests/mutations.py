@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 LEAST_TIMEOUT_S, LONGEST_S = 180.0, 3600.0
 TIMES_SLOWER = 6.0  # than without the fault, before a run counts as hanging; other work on the machine is part of it
 HANGS = "timeout"
+CAUGHT, SURVIVED = "caught", "SURVIVED"
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 LIBRARIES = (
     "pytest", "hypothesis", "schemathesis", "torch", "torchvision", "timm", "pandas", "pyarrow.parquet", "datasets", "scipy.stats",
@@ -64,8 +65,10 @@ class Record:
 
     @classmethod
     def read(cls, path: Path | None) -> "Record":
-        held = json.loads(path.read_text()) if path and path.exists() else {}
-        return cls(path, held.get("unmutated", {}), held.get("mutations", {}))
+        """Tests that failed unmutated are asked again: a busy machine may have been why."""
+        held = json.loads(path.read_text()) if path and path.exists() else {"unmutated": {}, "mutations": {}}
+        unmutated = {node: ran for node, ran in held["unmutated"].items() if ran["passed"]}
+        return cls(path, unmutated, {name: it for name, it in held["mutations"].items() if it["outcome"] in (CAUGHT, SURVIVED)})
 
     def write(self) -> None:
         """Whole or not at all."""
@@ -232,7 +235,7 @@ def check_unmutated(copy: Copy, node_ids: Sequence[str], record: Record) -> str 
 
 
 def judge(copy: Copy, mutation: Mutation, record: Record) -> dict[str, Any]:
-    """outcome: "caught", "SURVIVED", "did not apply" or "tests fail unmutated"; by: what noticed it, or why not."""
+    """outcome: CAUGHT, SURVIVED, "did not apply" or "tests fail unmutated"; by: what noticed it, or why not."""
     count = copy.text(f"convmix/{mutation.file}").count(mutation.old)
     if count != 1:
         return {"outcome": "did not apply", "by": f"the old line stands {count} times in convmix/{mutation.file}", "elapsed_s": 0.0}
@@ -242,11 +245,11 @@ def judge(copy: Copy, mutation: Mutation, record: Record) -> dict[str, Any]:
     with copy.mutated(mutation):
         ran = copy.run(mutation.node_ids, timeout_s=max(LEAST_TIMEOUT_S, TIMES_SLOWER * usual_s), until_failure=True)
     if ran.status == 0:
-        outcome, by = "SURVIVED", f"{ran.passed} tests passed"
+        outcome, by = SURVIVED, f"{ran.passed} tests passed"
     elif ran.status is None:
-        outcome, by = "caught", f"{HANGS} after {ran.elapsed_s:.0f} s"
+        outcome, by = CAUGHT, f"{HANGS} after {ran.elapsed_s:.0f} s"
     else:
-        outcome, by = "caught", ran.failed[0] if ran.failed else f"pytest's end with status {ran.status}"
+        outcome, by = CAUGHT, ran.failed[0] if ran.failed else f"pytest's end with status {ran.status}"
     return {"outcome": outcome, "by": by, "elapsed_s": ran.elapsed_s}
 
 
@@ -255,7 +258,7 @@ def totals(mutations: list[Mutation], record: Record) -> str:
     for folder in sorted({m.folder for m in mutations}):
         here = [m for m in mutations if m.folder == folder]
         lines.append(f"{folder:<16} {sum(record.mutations[m.name]['outcome'] == 'caught' for m in here):>6} {len(here)}")
-    missed = [m for m in mutations if record.mutations[m.name]["outcome"] != "caught"]
+    missed = [m for m in mutations if record.mutations[m.name]["outcome"] != CAUGHT]
     lines.append(f"{'all':<16} {len(mutations) - len(missed):>6} {len(mutations)}")
     return "\n".join([*lines, *(f"{record.mutations[m.name]['outcome']}: {m.name} (convmix/{m.file})" for m in missed)])
 
@@ -284,12 +287,12 @@ def main() -> int:
                 record.mutations[m.name] = judge(copy, m, record) | {"digest": digest}
                 record.write()
             found = record.mutations[m.name]
-            link = " by" if found["outcome"] == "caught" else ":"
+            link = " by" if found["outcome"] == CAUGHT else ":"
             print(
                 f"{number:>3}/{len(mutations)}  {m.name}: {found['outcome']}{link} {found['by']}  ({found['elapsed_s']:.0f} s)", flush=True
             )
     print(totals(mutations, record))
-    return int(any(record.mutations[m.name]["outcome"] != "caught" for m in mutations))
+    return int(any(record.mutations[m.name]["outcome"] != CAUGHT for m in mutations))
 
 
 if __name__ == "__main__":

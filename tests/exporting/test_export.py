@@ -87,6 +87,7 @@ def test_a_graph_that_resizes_takes_batches_of_any_one_size(onnx: Path, run: Art
     np.testing.assert_allclose(one["logits"], outputs["logits"][3:4], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "precision"),
     [
@@ -283,7 +284,7 @@ def evaluation(run: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Evalu
     [
         ("onnx", "resize", ("convmix", "torch", "PIL", "openvino")),
         ("openvino", "resize", ("convmix", "torch", "PIL", "onnxruntime")),
-        ("torch", "resize", ("convmix", "PIL")),
+        pytest.param("torch", "resize", ("convmix", "PIL"), marks=pytest.mark.slow),
         ("onnx", "none", ("convmix", "torch", "PIL", "openvino")),
         ("onnx", "normalise", ("convmix", "torch", "PIL", "openvino")),
     ],

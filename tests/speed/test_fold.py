@@ -51,7 +51,7 @@ def lived_in(model: nn.Module, size: tuple[int, int], *, channels: int = 3, nega
             module.momentum = None  # the mean of all batches
     model.train()
     for seed in (2, 3):
-        model(images(8, size, channels, seed))
+        model(images(4, size, channels, seed))
     return model.eval()
 
 
