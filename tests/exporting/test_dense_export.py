@@ -41,7 +41,7 @@ EXPORTS = (
 COMPILED = ("detect", "torch", "none")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.alone,  # workers of xdist died in these without a word (LOG.md)
+    pytest.mark.single,  # workers of xdist died in these without a word (LOG.md)
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),  # the exporters' own
 ]
 
