@@ -20,7 +20,7 @@ help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
 	@echo "make test       the whole test suite"
 	@echo "make test-fast  the suite without the tests marked slow, and without those that need the whole machine"
-	@echo "make mutations  break the code in some seventy places, one at a time, and see whether the tests notice (about an hour)"
+	@echo "make mutations  break the code in some 250 places, one at a time, and see whether the tests notice (an hour or two)"
 	@echo "make check      format, lint, types, tests: the gate"
 	@echo "make lint       the gate without the tests"
 	@echo "make format     bring the code into the gate's format"

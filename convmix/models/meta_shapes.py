@@ -77,7 +77,7 @@ def _fixed_batch_norm(x: Tensor, *others: object) -> Result:
 
 def _layer_norm(x: Tensor, shape: Sequence[int], *others: object) -> Result:
     saved = (*x.shape[: -len(shape)], *[1] * len(shape))
-    return _like(x), x.new_empty(saved), x.new_empty(saved)
+    return x.new_empty(x.shape), x.new_empty(saved), x.new_empty(saved)
 
 
 def _product(x: Tensor, weight: Tensor) -> Result:

@@ -144,7 +144,7 @@ def test_a_slow_client_is_sent_away(hasty_server: Client) -> None:
     began = time.monotonic()
     with slow_client(hasty_server) as slow:
         assert b" 408 " in slow.recv(65536).split(b"\r\n")[0]
-        assert time.monotonic() - began > 0.99
+        assert 0.99 < time.monotonic() - began < 50  # the limit is one second; a busy machine may be late, not fifty times
 
 
 def test_a_slow_client_holds_nobody_up(server: Client) -> None:
