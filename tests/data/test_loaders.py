@@ -231,8 +231,8 @@ def test_a_signal_to_the_whole_group_reaches_the_training_process_alone(tmp_path
     script.write_text(
         textwrap.dedent(f"""
             import signal, sys
-            sys.path.insert(0, {str(Path(__file__).parent)!r})
-            from test_loaders import PREPROCESS, pictures, train_batches
+            sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+            from tests.data.test_loaders import PREPROCESS, pictures, train_batches
             came = []
             def note(number, frame):
                 came.append(number)
