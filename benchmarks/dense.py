@@ -33,9 +33,9 @@ EXPERIMENTS = (
 def prior_scores(folder: Path) -> dict[str, Any]:
     """Scores of saying at every position what is there most often in the training images, on the test images."""
     from convmix.config import Data
-    from convmix.data.pixelmaps import read_regions
+    from convmix.data.readers.pixelmaps import read_regions
     from convmix.data.sources import open_source
-    from convmix.segmentation_metrics import PositionPrior, confusion, segmentation_metrics
+    from convmix.metrics.segmentation import PositionPrior, confusion, segmentation_metrics
 
     source = open_source(folder, Data(task="segment"))
     k = len(source.classes)

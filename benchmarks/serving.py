@@ -142,7 +142,7 @@ def main() -> None:
     """Measure and write every record."""
     import torch
 
-    from convmix.artifact import save_artifact, write_json
+    from convmix.artifacts.artifact import save_artifact, write_json
     from convmix.data.transforms import Preprocess
     from convmix.hardware import describe_machine
     from convmix.models.catalog import create_model

@@ -12,19 +12,19 @@ if TYPE_CHECKING:
     from convmix.api import Model, TrainedRun, load, optimize, train
     from convmix.benchmarking.measure import benchmark
     from convmix.comparison.ablation import ablate
-    from convmix.comparison.contest import compare
+    from convmix.comparison.compare import compare
     from convmix.errors import ConvmixError
     from convmix.evaluation import evaluate
-    from convmix.evaluation.certainty import calibrate
-    from convmix.explanation.study import explain
+    from convmix.evaluation.calibrate import calibrate
+    from convmix.explanation.explain import explain
     from convmix.exporting.export import export
-    from convmix.health.examination import doctor
-    from convmix.hub import pull, push
-    from convmix.inspection import inspect
+    from convmix.audit.doctor import doctor
+    from convmix.artifacts.hub import pull, push
+    from convmix.data.inspection import inspect
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
-    from convmix.prediction import predict
-    from convmix.scaling.job import batch_predict
+    from convmix.inference.prediction import predict
+    from convmix.batch_inference.job import batch_predict
     from convmix.serving.server import serve
 
 _HOME = {
@@ -32,23 +32,23 @@ _HOME = {
     "Model": "convmix.api",
     "TrainedRun": "convmix.api",
     "ablate": "convmix.comparison.ablation",
-    "batch_predict": "convmix.scaling.job",
+    "batch_predict": "convmix.batch_inference.job",
     "benchmark": "convmix.benchmarking.measure",
-    "calibrate": "convmix.evaluation.certainty",
-    "compare": "convmix.comparison.contest",
+    "calibrate": "convmix.evaluation.calibrate",
+    "compare": "convmix.comparison.compare",
     "create_model": "convmix.models.catalog",
     "describe": "convmix.models.describe",
-    "doctor": "convmix.health.examination",
+    "doctor": "convmix.audit.doctor",
     "evaluate": "convmix.evaluation",
-    "explain": "convmix.explanation.study",
+    "explain": "convmix.explanation.explain",
     "export": "convmix.exporting.export",
-    "inspect": "convmix.inspection",
+    "inspect": "convmix.data.inspection",
     "list_models": "convmix.models.catalog",
     "load": "convmix.api",
     "optimize": "convmix.api",
-    "predict": "convmix.prediction",
-    "pull": "convmix.hub",
-    "push": "convmix.hub",
+    "predict": "convmix.inference.prediction",
+    "pull": "convmix.artifacts.hub",
+    "push": "convmix.artifacts.hub",
     "serve": "convmix.serving.server",
     "train": "convmix.api",
 }

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from torch import Tensor, nn
 
-from convmix.acceleration import BATCH, optimize_run
-from convmix.artifact import Artifact, load_artifact
+from convmix.inference.engine_choice import BATCH, optimize_run
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.config import override
 from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError
@@ -21,9 +21,9 @@ from convmix.evaluation import Evaluation
 from convmix.evaluation import evaluate as evaluate_run
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.hardware import fast_bf16
-from convmix.prediction import Prediction
-from convmix.prediction import predict as predict_files
-from convmix.prediction_files import Found
+from convmix.inference.prediction import Prediction
+from convmix.inference.prediction import predict as predict_files
+from convmix.inference.prediction_files import Found
 from convmix.recipes import recipe as named_recipe
 from convmix.speed.select import BUDGET_S, Optimized, Precision
 from convmix.speed.select import optimize as optimize_model
@@ -32,7 +32,7 @@ from convmix.tasks.base import Task
 from convmix.training.session import train_session
 
 if TYPE_CHECKING:
-    from convmix.explanation.result import Explanation
+    from convmix.explanation.explanation_result import Explanation
     from convmix.exporting.export import Export
 
 
@@ -60,7 +60,7 @@ class Model:
 
     def explain(self, files: str | Path | Sequence[str | Path] = (), *, classes: Sequence[str] = ()) -> "Explanation":
         """Where the model finds its evidence in images, and what it is made of; see `convmix.explain`."""
-        from convmix.explanation.study import explain
+        from convmix.explanation.explain import explain
 
         some = [files] if isinstance(files, (str, Path)) else files
         return explain(self.artifact, some, classes=classes)

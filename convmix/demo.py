@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from convmix import cli
-from convmix.artifact import load_artifact
+from convmix.artifacts.artifact import load_artifact
 from convmix.config import from_dict
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits

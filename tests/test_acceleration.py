@@ -10,14 +10,14 @@ from tiny_run import LABELS, make_run, write_folder
 from torch import nn
 
 import convmix
-from convmix import acceleration
-from convmix.acceleration import accelerate, optimize_run
-from convmix.artifact import Artifact
+from convmix.inference.batches import engine_choice
+from convmix.inference.engine_choice import accelerate, optimize_run
+from convmix.artifacts.artifact import Artifact
 from convmix.cli import main
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation import evaluate
-from convmix.prediction import predict
-from convmix.provenance import recorded_rows
+from convmix.inference.prediction import predict
+from convmix.artifacts.provenance import recorded_rows
 from convmix.speed import select
 from convmix.speed.backends import Plan
 from tests.made_once import MadeOnce
@@ -81,7 +81,7 @@ def test_predict_and_evaluate_say_the_same_with_and_without(run: Artifact, photo
         assert [row.label for row in fast] == [row.label for row in plain]
         tolerance = 1e-5 if precision == "fp32" else 0.02
         assert [row.probability or 0 for row in fast] == pytest.approx([row.probability or 0 for row in plain], abs=tolerance)
-    assert len(trials) == len({"exact", "bf16" if acceleration.resolve_precision("auto", CPU) == "bf16" else "exact"})
+    assert len(trials) == len({"exact", "bf16" if engine_choice.resolve_precision("auto", CPU) == "bf16" else "exact"})
     slow, quick = (evaluate(run, precision="fp32", optimize=how, workers=0) for how in ("never", "always"))
     assert slow.metrics["confusion"] == quick.metrics["confusion"]
     assert slow.notes == ()
@@ -106,7 +106,7 @@ def test_long_jobs_spend_a_share_of_their_time_on_a_trial(run: Artifact, trials:
 def test_the_time_of_the_plain_model_is_measured(run: Artifact) -> None:
     calls: list[int] = []
     run.model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    one, many = (acceleration._plain_s(run, n, 32, "fp32") for n in (10, 10**9))
+    one, many = (engine_choice._plain_s(run, n, 32, "fp32") for n in (10, 10**9))
     assert calls == [1, 1, 32]  # a batch only where one image is no answer
     assert one < 60 < many
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from tiny_run import LABELS, make_run, write_image
 
-from convmix.artifact import load_artifact, replacing, save_calibration, write_bytes, write_csv, write_json
-from convmix.calibration import Calibration
+from convmix.artifacts.artifact import load_artifact, replacing, save_calibration, write_bytes, write_csv, write_json
+from convmix.metrics.calibration import Calibration
 from convmix.errors import RunError, TrainingError
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convmix.calibration import (
+from convmix.metrics.calibration import (
     Bin,
     Calibration,
     calibrate_logits,

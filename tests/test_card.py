@@ -11,7 +11,7 @@ import torch
 import yaml
 from tiny_run import hand_made_info, make_run
 
-from convmix.card import model_card
+from convmix.artifacts.card import model_card
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convmix.draw import curves_picture, predictions_picture
+from convmix.plots.curves import curves_picture, predictions_picture
 
 ORANGE = (0xD5, 0x5E, 0x00)  # marks what is wrong
 

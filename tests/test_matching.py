@@ -6,7 +6,7 @@ import torch
 
 from convmix.data import rle
 from convmix.data.targets import Objects
-from convmix.matching import assign, match, match_image
+from convmix.metrics.matching import assign, match, match_image
 from convmix.results import Boxes, Masks
 
 SIZE = (100, 100)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from convmix.metrics import classification_metrics, wilson_interval
+from convmix.metrics.classification import classification_metrics, wilson_interval
 
 
 @pytest.mark.parametrize(

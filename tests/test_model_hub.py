@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from convmix import hub
-from convmix.artifact import Artifact, load_artifact
+from convmix.artifacts import hub
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.errors import ConfigError, RunError
 from tests.tiny_run import make_run, write_image
 
@@ -118,7 +118,7 @@ def same_weights(a: Path, b: Path) -> bool:
 
 
 def check_pulled(run: Artifact, pulled: Path, image: Path) -> None:
-    from convmix.prediction import predict
+    from convmix.inference.prediction import predict
 
     assert sorted(p.name for p in pulled.iterdir()) == ["README.md", "config.json", "convmix.json", "model.safetensors"]
     assert same_weights(run.path, pulled)

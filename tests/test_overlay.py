@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convmix import overlay
+from convmix.plots import overlay
 from convmix.data import rle
 from convmix.data.targets import IGNORE, Objects
 from convmix.results import Boxes, Classes, Masks, SemanticMap

@@ -14,11 +14,11 @@ import pytest
 import torch
 from tiny_run import LABELS, make_run, write_folder, write_image
 
-from convmix.artifact import Artifact, save_calibration
-from convmix.calibration import Calibration
+from convmix.artifacts.artifact import Artifact, save_calibration
+from convmix.metrics.calibration import Calibration
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.files import find_files
-from convmix.prediction import FORMATS, Prediction, encode, predict, predict_stream
+from convmix.inference.file_names import find_files
+from convmix.inference.prediction import FORMATS, Prediction, encode, predict, predict_stream
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +339,7 @@ def test_a_failure_keeps_the_old_output(run: Artifact, images: Path, tmp_path: P
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr("convmix.predictor.run_model", fail)
+    monkeypatch.setattr("convmix.inference.predictor.run_model", fail)
     with pytest.raises(RuntimeError, match="no more memory"):
         predict(run, [images], output=out)
     assert out.read_text() == "old"

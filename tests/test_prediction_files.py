@@ -19,8 +19,8 @@ from pycocotools.cocoeval import COCOeval
 
 from convmix.data import rle
 from convmix.errors import ConfigError
-from convmix.prediction_files import FORMATS, Found, common_folder, encode, output_format, write
-from convmix.result_files import DenseResult
+from convmix.inference.prediction_files import FORMATS, Found, common_folder, encode, output_format, write
+from convmix.inference.result_files import DenseResult
 from convmix.results import Boxes, Masks, SemanticMap
 
 LABELS = ("red & <white>", "blood, cell", "ünit")

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.data.decode import BadImage
 from convmix.data.loaders import Batch, eval_batches
 from convmix.data.targets import PerImage
-from convmix.files import Files
-from convmix.predictor import Predictor
+from convmix.inference.file_names import Files
+from convmix.inference.predictor import Predictor
 from convmix.results import Classes
 from tests.tiny_run import make_run, write_image
 

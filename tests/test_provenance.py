@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_run import LABELS, make_run, write_folder, write_image
 
-from convmix.artifact import Artifact, write_csv
+from convmix.artifacts.artifact import Artifact, write_csv
 from convmix.errors import DataError, RunError
-from convmix.provenance import recorded_digests, recorded_rows, validation_images
+from convmix.artifacts.provenance import recorded_digests, recorded_rows, validation_images
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from browser import look_at
 from PIL import Image
 
-from convmix.report import Page, Thumbnail
+from convmix.plots.html_page import Page, Thumbnail
 
 
 def picture(side: int = 40) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, jaccard_score
 
 from convmix.data.targets import IGNORE
-from convmix.segmentation_metrics import PositionPrior, confusion, segmentation_metrics
+from convmix.metrics.segmentation import PositionPrior, confusion, segmentation_metrics
 from tests.effort import lines_run
 
 LABELS = ("sky", "road", "car", "never", "invented")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convmix.artifact import Artifact, load_artifact, save_artifact, write_csv
+from convmix.artifacts.artifact import Artifact, load_artifact, save_artifact, write_csv
 from convmix.config import Data, Run, to_dict
 from convmix.data.scan import digest_of
 from convmix.data.transforms import Preprocess

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from convmix.artifact import write_bytes, write_json
+from convmix.artifacts.artifact import write_bytes, write_json
 from convmix.benchmarking import work as works_of
-from convmix.benchmarking.picture import bars, lines
-from convmix.benchmarking.race import race
+from convmix.benchmarking.bar_plots import bars, lines
+from convmix.benchmarking.rounds import race
 from convmix.benchmarking.record import record, summary, table, title
 from convmix.benchmarking.roofline import Rates, measure_rates
 from convmix.benchmarking.work import Work, contenders, default_precision

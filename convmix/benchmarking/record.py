@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convmix.benchmarking.race import Lane, Result
+from convmix.benchmarking.rounds import Lane, Result
 from convmix.benchmarking.roofline import Rates, operations
 from convmix.hardware import describe_machine
 

@@ -49,7 +49,7 @@ def compare(
     quiet:
         Print nothing but the table and errors.
     """
-    from convmix.comparison.contest import compare as compare_models
+    from convmix.comparison.compare import compare as compare_models
     from convmix.comparison.table import comparison_table
 
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
@@ -143,7 +143,7 @@ def ablate(
 
 def _resumable(work: Callable[[], Any]) -> Any:
     """The result; after a signal the way to go on, and the signal's exit code."""
-    from convmix.data.urls import without_credentials
+    from convmix.data.remote.urls import without_credentials
     from convmix.training.signals import Interrupted
 
     try:

@@ -58,9 +58,9 @@ def race_exported(path: Path, *, batch_size: int | None, size: str | None, round
     """`convmix benchmark` of an exported model: milliseconds per batch beside the run's, from decoded images to answers."""
     import torch
 
-    from convmix.artifact import write_json
+    from convmix.artifacts.artifact import write_json
     from convmix.config import Run, override
-    from convmix.exporting.race import race
+    from convmix.exporting.timing import race
 
     images = 8 if batch_size is None else batch_size
     before = torch.get_num_threads()

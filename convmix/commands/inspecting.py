@@ -38,8 +38,8 @@ def inspect(
     """
     from json import dumps
 
-    from convmix.inspection import inspect as inspect_data
-    from convmix.inspection import lines, table_of_counts
+    from convmix.data.inspection import inspect as inspect_data
+    from convmix.data.inspection import lines, table_of_counts
 
     asked: dict[str, object] = {
         "layout": layout, "task": task, "image_column": image_column, "label_column": label_column, "in_chans": in_chans,

@@ -87,12 +87,13 @@ def calibrate(
     precision:
         auto, fp32, bf16 or fp16.
     """
-    from convmix.evaluation import calibrated, certainty
+    from convmix.evaluation import calibration_page
+    from convmix.evaluation import calibrate
 
-    result = certainty.calibrate(
+    result = calibrate.calibrate(
         run, data, accuracy=accuracy, coverage=coverage, split=split, batch_size=batch_size, device=device, precision=precision
     )
-    Console().print(calibrated.table(result))
+    Console().print(calibration_page.table(result))
 
 
 def explain(
@@ -125,12 +126,13 @@ def explain(
     device:
         Where to compute; what this machine is best at where it is left out.
     """
-    from convmix.explanation import study, terminal
+    from convmix.explanation import explain
+    from convmix.explanation import terminal_table
 
-    result = study.explain(
-        run, files or [], classes=classes or [], methods=methods or tuple(study.METHODS), output=output, limit=limit, device=device
+    result = explain.explain(
+        run, files or [], classes=classes or [], methods=methods or tuple(explain.METHODS), output=output, limit=limit, device=device
     )
-    Console().print(terminal.table(result))
+    Console().print(terminal_table.table(result))
 
 
 def doctor(
@@ -171,13 +173,13 @@ def doctor(
     """
     from rich.progress import Progress
 
-    from convmix.health import examination
+    from convmix.audit import doctor
 
     with Progress(console=Console(stderr=True), transient=True, disable=not Console(stderr=True).is_terminal) as bar:
         line = bar.add_task("images", total=None)
-        result = examination.doctor(
+        result = doctor.doctor(
             data, run=run, fix=fix, output=output, near=near, image_column=image_column, label_column=label_column, in_chans=in_chans,
             device=device, workers=workers, progress=lambda done, total: bar.update(line, completed=done, total=total), layout=layout,
             console=Console(),
         )  # fmt: skip
-    Console().print(examination.table(result))
+    Console().print(doctor.table(result))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from convmix.config import settings
-from convmix.data.urls import without_credentials
+from convmix.data.remote.urls import without_credentials
 
 GROUPS = {
     "": "Run",

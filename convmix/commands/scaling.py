@@ -65,7 +65,7 @@ def batch_predict(
     quiet:
         No progress.
     """
-    from convmix.scaling import job
+    from convmix.batch_inference import job
     from convmix.training.signals import Interrupted
 
     try:

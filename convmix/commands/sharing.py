@@ -21,7 +21,7 @@ def push(run: Path, to: str, /, *, public: bool = False, revision: str | None = 
     message:
         Of the commit.
     """
-    from convmix import hub
+    from convmix.artifacts import hub
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"pushed to {hub.push(run, to, private=not public, revision=revision, message=message)}")
@@ -39,7 +39,7 @@ def pull(source: str, /, *, out: Path | None = None, revision: str | None = None
     revision:
         A branch, tag or commit; the main branch where it is left out.
     """
-    from convmix import hub
+    from convmix.artifacts import hub
 
     place = hub.pull(source, out=out, revision=revision)
     Console(highlight=False, soft_wrap=True).print(f"pulled into {place}; try: convmix predict {place} IMAGES")

@@ -48,7 +48,7 @@ def predict(
     optimize:
         auto, always or never run the model in the fastest engine that `convmix optimize` finds; auto: where that ends sooner.
     """
-    from convmix import prediction
+    from convmix.inference.batches import prediction
 
     for name in files:
         if name.startswith("--") and not Path(name).exists():
@@ -135,7 +135,7 @@ def benchmark(
     """
     from convmix.benchmarking.measure import benchmark as measure
     from convmix.commands.exporting import race_exported
-    from convmix.runtime.exported import is_exported
+    from convmix.artifacts.runtime.exported import is_exported
 
     if len(models) == 1 and is_exported(Path(models[0])):
         race_exported(Path(models[0]), batch_size=batch_size, size=size, rounds=rounds, threads=threads, output=output)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from convmix.comparison.contest import conditions
+from convmix.comparison.compare import conditions
 from convmix.comparison.effect import Ablation, effects
 from convmix.comparison.grid import AXES, base_of, check, unequal_macs, variations
-from convmix.comparison.ledger import Ledger, machine
-from convmix.comparison.page import ablation_page
-from convmix.comparison.score import score
-from convmix.comparison.series import carry_out
+from convmix.comparison.experiment_log import Ledger, machine
+from convmix.comparison.comparison_page import ablation_page
+from convmix.comparison.pareto import score
+from convmix.comparison.runner import carry_out
 from convmix.comparison.study import open_study, short_name
 from convmix.errors import ConfigError
 

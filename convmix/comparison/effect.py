@@ -7,7 +7,7 @@ from typing import Any
 
 from convmix.comparison.grid import Variation
 from convmix.comparison.interval import Mean, mean_difference
-from convmix.comparison.score import Score
+from convmix.comparison.pareto import Score
 
 
 @dataclass(frozen=True)

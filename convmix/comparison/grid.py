@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convmix.comparison.contenders import Contender
+from convmix.comparison.candidates import Contender
 from convmix.config import Run, Size, model_arguments
 from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError, did_you_mean

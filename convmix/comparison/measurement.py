@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from convmix.benchmarking.race import Lane, race_models
+from convmix.benchmarking.rounds import Lane, race_models
 from convmix.benchmarking.work import Work, default_precision
-from convmix.comparison.score import Speed
+from convmix.comparison.pareto import Speed
 from convmix.comparison.study import Study
 from convmix.speed.backends import Plan
 

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from convmix.comparison.contenders import Contender
+from convmix.comparison.candidates import Contender
 from convmix.config import Run, Size, override
 from convmix.config import settings as all_settings
 from convmix.data.facts import DataFacts
 from convmix.data.scan import clean, scan
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
-from convmix.data.urls import conceal
+from convmix.data.remote.urls import conceal
 from convmix.errors import ConfigError, DataError
-from convmix.inference import resolve
-from convmix.inspection import announce, refuse_too_little
+from convmix.inference.batches import resolve
+from convmix.data.inspection import announce, refuse_too_little
 from convmix.recipes import recipe as named_recipe
 from convmix.results import Classes
 from convmix.tasks import TASKS, task_class

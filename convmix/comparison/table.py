@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from convmix.comparison.effect import Ablation, Effect
 from convmix.comparison.interval import Mean
-from convmix.comparison.score import Comparison, Score, fronts
+from convmix.comparison.pareto import Comparison, Score, fronts
 
 if TYPE_CHECKING:
     from rich.console import Group

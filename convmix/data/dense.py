@@ -21,8 +21,8 @@ from torch import Tensor
 from convmix.config import Augment, Size
 from convmix.data import geometry
 from convmix.data.decode import BadImage, Image, decode
-from convmix.data.motion import Motion, move_objects
-from convmix.data.pixelmaps import read_regions
+from convmix.data.geometric_transform import Motion, move_objects
+from convmix.data.readers.pixelmaps import read_regions
 from convmix.data.placement import Placement
 from convmix.data.targets import IGNORE, Instances, Objects, Regions, Truth
 from convmix.data.transforms import ColorJitter, Preprocess

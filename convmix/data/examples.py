@@ -10,7 +10,7 @@ import numpy as np
 
 from convmix.data.formats import plain_path
 from convmix.data.order import shards_at_once
-from convmix.data.remote_shards import RemoteShards
+from convmix.data.remote.shard_images import RemoteShards
 from convmix.data.targets import Annotation, Objects, Regions
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from convmix.data.decode import BadImage, Image
-from convmix.data.memory import Memory
+from convmix.data.image_cache import Memory
 from convmix.data.order import batch_bounds, epoch_order, sharded_order
 from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.data.transforms import Loads

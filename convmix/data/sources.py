@@ -14,14 +14,14 @@ from typing import Any
 
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
-from convmix.data.folders import LAYOUT
+from convmix.data.readers.folders import LAYOUT
 from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
 from convmix.data.readers.label_cells import LabelSet
 from convmix.data.readers.several_labels import assemble_several
 from convmix.data.readers.survey import FOREIGN, Survey, foreign_kind, foreign_notes, survey
 from convmix.data.readers.unopened import without_foreign
-from convmix.data.remote_shards import RemoteShards
-from convmix.data.urls import conceal, is_url, reveal
+from convmix.data.remote.shard_images import RemoteShards
+from convmix.data.remote.urls import conceal, is_url, reveal
 from convmix.errors import DataError, did_you_mean
 
 Progress = Callable[[int, int], None]
@@ -56,7 +56,7 @@ def open_source(spec: str | Path, data: Data, *, fetched: Progress | None = None
 
 
 def _open_url(spec: str, data: Data, fetched: Progress | None) -> Source:
-    from convmix.data.remote_sets import read_remote_shards
+    from convmix.data.readers.remote_shards import read_remote_shards
 
     shown = conceal(spec)
     if data.task not in ("auto", "classify"):
@@ -67,7 +67,7 @@ def _open_url(spec: str, data: Data, fetched: Progress | None) -> Source:
 
 def _read_annotated(spec: str, data: Data) -> Source | None:
     """Images with objects or class maps; None where the spec may be one of labelled images."""
-    from convmix.data.annotated import open_annotated
+    from convmix.data.readers.annotated import open_annotated
 
     path = Path(spec).expanduser()
     if spec.strip() and path.exists():
@@ -78,14 +78,14 @@ def _read_annotated(spec: str, data: Data) -> Source | None:
 
 
 def _read(spec: str, data: Data, as_path: bool) -> Found:
-    from convmix.data import hub  # imports nothing heavy itself
+    from convmix.data.readers import named_sets
 
     if not spec.strip():
         raise DataError(f"no data set given; expected {FORMS}")
     if spec == "digits" and not as_path:
-        return hub.read_digits()
+        return named_sets.read_digits()
     if spec.startswith("torchvision:") and not as_path:
-        return hub.read_torchvision(spec.partition(":")[2])
+        return named_sets.read_torchvision(spec.partition(":")[2])
     path = Path(spec).expanduser()
     try:
         if path.is_dir():
@@ -99,13 +99,14 @@ def _read(spec: str, data: Data, as_path: bool) -> Found:
         if not any(f.is_file() for f in files):
             raise DataError(f"{spec}: no file matches this pattern")
         return _read_files(files, data, spec)
-    if hub.is_hub_name(spec) and not as_path and not Path(spec.partition("/")[0]).is_dir():
-        return hub.read_hub(spec, data)
+    if named_sets.is_hub_name(spec) and not as_path and not Path(spec.partition("/")[0]).is_dir():
+        return named_sets.read_hub(spec, data)
     raise DataError(f"{spec}: no such file or folder{_nearest(path)}; expected {FORMS}")
 
 
 def _read_directory(path: Path, data: Data) -> Found:
-    from convmix.data import shards, tables
+    from convmix.data.readers import shards
+    from convmix.data.readers import tables
 
     if (path / "convmix.json").is_file():
         raise DataError(f"{path}: is a model directory written by convmix, not a data set; expected {FORMS}")
@@ -194,7 +195,7 @@ def _read_saved(path: Path, data: Data) -> Found:
     """A folder written by datasets' save_to_disk."""
     import datasets
 
-    from convmix.data.tables import read_dataset_dict
+    from convmix.data.readers.tables import read_dataset_dict
 
     try:
         loaded = datasets.load_from_disk(str(path))
@@ -204,7 +205,8 @@ def _read_saved(path: Path, data: Data) -> Found:
 
 
 def _read_files(files: list[Path], data: Data, spec: str) -> Found:
-    from convmix.data import shards, tables
+    from convmix.data.readers import shards
+    from convmix.data.readers import tables
     from convmix.data.readers.labelled_table import read_csv
 
     suffixes = {f.suffix.lower() for f in files}

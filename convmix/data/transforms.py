@@ -294,7 +294,7 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> TrainTransfo
         raise ConfigError(f"augment.ratio: {low},{high} is no range of positive numbers, smaller first")
     picture: list[Callable[[Any], Any]] = []
     if augment.randaugment:
-        from convmix.data.randaugment import rand_augment
+        from convmix.data.augment.randaugment import rand_augment
 
         if preprocess.in_chans != 3:
             raise ConfigError(

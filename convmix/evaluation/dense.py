@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from convmix.artifact import Artifact, load_artifact
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.data.examples import Examples
 from convmix.data.loaders import eval_batches
 from convmix.data.targets import IGNORE, Annotation, Objects, Regions
 from convmix.errors import ConfigError, DataError, did_you_mean
-from convmix.evaluation.answers import Means
+from convmix.evaluation.model_outputs import Means
 from convmix.evaluation.dense_result import DenseEvaluation
-from convmix.evaluation.found import evaluate_objects
-from convmix.evaluation.mapped import evaluate_maps
+from convmix.evaluation.detection import evaluate_objects
+from convmix.evaluation.segmentation import evaluate_maps
 from convmix.evaluation.selection import Selection, select
-from convmix.inference import Outputs, run_model
+from convmix.inference.batches import Outputs, run_model
 from convmix.results import Boxes, SemanticMap
 from convmix.tasks import create_task
 

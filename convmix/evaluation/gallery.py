@@ -12,8 +12,8 @@ import PIL.Image
 from convmix.data.examples import Examples
 from convmix.data.formats import printable
 from convmix.data.transforms import Preprocess
-from convmix.evaluation.answers import Answers
-from convmix.report import Thumbnail
+from convmix.evaluation.model_outputs import Answers
+from convmix.plots.html_page import Thumbnail
 
 ERRORS, EXTREMES, PAIRS, PER_PAIR = 18, 12, 6, 6  # pictures: the page has six in a row
 _LARGEST_PX = 200  # side of a thumbnail, for a page of at most a few MB

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 
 RESAMPLES = 2000
 ENDS = (2.5, 97.5)  # per cent: the middle 95 %

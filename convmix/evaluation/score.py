@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from convmix.acceleration import check_exported
-from convmix.artifact import Artifact, load_artifact, write_csv, write_json
-from convmix.calibration import expected_calibration_error, reliability
+from convmix.inference.engine_choice import check_exported
+from convmix.artifacts.artifact import Artifact, load_artifact, write_csv, write_json
+from convmix.metrics.calibration import expected_calibration_error, reliability
 from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError, DataError
-from convmix.evaluation.answers import Answerer, Answers, check_means
+from convmix.evaluation.model_outputs import Answerer, Answers, check_means
 from convmix.evaluation.appearance import Brightness, original_sizes
 from convmix.evaluation.attributes import Attributes, read_attributes
 from convmix.evaluation.corruption import STRENGTHS, Damaged, possible
 from convmix.evaluation.dense import evaluate_dense
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.intervals import with_intervals
-from convmix.evaluation.page import write_page
-from convmix.evaluation.result import Certainty, Damage, Evaluation, Scored
-from convmix.evaluation.rival import compare, prepare_rival
+from convmix.evaluation.classification_page import write_page
+from convmix.evaluation.classification_result import Certainty, Damage, Evaluation, Scored
+from convmix.evaluation.baseline import compare, prepare_rival
 from convmix.evaluation.selection import Selection, columns, select
 from convmix.evaluation.slices import Grouping, by_aspect, by_quarter
 from convmix.evaluation.slices import slices as sliced
-from convmix.inference import Outputs
-from convmix.metrics import wilson_interval
-from convmix.provenance import SPLITS
+from convmix.inference.batches import Outputs
+from convmix.metrics.classification import wilson_interval
+from convmix.artifacts.provenance import SPLITS
 from convmix.results import Classes
 from convmix.tasks import create_task, task_class
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import read_class_names
-from convmix.data.urls import conceal
+from convmix.data.remote.urls import conceal
 from convmix.errors import ConfigError, DataError, did_you_mean
-from convmix.inspection import announce
-from convmix.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
+from convmix.data.inspection import announce
+from convmix.artifacts.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
 
 _USED_BEFORE = {"train": (), "val": ("train",), "test": ("train", "val")}
 

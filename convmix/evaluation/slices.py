@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 
 BUILT_IN = ("class", "size", "aspect", "brightness")  # properties that need no table
 MOST_VALUES = 30  # groups of one property; what is rarer is one group together

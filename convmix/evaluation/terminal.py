@@ -3,10 +3,11 @@
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from convmix.evaluation import found_page, mapped_page
+from convmix.evaluation import detection_page
+from convmix.evaluation import segmentation_page
 from convmix.evaluation.dense_result import MapsEvaluation, ObjectsEvaluation
-from convmix.evaluation.page import between, percent, score_rows
-from convmix.evaluation.result import Evaluation
+from convmix.evaluation.classification_page import between, percent, score_rows
+from convmix.evaluation.classification_result import Evaluation
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,8 +21,8 @@ def table(evaluation: Any) -> "Group":
     raise TypeError(f"no table of {type(evaluation).__name__}")
 
 
-table.register(ObjectsEvaluation, found_page.table)
-table.register(MapsEvaluation, mapped_page.table)
+table.register(ObjectsEvaluation, detection_page.table)
+table.register(MapsEvaluation, segmentation_page.table)
 
 
 @table.register(Evaluation)

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.errors import RunError
 from convmix.explanation import trust
 from convmix.explanation.attribution import attribute
-from convmix.explanation.layers import Layer, map_layer
-from convmix.explanation.result import ExplainedImage, Map, MethodVerdict
-from convmix.explanation.specimen import randomised, specimen
+from convmix.explanation.stages import Layer, map_layer
+from convmix.explanation.explanation_result import ExplainedImage, Map, MethodVerdict
+from convmix.explanation.hooked_copy import randomised, specimen
 from convmix.tasks import create_task
 from convmix.tasks.base import Task
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convmix.explanation.specimen import images_per_pass
+from convmix.explanation.hooked_copy import images_per_pass
 
 CELLS = 12  # per side at most; a cell is at least one pixel
 PARTS = 8  # in which the cells are removed, evenly many each

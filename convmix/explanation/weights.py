@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convmix.draw import DPI, WIDTH_IN, png, shorten
+from convmix.plots.curves import DPI, WIDTH_IN, png, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

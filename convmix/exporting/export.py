@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from convmix.artifact import Artifact, load_artifact, write_bytes
+from convmix.artifacts.artifact import Artifact, load_artifact, write_bytes
 from convmix.data.decode import MODES
 from convmix.data.loaders import eval_batches
 from convmix.errors import ConfigError, DataError, did_you_mean
@@ -28,13 +28,13 @@ from convmix.exporting.onnx_file import OnnxDraft
 from convmix.exporting.openvino_file import OpenvinoDraft
 from convmix.exporting.script import FILE as SCRIPT
 from convmix.exporting.script import script
-from convmix.exporting.specimens import Specimens, specimens
+from convmix.exporting.probe_images import Specimens, specimens
 from convmix.exporting.torch_program import ProgramDraft
 from convmix.exporting.verification import Verification, verify
-from convmix.runtime.description import BAKES, ENGINES, FILE, PRECISIONS, Description
-from convmix.runtime.network import ExportedNetwork
-from convmix.runtime.pixels import Pixels, WholePixels
-from convmix.runtime.sessions import PACKAGE
+from convmix.artifacts.runtime.description import BAKES, ENGINES, FILE, PRECISIONS, Description
+from convmix.artifacts.runtime.network import ExportedNetwork
+from convmix.artifacts.runtime.pixels import Pixels, WholePixels
+from convmix.artifacts.runtime.sessions import PACKAGE
 from convmix.tasks import create_task
 
 SIZES = ("auto", "fixed", "dynamic")

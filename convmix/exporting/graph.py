@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from convmix.data.decode import MODES
-from convmix.data.frame import Frame
+from convmix.data.traced_placement import Frame
 from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError
 from convmix.exporting.preprocessing import Normalised, Placed

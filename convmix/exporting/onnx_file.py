@@ -8,7 +8,7 @@ import torch
 from torch.export import ExportedProgram
 
 from convmix.exporting.quantised import quantise_onnx
-from convmix.runtime.description import KEY, Description
+from convmix.artifacts.runtime.description import KEY, Description
 from convmix.speed.backends import imported, quiet
 
 FILE = "model.onnx"

@@ -7,7 +7,7 @@ import numpy as np
 from torch.export import ExportedProgram
 
 from convmix.exporting.quantised import quantise_openvino
-from convmix.runtime.description import KEY, Description
+from convmix.artifacts.runtime.description import KEY, Description
 from convmix.speed.backends import imported, quiet
 
 FILE = "model.xml"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.data.decode import MODES
-from convmix.data.frame import Frame
+from convmix.data.traced_placement import Frame
 from convmix.data.transforms import Preprocess
 
 _OPAQUE = MODES[4]  # the mode whose colours Pillow resamples multiplied by their opacity

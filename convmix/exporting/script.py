@@ -5,7 +5,7 @@ Put together from three parts: how the engine is opened, what is left of the pre
 
 from convmix.data.decode import MODES
 from convmix.results import Boxes, Classes, SemanticMap
-from convmix.runtime.description import Description
+from convmix.artifacts.runtime.description import Description
 from convmix.tasks import task_class
 
 FILE = "predict.py"

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from convmix.runtime.description import FILE as DESCRIPTION
-from convmix.runtime.description import Description
-from convmix.runtime.sessions import PACKAGE
+from convmix.artifacts.runtime.description import FILE as DESCRIPTION
+from convmix.artifacts.runtime.description import Description
+from convmix.artifacts.runtime.sessions import PACKAGE
 from convmix.speed.backends import quiet
 
 FILE = "model.pt2"

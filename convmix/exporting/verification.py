@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.config import Size
 from convmix.data.loaders import eval_batches
 from convmix.errors import ConvmixError
 from convmix.exporting.agreement import Agreement, agreement, together
-from convmix.exporting.specimens import Specimens
-from convmix.inference import Outputs, run_model
+from convmix.exporting.probe_images import Specimens
+from convmix.inference.batches import Outputs, run_model
 from convmix.results import Classes
 from convmix.tasks import create_task
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from convmix.ops import build
 from convmix.ops.gpu import routes
-from convmix.ops.storage import STORAGE, real_type
+from convmix.ops.dtypes import STORAGE, real_type
 
 ACTIVATIONS = {nn.GELU: "GELU", nn.ReLU: "RELU"}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from convmix.ops import depthwise
-from convmix.ops.storage import STORAGE
+from convmix.ops.dtypes import STORAGE
 
 
 class MixKernel:

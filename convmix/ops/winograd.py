@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.ops import build
-from convmix.ops.storage import STORAGE, real_type
+from convmix.ops.dtypes import STORAGE, real_type
 
 VECTORS = (4, 3, 2, 1)  # of output channels in registers, the fastest first
 _DTYPES = (torch.float32, torch.bfloat16)

@@ -12,17 +12,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from convmix.serving import exposition as metrics
-from convmix.serving.admission import Admission, as_response
+from convmix.serving import metrics as metrics
+from convmix.serving.middleware import Admission, as_response
 from convmix.serving.batching import Full, Queue
-from convmix.serving.card import ModelFacts
+from convmix.serving.model_info import ModelFacts
 from convmix.serving.document import describe, operation
-from convmix.serving.exposition import Exposition
-from convmix.serving.intake import read_explain, read_predict
+from convmix.serving.metrics import Exposition
+from convmix.serving.requests import read_explain, read_predict
 from convmix.serving.limits import Limits
-from convmix.serving.orders import ExplainOrder, ImageOrder
+from convmix.serving.messages import ExplainOrder, ImageOrder
 from convmix.serving.problem import Problem
-from convmix.serving.workers import Pool
+from convmix.serving.worker_pool import Pool
 
 PAGE = Path(__file__).parent / "page"
 PROTECTED = ("/v1/", "/metrics")  # need the key; the page itself is no secret, and asks for it

@@ -11,15 +11,15 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from convmix.artifact import Artifact, load_artifact
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.data.decode import BadImage
 from convmix.errors import ConfigError
 from convmix.explanation.attribution import attribute, check_methods
-from convmix.explanation.pictures import overlaid
+from convmix.explanation.attribution_maps import overlaid
 from convmix.explanation.subject import Subject, prepare
-from convmix.inference import resolve
-from convmix.serving.answering import checked_size, refusal, within
-from convmix.serving.orders import ExplainOrder
+from convmix.inference.batches import resolve
+from convmix.serving.worker import checked_size, refusal, within
+from convmix.serving.messages import ExplainOrder
 from convmix.serving.problem import Problem
 
 

@@ -20,12 +20,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convmix.artifact import load_artifact
+from convmix.artifacts.artifact import load_artifact
 from convmix.errors import ConfigError, ConvmixError
-from convmix.inference import resolve
+from convmix.inference.batches import resolve
 from convmix.serving.batching import Queue
 from convmix.serving.limits import Limits
-from convmix.serving.workers import Pool
+from convmix.serving.worker_pool import Pool
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -72,11 +72,11 @@ def serve(
         raise ConfigError(f"workers: {workers} is too few, expected at least 1")
     key = checked_key(api_key if api_key is not None else os.environ.get(KEY_VARIABLE), KEY_VARIABLE if api_key is None else "api_key")
     resolve(device, precision)
-    from convmix.serving.answering import Answering
+    from convmix.serving.worker import Answering
     from convmix.serving.app import create_app
-    from convmix.serving.card import model_facts
+    from convmix.serving.model_info import model_facts
     from convmix.serving.explaining import Explaining
-    from convmix.serving.exposition import Exposition
+    from convmix.serving.metrics import Exposition
 
     with _listen(host, port) as listener:
         place = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

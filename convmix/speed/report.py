@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 from convmix.speed.backends import Plan
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from convmix.calibration import Calibration
+from convmix.metrics.calibration import Calibration
 from convmix.errors import RunError, did_you_mean
 from convmix.tasks.base import Task
 

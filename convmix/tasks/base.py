@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convmix.calibration import Calibration
+from convmix.metrics.calibration import Calibration
 from convmix.config import Augment, Dense, Optim, Run
 from convmix.data.examples import Examples
-from convmix.data.frame import Frame
+from convmix.data.traced_placement import Frame
 from convmix.data.loaders import train_batches
 from convmix.data.targets import Targets
 from convmix.data.transforms import Loads, Preprocess

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convmix.calibration import Calibration, calibrate_logits
+from convmix.metrics.calibration import Calibration, calibrate_logits
 from convmix.config import Augment, Dense, Optim, Run, model_arguments
 from convmix.data.examples import Examples
-from convmix.data.frame import Frame
-from convmix.data.mixing import BatchMix
+from convmix.data.traced_placement import Frame
+from convmix.data.augment.mixing import BatchMix
 from convmix.data.targets import Targets
 from convmix.data.transforms import Loads, Preprocess, training_transform
-from convmix.draw import predictions_picture
+from convmix.plots.curves import predictions_picture
 from convmix.errors import ModelError
-from convmix.metrics import classification_metrics
+from convmix.metrics.classification import classification_metrics
 from convmix.models import catalog, weights
 from convmix.models.describe import count_macs
 from convmix.results import Classes

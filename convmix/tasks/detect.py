@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from convmix.config import Dense
 from convmix.data import rle
 from convmix.data.examples import Examples
-from convmix.data.frame import Frame
+from convmix.data.traced_placement import Frame
 from convmix.data.placement import Placement
 from convmix.data.targets import Targets
 from convmix.data.transforms import Preprocess
-from convmix.detection_metrics import detection_metrics
-from convmix.overlay import draw, grid_picture, truth_of
+from convmix.metrics.detection import detection_metrics
+from convmix.plots.overlay import draw, grid_picture, truth_of
 from convmix.results import Boxes, Masks
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.deployed_maskrcnn import DeployedMaskRCNN

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from convmix.config import Dense
 from convmix.data.examples import Examples
-from convmix.data.frame import Frame
+from convmix.data.traced_placement import Frame
 from convmix.data.targets import IGNORE, Targets
 from convmix.data.transforms import Preprocess
-from convmix.overlay import draw_map, grid_picture
+from convmix.plots.overlay import draw_map, grid_picture
 from convmix.results import SemanticMap
-from convmix.segmentation_metrics import confusion, segmentation_metrics
+from convmix.metrics.segmentation import confusion, segmentation_metrics
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
 from convmix.tasks.semanticfpn import SemanticFpn

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from convmix.artifact import write_bytes, write_csv
-from convmix.draw import curves_picture
+from convmix.artifacts.artifact import write_bytes, write_csv
+from convmix.plots.curves import curves_picture
 
 REDRAW_EVERY_S = 0.2
 LINE_EVERY_S = 60.0

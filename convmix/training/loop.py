@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convmix.artifact import save_weights
+from convmix.artifacts.artifact import save_weights
 from convmix.data.loaders import Batch, eval_batches, train_batches
-from convmix.data.memory import Memory
-from convmix.data.resident import Resident, resident_batches
+from convmix.data.image_cache import Memory
+from convmix.data.device_cache import Resident, resident_batches
 from convmix.data.targets import PerImage, Targets
 from convmix.errors import TrainingError
-from convmix.inference import Outputs, in_order, joined, run_model
-from convmix.metrics import headline
-from convmix.training.agree import from_all, from_main, share_buffers
+from convmix.inference.batches import Outputs, in_order, joined, run_model
+from convmix.metrics.classification import headline
+from convmix.training.distributed import from_all, from_main, share_buffers
 from convmix.training.budget import Budget
-from convmix.training.job import Job
+from convmix.training.setup import Job
 from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
 from convmix.training.sharding import whole
 from convmix.training.signals import Interrupted, StopRequests
 from convmix.training.state import Position, gather_state, seed_step, write_state
-from convmix.training.tuning import Compiled, Tuning, learning
+from convmix.training.autotune import Compiled, Tuning, learning
 
 STATE = "state/last.safetensors"
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves

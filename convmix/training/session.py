@@ -14,26 +14,26 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from convmix.artifact import write_csv, write_json
+from convmix.artifacts.artifact import write_csv, write_json
 from convmix.config import Optim, Run, override, parse_duration
-from convmix.data.device_augment import for_transform
-from convmix.data.memory import Memory, allot, memory_limit
+from convmix.data.augment.device_augment import for_transform
+from convmix.data.image_cache import Memory, allot, memory_limit
 from convmix.data.order import batch_bounds, steps_per_epoch
-from convmix.data.resident import Resident, fits, load
-from convmix.data.urls import conceal
+from convmix.data.device_cache import Resident, fits, load
+from convmix.data.remote.urls import conceal
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
-from convmix.training.agree import SILENCE, from_main, lost_another
+from convmix.training.distributed import SILENCE, from_main, lost_another
 from convmix.training.batch_norm import synchronised
 from convmix.training.budget import Budget
-from convmix.training.finish import TrainResult, describe_run, finish
-from convmix.training.job import JOB, Job, goes_on, job_file, new_job, resumed_job
+from convmix.training.finalize import TrainResult, describe_run, finish
+from convmix.training.setup import JOB, Job, goes_on, job_file, new_job, resumed_job
 from convmix.training.log import TrainingLog
 from convmix.training.loop import STATE, Training, fit, save
 from convmix.training.schedule import Plan, full_plan
 from convmix.training.sharding import refuse_unshardable, shard
 from convmix.training.state import Position, read_state, restore_optimizer, restore_weights
-from convmix.training.tuning import Compiled, Tuning, default, lay_out, tune
+from convmix.training.autotune import Compiled, Tuning, default, lay_out, tune
 
 
 def train_session(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convmix.artifact import write_tensors
+from convmix.artifacts.artifact import write_tensors
 from convmix.errors import RunError
 from convmix.training.schedule import Plan
 from convmix.training.sharding import part_like, whole

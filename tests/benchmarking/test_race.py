@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 
 import convmix
-from convmix.benchmarking import race as race_module
+from convmix.benchmarking import rounds as race_module
 from convmix.benchmarking import roofline
 from convmix.benchmarking.process import plain
-from convmix.benchmarking.race import race
+from convmix.benchmarking.rounds import race
 from convmix.benchmarking.work import Contender, Work, contenders, sweep
 from convmix.cli import main
 from convmix.errors import ConvmixError

@@ -9,8 +9,8 @@ from PIL import Image
 from rich.console import Console
 
 from convmix.benchmarking import roofline
-from convmix.benchmarking.picture import bars, lines
-from convmix.benchmarking.race import Lane, Result
+from convmix.benchmarking.bar_plots import bars, lines
+from convmix.benchmarking.rounds import Lane, Result
 from convmix.benchmarking.record import record, summary, table
 from convmix.benchmarking.roofline import Rates, measure_rates, operations
 from convmix.benchmarking.work import Contender, Work

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmix.comparison.contenders import contenders, default_models
+from convmix.comparison.candidates import contenders, default_models
 from convmix.config import Data, Run, model_arguments, override
 from convmix.errors import ConfigError, ModelError
 from convmix.models.describe import describe

@@ -21,8 +21,8 @@ from browser import look_at
 from rich.console import Console
 from safetensors.torch import load_file
 
-from convmix.comparison.contest import compare
-from convmix.comparison.score import Comparison, Speed
+from convmix.comparison.compare import compare
+from convmix.comparison.pareto import Comparison, Speed
 from convmix.comparison.table import comparison_table, contender_rows
 from convmix.comparison.trainer import Order, Trainer
 from convmix.errors import ConvmixError
@@ -147,7 +147,7 @@ HELD_UP = """
 import sys
 import threading
 from convmix.comparison import trainer
-from convmix.comparison.contest import compare
+from convmix.comparison.compare import compare
 
 SERVE = trainer.serve
 
@@ -175,7 +175,7 @@ def test_killed_in_the_middle_and_called_again_equals_the_uninterrupted_one(
     photos: Path, whole: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed with one training done and one begun, and called again with one more model and seed than it was begun with."""
-    monkeypatch.setattr("convmix.comparison.contest.measure", lambda study, runs: {name: Speed(failed="left out") for name in runs})
+    monkeypatch.setattr("convmix.comparison.compare.measure", lambda study, runs: {name: Speed(failed="left out") for name in runs})
     script, out = tmp_path / "held_up.py", tmp_path / "out"
     script.write_text(HELD_UP.format(tiny=TINY, relu=RELU, settings=SETTINGS))
     process = subprocess.Popen([sys.executable, str(script), str(photos), str(out)])

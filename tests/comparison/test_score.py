@@ -2,16 +2,16 @@
 
 import pytest
 
-from convmix.comparison.contenders import Contender
+from convmix.comparison.candidates import Contender
 from convmix.comparison.effect import Ablation, Effect, effects
 from convmix.comparison.grid import Variation
 from convmix.comparison.interval import Mean
-from convmix.comparison.picture import effects_picture, fronts_picture
-from convmix.comparison.score import COSTS, Comparison, Score, Speed, front, fronts, score
+from convmix.comparison.interval_plot import effects_picture, fronts_picture
+from convmix.comparison.pareto import COSTS, Comparison, Score, Speed, front, fronts, score
 from convmix.comparison.table import change_rows, contender_rows
-from convmix.comparison.trial import Outcome
+from convmix.comparison.run import Outcome
 from convmix.config import Run
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 
 COST = {cost.name: cost for cost in COSTS}
 

@@ -8,7 +8,8 @@ import pytest
 from served import Web, make_shards, serving
 from written import Item, make_items
 
-from convmix.data import shard_cache, stores
+from convmix.data.remote import shard_cache
+from convmix.data.remote import stores
 
 
 @pytest.fixture

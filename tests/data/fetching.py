@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from convmix.data import shard_cache
-from convmix.data.stores import Shard
+from convmix.data.remote import shard_cache
+from convmix.data.remote.stores import Shard
 
 
 def fetch(shard: Shard, mark: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn import coco, draw, save_map, write
 
-from convmix.data.annotated import open_annotated
+from convmix.data.readers.annotated import open_annotated
 from convmix.errors import DataError
 
 

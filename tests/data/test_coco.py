@@ -9,7 +9,7 @@ import pytest
 from drawn import coco, draw, objects, unpacked, write
 
 from convmix.data import rle
-from convmix.data.annotated import open_annotated
+from convmix.data.readers.annotated import open_annotated
 from convmix.errors import DataError
 
 SQUARE = [[2, 3, 12, 3, 12, 9, 2, 9]]

@@ -11,11 +11,11 @@ from scipy import stats
 from torchvision.transforms import autoaugment
 
 from convmix.config import Augment
-from convmix.data import device_draws as draws
-from convmix.data import device_geometry as geometry
-from convmix.data.device_augment import DeviceAugment, apply, for_transform
+from convmix.data.augment import device_draws as draws
+from convmix.data.augment import device_geometry as geometry
+from convmix.data.augment.device_augment import DeviceAugment, apply, for_transform
 from convmix.data.geometry import random_box
-from convmix.data.randaugment import rand_augment
+from convmix.data.augment.randaugment import rand_augment
 from convmix.data.transforms import Preprocess, training_transform
 from convmix.errors import ConfigError
 

@@ -10,7 +10,7 @@ from PIL import ImageEnhance, ImageOps
 from timm.data import auto_augment
 from torch import Tensor
 
-from convmix.data import device_color as color
+from convmix.data.augment import device_color as color
 
 FACTORS = np.array([0.0, 0.1, 0.37, 0.9, 1.0, 1.23, 1.9, 2.5])
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convmix.data import device_geometry as geometry
+from convmix.data.augment import device_geometry as geometry
 
 FILTERS = {geometry.NEAREST: PIL.Image.Resampling.NEAREST, geometry.BILINEAR: PIL.Image.Resampling.BILINEAR}
 FILTERS[geometry.BICUBIC] = PIL.Image.Resampling.BICUBIC

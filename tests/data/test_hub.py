@@ -28,7 +28,7 @@ def test_hub_name_goes_through_load_dataset(tmp_path: Path, items: list[Item], m
         return load(str(tmp_path / "repo"))
 
     monkeypatch.setattr(datasets, "load_dataset", local)
-    monkeypatch.setattr("convmix.data.hub._check_reachable", lambda name: None)
+    monkeypatch.setattr("convmix.data.readers.named_sets._check_reachable", lambda name: None)
     assert content(open_source("someone/animals:small", DATA)) == expected(items)
     open_source("cifar10", DATA)
     assert asked == [("someone/animals", "small"), ("uoft-cs/cifar10", None)]
@@ -62,7 +62,7 @@ def test_silent_hub_is_given_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("convmix.data.hub.TIMEOUT_S", 0.3)
+        monkeypatch.setattr("convmix.data.readers.named_sets.TIMEOUT_S", 0.3)
         with pytest.raises(DataError, match="could not be reached"):
             open_source("someone/animals", DATA)
     assert times == [0.3]

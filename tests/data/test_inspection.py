@@ -10,7 +10,7 @@ from laid_out import BOX, classes, photos, table, text
 
 import convmix
 from convmix.errors import DataError
-from convmix.inspection import lines
+from convmix.data.inspection import lines
 from tests.command_line import Command
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -9,7 +9,7 @@ from layout_cases import Case, Cases
 from PIL import Image
 from test_layouts import run
 
-from convmix.inspection import inspect
+from convmix.data.inspection import inspect
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 case = Cases()

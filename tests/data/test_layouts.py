@@ -7,7 +7,7 @@ from laid_out import BOX, classes, coco, labelme, listed, mask, photos, picture,
 from layout_cases import Case, Cases
 
 from convmix.errors import DataError
-from convmix.inspection import Inspection, inspect
+from convmix.data.inspection import Inspection, inspect
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 case = Cases()

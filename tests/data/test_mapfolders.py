@@ -8,8 +8,8 @@ import pytest
 from drawn import draw, objects, save_map, unpacked, write
 
 from convmix.data import rle
-from convmix.data.annotated import open_annotated
-from convmix.data.pixelmaps import read_regions
+from convmix.data.readers.annotated import open_annotated
+from convmix.data.readers.pixelmaps import read_regions
 from convmix.data.targets import IGNORE, Regions
 from convmix.errors import DataError
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from convmix.config import Augment
-from convmix.data import memory
+from convmix.data import image_cache
 from convmix.data.decode import MODES, BadImage
 from convmix.data.loaders import Batch, _Task, eval_batches, train_batches
-from convmix.data.memory import Memory, allot, memory_limit
+from convmix.data.image_cache import Memory, allot, memory_limit
 from convmix.data.transforms import Preprocess, TrainTransform, training_transform
 
 BROKEN = (4, 9)

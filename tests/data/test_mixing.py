@@ -8,7 +8,7 @@ import torch
 from timm.data.mixup import Mixup
 
 from convmix.config import Augment
-from convmix.data.mixing import BatchMix
+from convmix.data.augment.mixing import BatchMix
 
 BOTH = Augment(mixup=0.5, cutmix=0.5)
 

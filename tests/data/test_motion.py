@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from convmix.data import geometry, rle
 from convmix.data.decode import Image
-from convmix.data.motion import Motion, move_objects
+from convmix.data.geometric_transform import Motion, move_objects
 from convmix.data.placement import Placement
 from convmix.data.targets import Objects
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from convmix.data.examples import Examples
-from convmix.data.objectrows import Fault, ObjectRows, fit_box, image_labels
+from convmix.data.readers.objectrows import Fault, ObjectRows, fit_box, image_labels
 from convmix.data.targets import Objects
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convmix.data import rle
 from convmix.data.decode import BadImage
-from convmix.data.pixelmaps import read_meaning, read_objects, read_regions
+from convmix.data.readers.pixelmaps import read_meaning, read_objects, read_regions
 from convmix.data.targets import IGNORE, UNKNOWN, Regions
 from convmix.errors import DataError
 

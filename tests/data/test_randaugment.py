@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.transforms
 
-from convmix.data.randaugment import rand_augment
+from convmix.data.augment.randaugment import rand_augment
 
 
 @pytest.mark.parametrize("num_ops", [1, 2])

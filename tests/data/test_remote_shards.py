@@ -9,7 +9,7 @@ from served import Web, all_of, rows, serving, the_one
 from written import NAMES, Item, content, expected, write_shards
 
 from convmix.config import Data
-from convmix.data import shard_cache
+from convmix.data.remote import shard_cache
 from convmix.data.sources import open_source
 from convmix.errors import DataError
 

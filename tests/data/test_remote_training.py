@@ -20,7 +20,7 @@ from written import encoded
 import convmix
 from convmix.cli import main
 from convmix.config import Augment, Data
-from convmix.data import shard_cache
+from convmix.data.remote import shard_cache
 from convmix.data.examples import Examples
 from convmix.data.loaders import train_batches
 from convmix.data.sources import open_source

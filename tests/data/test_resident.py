@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from convmix.config import Augment
-from convmix.data import resident
-from convmix.data.device_augment import for_transform
+from convmix.data import device_cache
+from convmix.data.augment.device_augment import for_transform
 from convmix.data.loaders import Batch, train_batches
 from convmix.data.transforms import Preprocess, training_transform
 from convmix.errors import DataError
@@ -40,12 +40,12 @@ class Folder:
         return int(self.labels[i])
 
 
-def kept(examples: Folder, augment: Augment = EVERYTHING) -> resident.Resident:
-    return resident.load(examples, for_transform(training_transform(PREPARE, augment), (24, 24)), workers=0, device=torch.device("cpu"))
+def kept(examples: Folder, augment: Augment = EVERYTHING) -> device_cache.Resident:
+    return device_cache.load(examples, for_transform(training_transform(PREPARE, augment), (24, 24)), workers=0, device=torch.device("cpu"))
 
 
-def batches(examples: Folder, of: resident.Resident, **changed: Any) -> list[Batch]:
-    return list(resident.resident_batches(of, examples, **{"batch_size": 14, "seed": 3, "epoch": 2, **changed}))
+def batches(examples: Folder, of: device_cache.Resident, **changed: Any) -> list[Batch]:
+    return list(device_cache.resident_batches(of, examples, **{"batch_size": 14, "seed": 3, "epoch": 2, **changed}))
 
 
 def test_without_changes_they_are_the_loaders_batches(photos: Path) -> None:
@@ -99,7 +99,7 @@ def test_batches_are_made_while_the_model_is_busy() -> None:
             made.append(i)
             yield i
 
-    source = resident.ahead(batches(), torch.device("cpu"))
+    source = device_cache.ahead(batches(), torch.device("cpu"))
     for i in range(4):
         assert next(source) == i
         until(lambda n=i: len(made) >= min(n + 2, 4))  # type: ignore[misc]  # the next one, which nobody has asked for
@@ -111,11 +111,11 @@ def test_errors_reach_the_training_and_the_thread_ends() -> None:
         yield 1
         raise DataError("the disk is gone")
 
-    source = resident.ahead(broken(), torch.device("cpu"))
+    source = device_cache.ahead(broken(), torch.device("cpu"))
     assert next(source) == 1
     with pytest.raises(DataError, match="the disk is gone"):
         next(source)
-    endless = resident.ahead(iter(int, 1), torch.device("cpu"))
+    endless = device_cache.ahead(iter(int, 1), torch.device("cpu"))
     next(endless)
     endless.close()  # type: ignore[attr-defined]
     assert not any(thread.name == "convmix-augment" for thread in threading.enumerate())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convmix.errors import DataError
-from convmix.inspection import inspect
+from convmix.data.inspection import inspect
 
 
 @pytest.mark.usefixtures("own_cache")

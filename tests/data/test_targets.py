@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from convmix.data.targets import Instances, PerImage, as_batch
-from convmix.inference import in_order, joined
+from convmix.inference.batches import in_order, joined
 
 
 def instances(n: int) -> Instances:

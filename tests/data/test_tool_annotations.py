@@ -11,7 +11,7 @@ from PIL import Image
 
 from convmix.config import Data
 from convmix.data import rle
-from convmix.data.annotated import open_annotated
+from convmix.data.readers.annotated import open_annotated
 from convmix.data.examples import Source
 
 pytestmark = pytest.mark.usefixtures("own_cache")

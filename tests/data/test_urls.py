@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmix.data.urls import conceal, file_system, is_url, reveal, without_credentials
+from convmix.data.remote.urls import conceal, file_system, is_url, reveal, without_credentials
 from convmix.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn import draw, objects, unpacked, write
 
-from convmix.data.annotated import open_annotated
+from convmix.data.readers.annotated import open_annotated
 from convmix.errors import DataError
 
 GOOD = "<object><name>dog</name><difficult>0</difficult><bndbox>{}</bndbox></object>"

@@ -7,7 +7,7 @@ import pytest
 from drawn import draw, objects, write
 
 from convmix.data import rle
-from convmix.data.annotated import open_annotated
+from convmix.data.readers.annotated import open_annotated
 from convmix.data.examples import Source
 from convmix.errors import DataError
 

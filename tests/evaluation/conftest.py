@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_run import LABELS, make_run, write_folder
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.evaluation import score
 
 

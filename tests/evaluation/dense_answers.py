@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.data import rle
 from convmix.data.targets import Objects
 from convmix.data.transforms import Preprocess

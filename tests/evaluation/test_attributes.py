@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.errors import ConfigError, ConvmixError, DataError
 from convmix.evaluation import evaluate
 from convmix.evaluation.attributes import read_attributes

@@ -11,13 +11,13 @@ from PIL import Image
 from rich.console import Console
 from tiny_run import LABELS, make_run, write_folder, write_image
 
-from convmix.artifact import Artifact, load_artifact
-from convmix.calibration import fit_temperature
+from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.metrics.calibration import fit_temperature
 from convmix.errors import ConfigError, DataError
-from convmix.evaluation import calibrated
-from convmix.evaluation.calibrated import Calibrated, table
-from convmix.evaluation.certainty import calibrate
-from convmix.prediction import predict
+from convmix.evaluation import calibration_page
+from convmix.evaluation.calibration_page import Calibrated, table
+from convmix.evaluation.calibrate import calibrate
+from convmix.inference.prediction import predict
 
 N = {"train": 12, "val": 60, "test": 30}
 

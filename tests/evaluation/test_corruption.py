@@ -12,7 +12,7 @@ from scipy import ndimage
 from tiny_run import make_run, write_folder
 
 import convmix
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.config import Data
 from convmix.data.decode import decode
 from convmix.data.loaders import eval_batches
@@ -20,7 +20,7 @@ from convmix.data.sources import open_source
 from convmix.errors import ConfigError
 from convmix.evaluation import evaluate
 from convmix.evaluation.corruption import CORRUPTIONS, STRENGTHS, Damaged, blur, compress, noise, possible, relight, turn
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("without_page")
 

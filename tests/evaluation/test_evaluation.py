@@ -10,10 +10,10 @@ import torch
 from rich.console import Console
 from tiny_run import make_run, write_folder, write_image
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation import Evaluation, evaluate, table
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("without_page")
 

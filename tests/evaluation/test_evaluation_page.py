@@ -13,15 +13,15 @@ from PIL import Image
 from rich.console import Console
 from tiny_run import LABELS, make_run, write_folder
 
-from convmix.artifact import Artifact
-from convmix.calibration import calibrate_logits, choose_threshold, expected_calibration_error
+from convmix.artifacts.artifact import Artifact
+from convmix.metrics.calibration import calibrate_logits, choose_threshold, expected_calibration_error
 from convmix.evaluation import evaluate, table
-from convmix.evaluation.answers import Answers
+from convmix.evaluation.model_outputs import Answers
 from convmix.evaluation.gallery import ERRORS, EXTREMES, PAIRS, PER_PAIR, confusions, examples_of, least_sure, surest, worst
-from convmix.evaluation.pictures import MOST_CLASSES, accuracies_picture, confusion_picture, robustness_picture
-from convmix.evaluation.result import Damage
+from convmix.evaluation.confusion_plots import MOST_CLASSES, accuracies_picture, confusion_picture, robustness_picture
+from convmix.evaluation.classification_result import Damage
 from convmix.evaluation.slices import Slice
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 from convmix.results import Classes
 
 ORANGE, BLUE = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)

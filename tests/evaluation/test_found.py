@@ -13,13 +13,13 @@ from dense_answers import answers, objects, outlines, run_of, selection_of, with
 from PIL import Image
 from rich.console import Console
 
-from convmix.detection_metrics import detection_metrics
-from convmix.evaluation import found
-from convmix.evaluation.dense_pictures import MOST_CURVES, precision_recall_picture
+from convmix.metrics.detection import detection_metrics
+from convmix.evaluation import detection
+from convmix.evaluation.dense_plots import MOST_CURVES, precision_recall_picture
 from convmix.evaluation.dense_result import ObjectsEvaluation
-from convmix.evaluation.found import evaluate_objects
-from convmix.evaluation.found_page import table
-from convmix.evaluation.mistakes import BACKGROUND, BADLY_PLACED, MISSED, RIGHT, TWICE, WRONG_CLASS
+from convmix.evaluation.detection import evaluate_objects
+from convmix.evaluation.detection_page import table
+from convmix.evaluation.prediction_errors import BACKGROUND, BADLY_PLACED, MISSED, RIGHT, TWICE, WRONG_CLASS
 
 LABELS = ("cat <b>", "dog", "fish")  # no fish anywhere
 CAT, DOG = (2, 2, 32, 32, 0), (40, 10, 70, 50, 1)

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from convmix.evaluation.intervals import RESAMPLES, mean_interval, resample, with_intervals
-from convmix.metrics import classification_metrics, wilson_interval
+from convmix.metrics.classification import classification_metrics, wilson_interval
 
 
 def answers(n: int, k: int, seed: int, *, right: float = 0.7) -> tuple[np.ndarray, np.ndarray]:

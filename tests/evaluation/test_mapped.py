@@ -16,13 +16,13 @@ from rich.console import Console
 
 from convmix.data.targets import IGNORE
 from convmix.errors import DataError
-from convmix.evaluation import mapped
+from convmix.evaluation import segmentation
 from convmix.evaluation.dense_page import worst_and_typical
-from convmix.evaluation.dense_pictures import scores_picture
+from convmix.evaluation.dense_plots import scores_picture
 from convmix.evaluation.dense_result import MapsEvaluation
-from convmix.evaluation.mapped import evaluate_maps
-from convmix.evaluation.mapped_page import Example, errors_drawn, table
-from convmix.evaluation.pictures import confusion_picture
+from convmix.evaluation.segmentation import evaluate_maps
+from convmix.evaluation.segmentation_page import Example, errors_drawn, table
+from convmix.evaluation.confusion_plots import confusion_picture
 from convmix.results import SemanticMap
 
 LABELS = ("sky <b>", "road", "car", "boat")  # no boat anywhere

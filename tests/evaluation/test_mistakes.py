@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from dense_answers import answers, objects
 
-from convmix.evaluation.mistakes import BACKGROUND, BADLY_PLACED, IGNORED, RIGHT, TWICE, WRONG_CLASS, outcome
+from convmix.evaluation.prediction_errors import BACKGROUND, BADLY_PLACED, IGNORED, RIGHT, TWICE, WRONG_CLASS, outcome
 
 LABELS = ("cat", "dog")
 CAT, DOG = (0, 0, 20, 20, 0), (40, 0, 60, 20, 1)

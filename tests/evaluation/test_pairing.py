@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_run import LABELS, make_run, write_folder
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation import evaluate
 from convmix.evaluation.pairing import Pairing, pair

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmix.calibration import coverage_curve, reliability
+from convmix.metrics.calibration import coverage_curve, reliability
 from convmix.evaluation.reliability import coverage_picture, reliability_picture
 
 CONFIDENCE = np.linspace(0.2, 1.0, 200)

@@ -12,12 +12,12 @@ from PIL import Image
 from rich.console import Console
 from tiny_run import LABELS, make_run, write_folder, write_image
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.data.decode import BadImage, decode, upright_size
 from convmix.evaluation import evaluate, table
 from convmix.evaluation.appearance import Brightness
 from convmix.evaluation.slices import MOST_VALUES, Grouping, Slice, by_aspect, by_quarter, by_value, slices
-from convmix.metrics import wilson_interval
+from convmix.metrics.classification import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("without_page")
 

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convmix.artifact import Artifact, load_artifact, save_artifact
+from convmix.artifacts.artifact import Artifact, load_artifact, save_artifact
 from convmix.data.transforms import Preprocess
 from convmix.models.catalog import create_model
 from convmix.tasks.classify import Classify

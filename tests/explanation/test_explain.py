@@ -12,14 +12,15 @@ from evidence import LABELS, noise, save_run, write_files
 from rich.console import Console
 from torch import nn
 
-from convmix.artifact import Artifact
+from convmix.artifacts.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.explanation import study, subject
+from convmix.explanation import subject
+from convmix.explanation import explain
 from convmix.explanation.attribution import METHODS
-from convmix.explanation.pictures import overlaid
-from convmix.explanation.result import MethodVerdict
-from convmix.explanation.study import explain
-from convmix.explanation.terminal import table
+from convmix.explanation.attribution_maps import overlaid
+from convmix.explanation.explanation_result import MethodVerdict
+from convmix.explanation.explain import explain
+from convmix.explanation.terminal_table import table
 from convmix.models.catalog import create_model
 
 

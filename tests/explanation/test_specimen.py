@@ -5,7 +5,7 @@ import torch
 from evidence import noise
 from torch import nn
 
-from convmix.explanation.specimen import images_per_pass, randomised, seeded, specimen
+from convmix.explanation.hooked_copy import images_per_pass, randomised, seeded, specimen
 from convmix.models.catalog import create_model
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ from evidence import PATCH, SIDE, noise
 
 from convmix.explanation import trust
 from convmix.explanation.attribution import METHODS, attribute
-from convmix.explanation.layers import map_layer
-from convmix.explanation.specimen import randomised, specimen
+from convmix.explanation.stages import map_layer
+from convmix.explanation.hooked_copy import randomised, specimen
 from convmix.explanation.trust import RandomOrders, Score, blurred, rank_correlation, score, score_random
 from convmix.models.catalog import create_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from exporting_runs import Writer, run_with_data
 
-from convmix.artifact import Artifact, load_artifact
+from convmix.artifacts.artifact import Artifact, load_artifact
 from tests.made_once import MadeOnce
 
 Exports = Callable[..., Path]

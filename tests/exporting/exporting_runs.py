@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from tiny_run import LABELS, make_run
 
-from convmix.artifact import Artifact, load_artifact, save_calibration, write_csv
-from convmix.calibration import Calibration
+from convmix.artifacts.artifact import Artifact, load_artifact, save_calibration, write_csv
+from convmix.metrics.calibration import Calibration
 from convmix.data.scan import digest_of
 from convmix.exporting import export as module
 

@@ -16,12 +16,12 @@ from exporting_runs import Writer
 
 import convmix
 from convmix import cli
-from convmix.artifact import load_artifact
+from convmix.artifacts.artifact import load_artifact
 from convmix.data import rle
 from convmix.exporting import torch_program
-from convmix.predictor import Predictor
+from convmix.inference.predictor import Predictor
 from convmix.results import Boxes, Masks, SemanticMap
-from convmix.runtime.exported import read_description
+from convmix.artifacts.runtime.exported import read_description
 from convmix.tasks import create_task
 from tests.made_once import MadeOnce
 

@@ -15,16 +15,16 @@ from exporting_runs import CALIBRATION, run_with_data
 from PIL import Image
 
 import convmix
-from convmix.artifact import Artifact, load_artifact
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.evaluation.result import Evaluation
+from convmix.evaluation.classification_result import Evaluation
 from convmix.exporting import export as module
 from convmix.exporting.export import export
-from convmix.exporting.race import race
+from convmix.exporting.timing import race
 from convmix.exporting.verification import VerificationError
-from convmix.prediction import Prediction, predict
-from convmix.predictor import Predictor
-from convmix.runtime.exported import read_description, read_exported
+from convmix.inference.prediction import Prediction, predict
+from convmix.inference.predictor import Predictor
+from convmix.artifacts.runtime.exported import read_description, read_exported
 from convmix.speed import backends
 from tests.made_once import MadeOnce
 

@@ -16,7 +16,7 @@ import uvicorn
 
 from convmix.serving import server
 from convmix.serving.limits import Limits
-from convmix.serving.workers import Pool
+from convmix.serving.worker_pool import Pool
 from tests.patience import PATIENCE_S
 from tests.serving.live import Client
 

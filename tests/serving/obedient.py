@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmix.serving.orders import ImageOrder
+from convmix.serving.messages import ImageOrder
 from convmix.serving.problem import Problem
 
 

@@ -12,10 +12,10 @@ import uvicorn
 
 from convmix.serving.app import create_app
 from convmix.serving.batching import Queue
-from convmix.serving.card import ModelFacts
-from convmix.serving.exposition import Exposition
+from convmix.serving.model_info import ModelFacts
+from convmix.serving.metrics import Exposition
 from convmix.serving.limits import Limits
-from convmix.serving.workers import Pool
+from convmix.serving.worker_pool import Pool
 from tests.serving.live import Client
 from tests.serving.obedient import make_obedient
 

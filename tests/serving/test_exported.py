@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from convmix.artifact import load_artifact, save_artifact
+from convmix.artifacts.artifact import load_artifact, save_artifact
 from convmix.config import Dense
 from convmix.data.transforms import Preprocess
 from convmix.exporting.export import export
-from convmix.prediction import predict
-from convmix.predictor import Predictor
+from convmix.inference.prediction import predict
+from convmix.inference.predictor import Predictor
 from convmix.serving.limits import Limits
 from convmix.serving.schema import ModelAnswer, PredictAnswer
 from convmix.tasks import create_task

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from convmix.prediction import Prediction, predict
+from convmix.inference.prediction import Prediction, predict
 from tests.command_line import Command
 from tests.patience import PATIENCE_S, until
 from tests.serving.live import Live, live

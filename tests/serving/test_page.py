@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import convmix
-from convmix.prediction import Prediction
+from convmix.inference.prediction import Prediction
 from tests.serving.live import Live
 from tests.serving.pictures import picture
 from tests.serving.tab import Tab, as_json, error, opened

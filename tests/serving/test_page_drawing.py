@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from convmix.data import rle
-from convmix.overlay import palette
-from convmix.prediction_files import Found
-from convmix.result_files import classes_png
+from convmix.plots.overlay import palette
+from convmix.inference.prediction_files import Found
+from convmix.inference.result_files import classes_png
 from convmix.results import Boxes, Masks, SemanticMap
 from tests.dense_scenes import CLASSES, scene
 from tests.serving.live import Live

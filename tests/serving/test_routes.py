@@ -11,11 +11,11 @@ import PIL.Image
 import pytest
 import torch
 
-from convmix.artifact import save_artifact, save_calibration
-from convmix.calibration import Calibration
+from convmix.artifacts.artifact import save_artifact, save_calibration
+from convmix.metrics.calibration import Calibration
 from convmix.config import Dense
 from convmix.data.transforms import Preprocess
-from convmix.prediction import predict
+from convmix.inference.prediction import predict
 from convmix.serving.schema import ErrorAnswer, ExplainAnswer, ModelAnswer, PredictAnswer
 from convmix.tasks import create_task
 from tests.dense_scenes import CLASSES, scene

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.config import Dense
-from convmix.data.frame import Frame
+from convmix.data.traced_placement import Frame
 from convmix.data.placement import Placement
 from convmix.data.targets import PerImage, Truth
 from convmix.tasks import create_task, deployed_retinanet, retinanet

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import convmix
 from convmix.errors import ConfigError, DataError, ModelError, RunError, TrainingError
 from convmix.training import budget, loop, session
-from convmix.training.job import new_job
+from convmix.training.setup import new_job
 from tests.command_line import Command
 from tests.made_once import MadeOnce
 from tests.tiny_run import make_run

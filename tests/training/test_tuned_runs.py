@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import convmix
 from convmix.config import Run
 from convmix.errors import ConfigError
-from convmix.training import loop, session, tuning
-from convmix.training.tuning import Trial, Tuned, Tuning, from_dict
+from convmix.training import loop, session
+from convmix.training import autotune
+from convmix.training.autotune import Trial, Tuned, Tuning, from_dict
 from tests.training.test_distributed import train_twice
 from tests.training.test_resume import SETTINGS, same_bits
 from tests.two_processes import Pair

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from convmix.config import Augment, Net, Optim, Run
 from convmix.models.catalog import create_model
 from convmix.tasks.classify import Classify
-from convmix.training import tuning
-from convmix.training.tuning import Compiled, Trial, Tuned, Tuning, from_dict, tune
+from convmix.training import autotune
+from convmix.training.autotune import Compiled, Trial, Tuned, Tuning, from_dict, tune
 
 CPU = torch.device("cpu")
 BATCH = 8
@@ -44,7 +44,7 @@ class Clock:
         monkeypatch.setattr(tuning, "step_seconds", self)
         monkeypatch.setattr(tuning, "_compile", lambda model: model)
 
-    def __call__(self, trainee: tuning._Trainee) -> float:
+    def __call__(self, trainee: autotune._Trainee) -> float:
         self.timed.append(trainee.tuned)
         seconds = self.steps_s[trainee.tuned]
         if isinstance(seconds, float):
@@ -93,7 +93,7 @@ def test_candidates_take_their_steps_in_turn_and_slow_ones_leave(monkeypatch: py
     clock = Clock(monkeypatch, {USUAL: 0.001, NCHW: 0.0014, FP32: 0.0016})
     assert tuned(Run(), steps=10_000).trials[2] == Trial(FP32, 1.6, "slower")
     warm_up = [t for t in (USUAL, NCHW, FP32) for _ in range(2)]
-    assert clock.timed == warm_up + [USUAL, NCHW] * tuning.ROUNDS
+    assert clock.timed == warm_up + [USUAL, NCHW] * autotune.ROUNDS
 
 
 def test_neither_the_first_step_nor_one_slow_moment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,12 +204,12 @@ def test_a_timed_step_is_a_training_step_as_its_name_says(monkeypatch: pytest.Mo
         seen.add((len(output), output.dtype, layout, module.training))
         output.register_hook(lambda gradient: backward.append(len(gradient)))
 
-    def time_step(trainee: tuning._Trainee) -> float:
+    def time_step(trainee: autotune._Trainee) -> float:
         seconds = real(trainee)
         assert all(p.grad is None for p in trainee.model.parameters())  # gradients are not added to those of the step before
         return seconds
 
-    real = tuning.step_seconds
+    real = autotune.step_seconds
     monkeypatch.setattr(tuning, "step_seconds", time_step)
     monkeypatch.setattr(tuning, "_compile", lambda model: model)
     model = create_model("convmixer_16_2_k3_p4", num_classes=3)
@@ -247,8 +247,8 @@ def test_a_line_and_json_say_what_was_measured() -> None:
 
 
 def test_without_measuring_the_layout_is_the_one_of_our_kernels() -> None:
-    assert tuning.default("fp32", CPU) == FP32
-    assert tuning.default("fp32", torch.device("cuda")) == replace(FP32, layout="nchw")
+    assert autotune.default("fp32", CPU) == FP32
+    assert autotune.default("fp32", torch.device("cuda")) == replace(FP32, layout="nchw")
 
 
 def test_batches_of_another_size_are_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,10 +280,10 @@ def test_where_the_compiler_fails_the_training_goes_on(monkeypatch: pytest.Monke
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
 def test_a_real_trial_compiles_what_computes_as_the_plain_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """One block, for compiling takes longer with each."""
-    trainees: list[tuning._Trainee] = []
-    real = tuning.step_seconds
+    trainees: list[autotune._Trainee] = []
+    real = autotune.step_seconds
 
-    def step_seconds(trainee: tuning._Trainee) -> float:
+    def step_seconds(trainee: autotune._Trainee) -> float:
         trainees.append(trainee)
         return real(trainee)
 

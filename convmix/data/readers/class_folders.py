@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convmix.data.folders import read_folder
+from convmix.data.readers.folders import read_folder
 from convmix.data.formats import SPLIT_WORDS, Found, Table, printable
 from convmix.data.readers.evidence import READ_FORMS
 from convmix.data.readers.maps import IMAGE_WORDS
@@ -13,7 +13,7 @@ from convmix.data.readers.names import ImageIndex
 from convmix.data.readers.paired import MAP_WORDS
 from convmix.data.readers.splits import Splits, apart, by_lists, find_lists
 from convmix.data.readers.survey import Survey, folder_of, some, survey, words_of
-from convmix.data.tables import quiet_progress
+from convmix.data.readers.tables import quiet_progress
 from convmix.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import numpy as np
 from convmix.config import Data
 from convmix.data import rle
 from convmix.data.formats import SPLIT_WORDS, printable
-from convmix.data.objectrows import Fault, ObjectSet
+from convmix.data.readers.objectrows import Fault, ObjectSet
 from convmix.data.readers.shapes import ImageShapes, Shape, ellipse, extent, finite, object_set, turned_about_centre
 from convmix.data.readers.survey import Survey
-from convmix.data.voc import parse_xml
+from convmix.data.readers.voc import parse_xml
 from convmix.errors import DataError
 
 NO_OBJECTS = ("points", "polyline", "skeleton", "cuboid")

@@ -1,0 +1,75 @@
+"""One training of one contender with one seed, as its model directory tells it: not begun, begun, done or failed.
+
+trials/resnet18-0/record.json    done, written last by the training
+trials/resnet18-0/failed.json    why there will be none
+trials/resnet18-0/state/         begun, to be resumed
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convmix.artifacts.artifact import write_json
+from convmix.comparison.candidates import Contender
+from convmix.errors import RunError
+
+_STATE = Path("state") / "last.safetensors"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is to be trained, and where."""
+
+    contender: Contender
+    seed: int
+    path: Path  # the model directory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: with a record, or with the reason why there is none."""
+
+    record: Mapping[str, Any] | None = None  # record.json of the training
+    failed: str = ""
+
+
+def outcome(trial: Trial) -> Outcome | None:
+    """How the trial ended, None where it has not; RunError for a file that cannot be read."""
+    try:
+        if (trial.path / "record.json").exists():
+            return Outcome(record=json.loads((trial.path / "record.json").read_bytes()))
+        if (trial.path / "failed.json").exists():
+            return Outcome(failed=str(json.loads((trial.path / "failed.json").read_bytes())["reason"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{trial.path}: its record cannot be read ({error}); remove this folder to train it again") from None
+    return None
+
+
+def can_resume(trial: Trial) -> bool:
+    """Whether the training left a state to go on from."""
+    return (trial.path / _STATE).exists() and (trial.path / "state" / "job.json").exists()
+
+
+def clear(trial: Trial) -> None:
+    """Remove what a training left that ended before its first state."""
+    shutil.rmtree(trial.path, ignore_errors=True)
+
+
+def settle(trial: Trial) -> None:
+    """Remove the state of a training that is done: three times the model's size that nobody will resume."""
+    (trial.path / _STATE).unlink(missing_ok=True)
+
+
+def give_up(trial: Trial, reason: str) -> None:
+    """Keep the reason instead of a record."""
+    write_json(trial.path / "failed.json", {"reason": reason})
+    settle(trial)
+
+
+def splits_digest(trial: Trial) -> str:
+    """16 hex digits over which image went to which split: equal for all trials of an experiment."""
+    return hashlib.blake2b((trial.path / "splits.csv").read_bytes(), digest_size=8).hexdigest()

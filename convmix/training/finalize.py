@@ -1,0 +1,175 @@
+"""After the last step: the kept weights are calibrated on the validation split, tested once, and the model directory is completed.
+
+The test split is opened here, after the calibration, and nowhere before: nothing can have been chosen by it.
+"""
+
+import json
+import shlex
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convmix.artifacts.artifact import save_description, write_bytes, write_csv, write_json
+from convmix.metrics.calibration import FEWEST
+from convmix.artifacts.card import model_card
+from convmix.config import parse_duration, to_dict
+from convmix.data.loaders import eval_batches
+from convmix.hardware import describe_machine
+from convmix.inference.batches import run_model
+from convmix.tasks.base import Task
+from convmix.training.distributed import from_main
+from convmix.training.loop import Training, outputs_of, validate
+
+_NOT_IN_RECORD = ("macro_precision", "macro_f1")
+_BRIEF_CALIBRATION = ("split", "n", "temperature", "ece_before", "ece_after", "nll_before", "nll_after")  # of a record
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training returns."""
+
+    path: Path  # the model directory
+    metrics: dict[str, Any]  # split -> scores
+    stopped: str  # "epochs", "budget" or "early stopping"
+    keeps: str  # "best" or "last"
+    task: Task
+
+
+def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> None:
+    """Write config.json and convmix.json as they stand."""
+    job = t.job
+    save_description(
+        job.out, model=t.judged_model, task=job.task, preprocess=job.preprocess,
+        info=_info(t, metrics, finished=finished),
+    )  # fmt: skip
+
+
+def finish(t: Training) -> TrainResult:
+    """Calibrate and test the kept weights and write what people read; returns on every process."""
+    from safetensors.torch import load_file
+
+    job = t.job
+    kept = from_main(lambda: load_file(job.out / "model.safetensors"))
+    t.judged_model.load_state_dict(kept)
+    _calibrate(t)
+    metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
+    if "test" in job.splits:
+        metrics["test"] = validate(t, "test")
+    if t.accelerator.is_main_process:
+        describe_run(t, metrics, finished=True)
+        bad = [*job.bad_rows, *((split_name, "train", reason) for split_name, reason in t.position.bad.items())]
+        write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), bad)
+        if "test" in job.splits:
+            write_bytes(job.out / "predictions.png", _picture(t))
+        info, config = (json.loads((job.out / name).read_bytes()) for name in ("convmix.json", "config.json"))
+        write_bytes(job.out / "README.md", model_card(info, config).encode())
+        write_json(job.out / "record.json", _record(t, metrics))
+    t.accelerator.wait_for_everyone()
+    return TrainResult(job.out, metrics, t.position.stopped, job.run.schedule.keep, job.task)
+
+
+def _calibrate(t: Training) -> None:
+    """Give the task a calibration fitted on the validation split, where that is large enough; on every process the same one."""
+    job = t.job
+    if not job.task.calibrates:
+        return
+    n = len(job.splits["val"]) if "val" in job.splits else 0
+    if n >= FEWEST:
+        outputs = outputs_of(t, "val")
+        n = len(outputs.values)
+    if n < FEWEST:
+        t.log.say(f"not calibrated: {n} validation images, expected at least {FEWEST}; probabilities are the model's own")
+        return
+    c = job.task.calibration = job.task.calibrate(outputs.values, outputs.targets, split="val")
+    if c is not None:
+        t.log.say(
+            f"calibrated on {n} validation images: temperature {c.temperature:.3f}, "
+            f"calibration error {c.ece_before:.4f} before, {c.ece_after:.4f} after"
+        )
+
+
+def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, Any]:
+    job, p = t.job, t.position
+    return {
+        "finished": finished,
+        "model": job.run.model,
+        "run": to_dict(job.run),
+        "data": {**job.data, "bad": len(job.bad_rows) + len(p.bad)},
+        **({"calibration": job.task.calibration.to_dict()} if job.task.calibration else {}),
+        "metrics": metrics,
+        "training": {
+            "epochs_done": len(p.history),
+            "steps": p.step,
+            "images_seen": p.images_seen,
+            "elapsed_s": p.elapsed_s,
+            "images_per_s": p.images_seen / p.train_s if p.train_s else None,
+            "kept_epoch": p.kept_epoch,
+            "stopped": p.stopped,
+            "precision": t.precision,
+            "processes": t.accelerator.num_processes,
+            "tuning": asdict(t.tuning),
+        },
+        "machine": describe_machine(t.accelerator.device),
+        "versions": {name: version(name) for name in ("convmix", "torch", "torchvision", "timm", "pillow")},
+    }
+
+
+def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
+    job, p, c = t.job, t.position, t.job.task.calibration
+    network = t.judged_model
+    data_name = Path(job.spec).name
+    settings = [part for k, v in job.overrides.items() for part in (f"--{k.replace('_', '-')}", _text(v))]
+    return {
+        "name": job.out.name,
+        "command": shlex.join(["convmix", "train", data_name, "--recipe", job.run.recipe, *settings]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": {"name": data_name, "fingerprint": job.data["fingerprint"], **job.data["counts"]},
+        "model": job.run.model,
+        "task": job.task.name,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "macs": job.task.macs(network, job.run, job.preprocess.shape),
+        "recipe": job.run.recipe,
+        "settings": {k: _text(v) for k, v in job.overrides.items()},
+        "budget_s": parse_duration(job.run.schedule.budget) if job.run.schedule.budget else None,
+        "epochs_done": p.step / p.plan.steps_per_epoch,
+        "images_seen": p.images_seen,
+        "elapsed_s": time.monotonic() - t.started,
+        "train_elapsed_s": p.train_s,
+        "data_wait_s": p.data_wait_s,
+        "images_per_s": p.images_seen / p.train_s,
+        "stopped": p.stopped,
+        **({"calibration": {k: getattr(c, k) for k in _BRIEF_CALIBRATION}} if c else {}),
+        **{split: {k: v for k, v in scores.items() if k not in _NOT_IN_RECORD} for split, scores in metrics.items()},
+        "machine": {
+            **describe_machine(t.accelerator.device),
+            **asdict(t.tuning.tuned),
+            "processes": t.accelerator.num_processes,
+        },
+        "versions": {name: version(name) for name in ("convmix", "torch", "timm")},
+        "curve": p.history,
+    }
+
+
+def _text(value: object) -> str:
+    """A setting as the command line takes it."""
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _picture(t: Training) -> bytes:
+    """Some test images with what the model says of them, drawn at random but always the same ones."""
+    job = t.job
+    test = job.splits["test"]
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: job.task.pictured].sort().values
+    some = test.select(chosen.tolist())
+    loads = job.task.preprocessing(job.preprocess)
+    batches = list(eval_batches(some, loads, batch_size=job.task.pictured, rank=0, world=1, workers=0))
+    outputs = run_model(t.judged_model, batches, device=t.accelerator.device, precision=t.precision, observe=job.task.observe)
+    title = f"{job.run.model} on {len(outputs.indices)} of {len(test)} test images"
+    inputs = torch.cat([b.images for b in batches])
+    return job.task.picture(some.select(outputs.indices.numpy()), job.preprocess, inputs, outputs.values, outputs.targets, title=title)

@@ -1,0 +1,290 @@
+"""From what the user asked for to everything a training needs: data opened and checked, settings resolved, model built.
+
+spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, preprocessing, task, model -> Job
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import nn
+
+from convmix import config, recipes
+from convmix.config import Data, Run
+from convmix.data.examples import Examples, Source
+from convmix.data.facts import DataFacts
+from convmix.data.scan import Scan, clean, scan, split_rows
+from convmix.data.sources import open_source
+from convmix.data.splits import with_splits
+from convmix.data.transforms import Preprocess
+from convmix.data.remote.urls import is_url
+from convmix.errors import ConfigError, DataError, ModelError, RunError
+from convmix.data.inspection import announce, refuse_too_little
+from convmix.models import catalog
+from convmix.tasks import TASKS, create_task, task_class
+from convmix.tasks.base import Task
+from convmix.training.distributed import from_all, from_main
+from convmix.training.log import scan_progress
+from convmix.training.autotune import Tuning, from_dict
+
+JOB = Path("state") / "job.json"
+NAMELESS = "none"  # torchrun's id of every job over several machines that was given no --rdzv-id
+
+
+@dataclass
+class Job:
+    """A training that can start."""
+
+    spec: str  # the data set as the user named it
+    out: Path
+    run: Run
+    overrides: dict[str, Any]  # what the user changed, for the run record
+    task: Task
+    splits: dict[str, Examples]  # without broken images; "train", and "val" and "test" where there are any
+    sizes: dict[str, np.ndarray]  # split -> n,2: height and width of its images, pixels
+    preprocess: Preprocess
+    model: nn.Module
+    data: dict[str, Any]  # provenance, for convmix.json
+    notes: list[str] = field(default_factory=list)  # one line each, for people
+    split_rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    bad_rows: list[tuple[str, str, str]] = field(default_factory=list)
+    tuning: Tuning | None = None  # how it computes; None where that is still to be found out
+
+
+def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> Job:
+    """Open the data, resolve the settings and build the model; raises a ConvmixError for any mistake found on the way."""
+    name = recipe or ("digits" if spec == "digits" else None)
+    model = overrides.get("model")
+    unseen = DataFacts(num_train=1, num_classes=1, height=224, width=224, in_chans=3, model=str(model) if model else None)
+    asked = config.override(recipes.recipe(name or "default", unseen), overrides)  # mistakes in settings are said before any image is read
+    scanned, source = _read_data(spec, asked, console=console, speaks=speaks)
+    facts = dataclasses.replace(scanned.facts, model=unseen.model)
+    run = config.override(recipes.recipe(name or task_class(source.task).recipe, facts), overrides)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, task=cast(Any, source.task)))
+    asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
+    return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True)
+
+
+def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
+    """The job that `out` was started with; its data must not have changed since."""
+    saved = from_main(lambda: _read_job(out))
+    run = config.from_dict(saved["run"])
+    scanned, source = _read_data(saved["spec"], run, console=console, speaks=speaks)
+    if scanned.fingerprint != saved["fingerprint"]:
+        raise RunError(
+            f"{saved['spec']} has changed since {out} was started (fingerprint {scanned.fingerprint}, then {saved['fingerprint']}); "
+            "start a new run or bring the old data back"
+        )
+    # weights come from the saved state and everything is resolved, so neither is looked up again
+    asked_for = {"size", "mean", "std"}
+    job = _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, fresh=False)
+    job.tuning = from_dict(saved["tuning"]) if saved.get("tuning") else None
+    return job
+
+
+def goes_on(out: Path, *, autoresume: bool) -> bool:
+    """Whether a command that may be a restart finds its own training in `out`.
+
+    torchrun gives the processes that it restarts the arguments of the first ones, and the id of the job that they belong to.
+    """
+    if not (out / JOB).is_file():
+        return False
+    launch = _read_job(out).get("launch")
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return autoresume or (launch is not None and launch == _launch() and (restarted or launch != NAMELESS))
+
+
+def _read_job(out: Path) -> dict[str, Any]:
+    try:
+        return json.loads((out / JOB).read_bytes())
+    except (OSError, ValueError):
+        raise RunError(f"{out} holds no training to resume: there is no readable {JOB}") from None
+
+
+def _launch() -> str | None:
+    """torchrun's --rdzv-id, or what it drew itself; None without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def job_file(job: Job) -> dict[str, Any]:
+    """What `resumed_job` reads back."""
+    return {
+        "spec": job.spec,
+        "run": config.to_dict(job.run),
+        "overrides": job.overrides,
+        "fingerprint": job.data["fingerprint"],
+        "tuning": dataclasses.asdict(job.tuning) if job.tuning else None,
+        "launch": _launch(),
+    }
+
+
+def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[Scan, Source]:
+    """The data set with its splits, and what one look at every image found; the main process looks for all."""
+    opened = _open(spec, run.data, console=console, speaks=speaks)
+    announce(opened, spec, console=console if speaks else None)
+    if opened.task not in TASKS:
+        raise DataError(
+            f"{spec}: images with several labels each (the task {opened.task}) can be inspected and not trained on yet; --task classify "
+            "takes every combination of labels for a class, --label-column takes one column alone"
+        )
+    refuse_too_little(opened, spec)
+    source = with_splits(opened, run.data)
+
+    def look() -> Scan:
+        with scan_progress(console) as bar:
+            row = bar.add_task("reading images", total=None, visible=speaks)
+            return scan(source, run.data, progress=lambda done, total: bar.update(row, completed=done, total=total))
+
+    scanned = from_main(look, takes_long=True)
+    if len(set(from_all(_listing(source)))) > 1:
+        raise DataError(f"{spec}: is not the same data on every machine; each needs all images under this path, or a disk that all share")
+    return scanned, source
+
+
+def _open(spec: str, data: Data, *, console: Console, speaks: bool) -> Source:
+    """The data set as it came; shards behind a URL are looked into by the main process for all."""
+    with scan_progress(console) as bar:
+        row = bar.add_task("fetching shards", total=None, visible=False)
+
+        def opened() -> Source:
+            return open_source(spec, data, fetched=lambda done, total: bar.update(row, completed=done, total=total, visible=speaks))
+
+        return from_main(opened, takes_long=True) if is_url(spec) else opened()
+
+
+def _listing(source: Source) -> str:
+    """A digest of which images there are, in which order: processes speak of them by number."""
+    digest = hashlib.blake2b(digest_size=16)
+    for split, examples in source.splits.items():
+        digest.update("\n".join([split, *examples.names]).encode("utf-8", "surrogatepass"))
+        digest.update(examples.labels.tobytes())
+    return digest.hexdigest()
+
+
+def _build(
+    spec: str,
+    run: Run,
+    scanned: Scan,
+    source: Source,
+    *,
+    out: Path,
+    overrides: dict[str, Any],
+    asked_for: set[str],
+    fresh: bool,
+) -> Job:
+    cleaned = clean(source, scanned)
+    if not len(cleaned.splits.get("train", ())):
+        raise DataError(f"{spec} has no training images")
+    hosts = int(os.environ.get("GROUP_WORLD_SIZE", "1"))  # torchrun's
+    train, reading = cleaned.splits["train"].mixing(window=run.data.shuffle_shards, batch_size=run.optim.batch_size, hosts=hosts)
+    cleaned = dataclasses.replace(cleaned, splits={**cleaned.splits, "train": train})
+    task = create_task(cleaned.task, cleaned.classes)
+    torch.manual_seed(run.seed)
+    model, size, notes = _build_model(run, task, size_asked_for="size" in asked_for, with_weights=fresh)
+    preprocess = _preprocess(run, size, scanned, model, asked_for=asked_for)
+    _try_forward(model, run.model, preprocess)
+    data = dataclasses.replace(run.data, size=preprocess.size, mean=preprocess.mean, std=preprocess.std, crop_pct=preprocess.crop_pct)
+    run = dataclasses.replace(run, data=data)
+    counts = {name: len(split) for name, split in cleaned.splits.items()}
+    provenance = {
+        "spec": spec,
+        "fingerprint": scanned.fingerprint,
+        "origin": dict(source.origin),
+        "counts": counts,
+        "bad": len(scanned.bad),
+        "notes": list(scanned.notes),
+    }
+    sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
+    return Job(
+        spec, out, run, overrides, task, cleaned.splits, sizes, preprocess, model, provenance,
+        notes=[*scanned.notes, *reading, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
+    )  # fmt: skip
+
+
+def _build_model(run: Run, task: Task, *, size_asked_for: bool, with_weights: bool) -> tuple[nn.Module, tuple[int, int], list[str]]:
+    """The model, its input size and what the user should know about its weights."""
+    cfg = catalog.published_input(run.model)  # the input a timm model insists on, or that its published weights were made for
+    size = run.data.size or (224, 224)
+    model_args = config.model_arguments(run.net)
+    if cfg is not None and not size_asked_for and (cfg.fixed_size or run.net.pretrained):
+        size = cfg.size
+    elif cfg is not None and cfg.fixed_size:
+        model_args.setdefault("img_size", size)
+    model = task.build(
+        run.model,
+        in_chans=run.data.in_chans,
+        dense=run.dense,
+        pretrained=run.net.pretrained and with_weights,
+        drop_path=run.net.drop_path,
+        dropout=run.net.dropout,
+        model_args=model_args,
+    )
+    notes = list(getattr(model, "load_notes", ()))
+    if run.net.weights is not None and with_weights:
+        notes += task.start_from(model, run.net.weights)
+    if run.net.grad_checkpointing:
+        switch: Any = getattr(model, "set_grad_checkpointing", None)
+        if switch is None:
+            raise ModelError(f"{run.model} has no gradient checkpointing; leave --grad-checkpointing out")
+        switch(True)
+    return model, size, notes
+
+
+def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module, *, asked_for: set[str]) -> Preprocess:
+    """Mean and std: as set, else those the weights were made with, else the data's own."""
+    data = run.data
+    mean, std = data.mean, data.std
+    if not asked_for & {"mean", "std"}:
+        theirs = _input_of_weights(run, model)
+        if len(theirs.get("mean") or ()) == len(theirs.get("std") or ()) == data.in_chans:
+            mean, std = tuple(theirs["mean"]), tuple(theirs["std"])
+    if mean is not None and len(mean) != data.in_chans and "mean" not in asked_for:
+        mean = std = None  # a recipe's three numbers for images of another kind
+    mean, std = mean or scanned.mean, std or scanned.std
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) != data.in_chans:
+            raise ConfigError(f"data.{key}: {len(values)} numbers for {data.in_chans} channels")
+    if min(std) <= 0:
+        raise ConfigError(f"data.std: {std} has a channel without variation; give --std yourself or check the images")
+    crop_pct = data.crop_pct or (1.0 if min(size) <= 64 else 0.9)
+    return Preprocess(
+        size=size, fit=data.fit, interpolation=data.interpolation, crop_pct=crop_pct, mean=mean, std=std,
+        in_chans=data.in_chans, max_pixels=data.max_pixels,
+    )  # fmt: skip
+
+
+def _input_of_weights(run: Run, model: nn.Module) -> dict[str, Any]:
+    """timm's description of the images that the starting weights were trained on; empty for random ones and for bare files."""
+    if run.net.pretrained:
+        return getattr(model, "pretrained_cfg", None) or {}
+    config_file = Path(run.net.weights or "") / "config.json"
+    if run.net.weights is None or not config_file.is_file():
+        return {}
+    try:
+        return json.loads(config_file.read_bytes()).get("pretrained_cfg", {})
+    except ValueError:
+        raise RunError(f"{config_file} is no valid JSON") from None
+
+
+def _try_forward(model: nn.Module, name: str, preprocess: Preprocess) -> None:
+    """One forward pass of an empty image, so that an impossible input size is said before the training starts."""
+    h, w = preprocess.size
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, preprocess.in_chans, h, w))
+    except ModelError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{name} cannot take images of {h}x{w}: {first}; try another --size") from None
+    finally:
+        model.train(was_training)
