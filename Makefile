@@ -14,7 +14,7 @@ WORKERS ?= logical
 # Tests side by side, one thread each; those that need the whole machine after them, one at a time.
 SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-fast mutations check lint format results show speed clean
+.PHONY: help demo test test-fast mutations check lint format tree results show speed clean
 
 help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
@@ -24,6 +24,7 @@ help:
 	@echo "make check      format, lint, types, tests: the gate"
 	@echo "make lint       the gate without the tests"
 	@echo "make format     bring the code into the gate's format"
+	@echo "make tree       write the trees of files in docs/files.md and README.md"
 	@echo "make results    write RESULTS.md and the table in README.md from benchmarks/results"
 	@echo "make show       run the experiments behind those records again (about an hour)"
 	@echo "make speed      run the races behind the tables of speed again (about two hours)"
@@ -55,10 +56,14 @@ lint: $(DEVELOPMENT)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
 
 format: $(DEVELOPMENT)
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
+
+tree: $(INSTALLED)
+	$(BIN)/python docs/tree.py
 
 results: $(INSTALLED)
 	$(BIN)/python benchmarks/tables.py

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from convmix.benchmarking.floor import Kind
 from convmix.benchmarking.process import plain
 from convmix.models.catalog import create_model
-from convmix.speed.backends import Plan, build
+from convmix.speed.backends import EnginePlan, build
 
 INPUT_SETS = 3  # taken in turn: one alone would stay in the cache
 TURN_S = 0.15
@@ -64,7 +64,7 @@ class Lane:
 
     name: str
     role: str  # peer or ours
-    plan: Plan
+    plan: EnginePlan
 
 
 @dataclass
@@ -82,21 +82,23 @@ class Running:
 def lanes(kind: Kind, device: str) -> list[Lane]:
     """Ours first: a command that is cut short should have measured them."""
     ours = [
-        Lane("convmix", "ours", Plan("eager", "autocast", "nhwc")),
-        Lane("convmix, compile", "ours", Plan("compile", "autocast", "nhwc")),
+        Lane("convmix", "ours", EnginePlan("eager", "autocast", "nhwc")),
+        Lane("convmix, compile", "ours", EnginePlan("compile", "autocast", "nhwc")),
     ]
     if kind == "inference":
-        kernels = [Plan("triton", "bf16"), Plan("triton", "bf16", graph=True)] if device == "cuda" else [Plan("native", "bf16")]
+        kernels = (
+            [EnginePlan("triton", "bf16"), EnginePlan("triton", "bf16", graph=True)] if device == "cuda" else [EnginePlan("native", "bf16")]
+        )
         ours = [
             *(Lane("convmix, kernels" + (", CUDA graph" if plan.graph else ""), "ours", plan) for plan in kernels),
-            Lane("convmix, folded", "ours", Plan("eager", "bf16", "nhwc", folded=True)),
-            Lane("convmix, folded, compile", "ours", Plan("compile", "bf16", "nhwc", folded=True)),
+            Lane("convmix, folded", "ours", EnginePlan("eager", "bf16", "nhwc", folded=True)),
+            Lane("convmix, folded, compile", "ours", EnginePlan("compile", "bf16", "nhwc", folded=True)),
         ]
     peers = [
         Lane(f"{'compile' if backend == 'compile' else 'eager'} {'channels_last' if layout == 'nhwc' else 'NCHW'}", "peer", plan)
         for backend in ("eager", "compile")
         for layout in ("nchw", "nhwc")
-        for plan in [Plan(backend, "autocast", layout)]  # type: ignore[arg-type]
+        for plan in [EnginePlan(backend, "autocast", layout)]  # type: ignore[arg-type]
     ]
     return [*ours, *peers]
 
@@ -113,7 +115,7 @@ class Course:
         self.reference = self._reference()
         self.running: list[Running] = []
         self.plain_error: float | None = None  # of the plain module under autocast, which no lane need beat
-        self.plain_error = self._error(self._module(Lane("plain", "peer", Plan())), Plan("eager", "autocast"))
+        self.plain_error = self._error(self._module(Lane("plain", "peer", EnginePlan())), EnginePlan("eager", "autocast"))
 
     def start(self, lane: Lane, *, seconds: float) -> Running:
         """Build, check and warm up; raises CheckFailedError, TooSlowError, and whatever a compiler or a lack of memory raises."""
@@ -204,19 +206,19 @@ class Course:
 
     def _reference(self) -> Tensor:
         """float32 without tf32, the plain module: logits of the first input set, or all gradients of a few images."""
-        model = self._module(Lane("reference", "peer", Plan()))
+        model = self._module(Lane("reference", "peer", EnginePlan()))
         if self.work.kind == "training":
-            return self._gradients(model.train(), Plan())
+            return self._gradients(model.train(), EnginePlan())
         with torch.inference_mode():
             return torch.cat([model(part) for part in self.work.images(1).split(CHECKED)])
 
-    def _error(self, model: nn.Module, plan: Plan) -> float:
+    def _error(self, model: nn.Module, plan: EnginePlan) -> float:
         if self.work.kind == "training":
             return self._judge(self._gradients(model.train(), plan), GRADIENT_LIMIT)
         with torch.inference_mode(), torch.autocast(self.work.device, torch.bfloat16):
             return self._judge(model(self.work.images(1)).float(), LOGITS_LIMIT)
 
-    def _gradients(self, model: nn.Module, plan: Plan) -> Tensor:
+    def _gradients(self, model: nn.Module, plan: EnginePlan) -> Tensor:
         n = min(CHECKED, self.work.batch_size)
         images = self.work.images(7, n).contiguous(memory_format=_memory_format(plan))
         with torch.autocast(self.work.device, torch.bfloat16, enabled=plan.dtype == "autocast"):
@@ -242,7 +244,7 @@ class Course:
             raise CheckFailedError(f"the loss is {found:.4f} compiled and {expected:.4f} not compiled")
 
 
-def _memory_format(plan: Plan) -> torch.memory_format:
+def _memory_format(plan: EnginePlan) -> torch.memory_format:
     return torch.channels_last if plan.layout == "nhwc" else torch.contiguous_format
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from convmix.config import Augment
+from convmix.data.augment.training_transform import training_transform
 from convmix.data.decode import decode
-from convmix.data.transforms import Preprocess, training_transform
+from convmix.data.preprocessing import Preprocess
 from convmix.hardware import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]

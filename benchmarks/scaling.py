@@ -33,13 +33,15 @@ PHOTOS, PHOTO_SIDE, PHOTO_MODEL = 400, 256, "convmlp_s"
 ROWS = (10_000, 100_000, 1_000_000)
 SMALL_SIDE, SMALL_MODEL = 8, "convmixer_8_1_k3_p4"
 SAMPLE_S = 0.5
-CHILD = "import sys, json, convmix.batch_inference.job as job; a = json.loads(sys.argv[1]); job.batch_predict(a.pop('run'), a.pop('data'), **a)"
+CHILD = (
+    "import sys, json, convmix.batch_inference.job as job; a = json.loads(sys.argv[1]); job.batch_predict(a.pop('run'), a.pop('data'), **a)"
+)
 
 
 def make_model(path: Path, name: str, *, side: int) -> Path:
     """A run directory with the weights of the beginning."""
     from convmix.artifacts.artifact import save_artifact
-    from convmix.data.transforms import Preprocess
+    from convmix.data.preprocessing import Preprocess
     from convmix.models.catalog import create_model
     from convmix.tasks.classify import Classify
 

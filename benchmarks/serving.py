@@ -142,8 +142,9 @@ def main() -> None:
     """Measure and write every record."""
     import torch
 
-    from convmix.artifacts.artifact import save_artifact, write_json
-    from convmix.data.transforms import Preprocess
+    from convmix.artifacts.artifact import save_artifact
+    from convmix.atomic import write_json
+    from convmix.data.preprocessing import Preprocess
     from convmix.hardware import describe_machine
     from convmix.models.catalog import create_model
     from convmix.tasks.classify import Classify

@@ -10,21 +10,21 @@ from convmix.models import timm_registry
 
 if TYPE_CHECKING:
     from convmix.api import Model, TrainedRun, load, optimize, train
+    from convmix.artifacts.hub import pull, push
+    from convmix.audit.doctor import doctor
+    from convmix.batch_inference.job import batch_predict
     from convmix.benchmarking.measure import benchmark
     from convmix.comparison.ablation import ablate
     from convmix.comparison.compare import compare
+    from convmix.data.inspection import inspect
     from convmix.errors import ConvmixError
     from convmix.evaluation import evaluate
     from convmix.evaluation.calibrate import calibrate
     from convmix.explanation.explain import explain
     from convmix.exporting.export import export
-    from convmix.audit.doctor import doctor
-    from convmix.artifacts.hub import pull, push
-    from convmix.data.inspection import inspect
+    from convmix.inference.prediction import predict
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
-    from convmix.inference.prediction import predict
-    from convmix.batch_inference.job import batch_predict
     from convmix.serving.server import serve
 
 _HOME = {

@@ -1,4 +1,6 @@
-"""Something to be done when a module is imported, by whoever imports it: no sooner, for the import takes long.
+"""What is done when a module is imported, by whoever imports it.
+
+No sooner, for the import takes long.
 
 A finder in front of `sys.meta_path` waits for the module, lets Python load it as always, acts when its own code has run, and takes itself
 out when there is nothing left to wait for.

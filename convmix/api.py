@@ -1,4 +1,4 @@
-"""The verbs as Python functions, with the arguments of the command line; the roof over everything.
+"""The verbs as Python functions, with the arguments of the command line.
 
 run = convmix.train("photos/", model="convmlp_s", epochs=30)
 run.model.predict(["new/cat.jpg"])
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 from torch import Tensor, nn
 
-from convmix.inference.engine_choice import BATCH, optimize_run
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.config import override
 from convmix.data.facts import DataFacts
@@ -21,9 +20,10 @@ from convmix.evaluation import Evaluation
 from convmix.evaluation import evaluate as evaluate_run
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.hardware import fast_bf16
+from convmix.inference.engine_choice import BATCH, optimize_run
 from convmix.inference.prediction import Prediction
 from convmix.inference.prediction import predict as predict_files
-from convmix.inference.prediction_files import Found
+from convmix.inference.prediction_files import DetectionFile
 from convmix.recipes import recipe as named_recipe
 from convmix.speed.select import BUDGET_S, Optimized, Precision
 from convmix.speed.select import optimize as optimize_model
@@ -49,7 +49,7 @@ class Model:
 
     def predict(
         self, files: str | Path | Sequence[str | Path], *, top: int = 1, threshold: float | None = None, batch_size: int = 32
-    ) -> list[Prediction] | list[Found]:
+    ) -> list[Prediction] | list[DetectionFile]:
         """Labels with probabilities for files, folders or globs; see `convmix.predict`."""
         some = [files] if isinstance(files, (str, Path)) else files
         return predict_files(self.artifact, [str(f) for f in some], top=top, threshold=threshold, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""Where results that can be made again are kept between processes: compiled kernels, measured choices."""
+"""Where results that can be made again are kept: compiled kernels, measured choices."""
 
 import os
 import sys

@@ -1,4 +1,7 @@
-"""The command line: the verbs of `api.py` with the settings of `config.py` as options. Parse, call, print."""
+"""The command line: parse, call, print.
+
+The verbs of `api.py` with the settings of `config.py` as options.
+"""
 
 import functools
 import gc

@@ -1,4 +1,4 @@
-"""`make demo`: train on scikit-learn's 1,797 scanned digits, show the result, label a few images from files."""
+"""`make demo`: train on scikit-learn's scanned digits, show the result, label a few files."""
 
 from pathlib import Path
 

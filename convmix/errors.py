@@ -1,4 +1,4 @@
-"""The errors a user can mend, and the nearest valid name for a mistyped one.
+"""The errors that a user can mend, and the nearest valid name for a mistyped one.
 
 Every message names the value, what was expected and what to do. The command line prints it on one line and exits with code 2.
 """
@@ -32,7 +32,11 @@ class RunError(ConvmixError):
 
 
 class TrainingError(ConvmixError):
-    """A training that cannot go on: a loss that is not finite, a full disk."""
+    """A training that cannot continue: a loss that is not finite, a process that is gone."""
+
+
+class WriteError(ConvmixError):
+    """A file that cannot be written: a full or read-only disk."""
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

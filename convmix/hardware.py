@@ -1,4 +1,4 @@
-"""Which device computes, in which precision, how much memory is free, and what machine that was."""
+"""Which device computes, in which precision, with how much free memory, on what machine."""
 
 import contextlib
 import ctypes

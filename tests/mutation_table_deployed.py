@@ -1,4 +1,4 @@
-"""Mutations of exporting/, runtime/, serving/, scaling/ and commands/: models that have left the training."""
+"""Mutations of exporting/, runtime/, serving/, batch_inference/ and commands/: models that have left the training."""
 
 from mutation import Mutation
 
@@ -167,21 +167,21 @@ MUTATIONS = (
         "batch_inference/blocks.py",
         "if count and count + size > part_size:",
         "if count and count > part_size:",
-        "scaling/test_blocks.py",
+        "batch_inference/test_blocks.py",
     ),
     Mutation(
         "changed-input-goes-on",
         "batch_inference/manifest.py",
         "if block is None or line is None or line != to_line(block):",
         "if block is None or line is None:",
-        "scaling/test_manifest.py",
+        "batch_inference/test_manifest.py",
     ),
     Mutation(
         "key-of-a-job-without-its-settings",
         "batch_inference/manifest.py",
         "return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:32]",
         "return hashlib.sha256(json.dumps([self.data, self.model, self.blocks]).encode()).hexdigest()[:32]",
-        "scaling/test_manifest.py",
+        "batch_inference/test_manifest.py",
         why="partitions of a job with another top or threshold count as this one's",
     ),
     Mutation(
@@ -189,35 +189,35 @@ MUTATIONS = (
         "batch_inference/reading.py",
         'return encoded if len(encoded) == member.size else BadImage("truncated")',
         "return encoded",
-        "scaling/test_reading.py",
+        "batch_inference/test_reading.py",
     ),
     Mutation(
         "damaged-header-ends-a-shard",
         "batch_inference/reading.py",
         'raise tarfile.ReadError(f"{error} at byte {archive.offset}") from None',
         "raise tarfile.EOFHeaderError(str(error)) from None",
-        "scaling/test_reading.py::test_a_damaged_header_in_the_middle_of_a_shard_is_not_its_end",
+        "batch_inference/test_reading.py::test_a_damaged_header_in_the_middle_of_a_shard_is_not_its_end",
     ),
     Mutation(
         "a-failing-store-is-a-bad-image",
         "batch_inference/reading.py",
         "except FileNotFoundError:",
         "except OSError:",
-        "scaling/test_reading.py::test_a_failing_store_is_no_bad_image",
+        "batch_inference/test_reading.py::test_a_failing_store_is_no_bad_image",
     ),
     Mutation(
         "broken-images-shift-the-answers",
         "batch_inference/actor.py",
         "yield name, Answer(None, p.reason) if isinstance(p, BadImage) else next(answers)",
         "yield name, next(answers, Answer(None, 'none'))",
-        "scaling/test_labeller.py",
+        "batch_inference/test_labeller.py",
     ),
     Mutation(
         "partitions-lie-in-the-input",
         "batch_inference/job.py",
         'if where == there or where.startswith(f"{there}/"):',
         "if where == there:",
-        "scaling/test_batch_predict.py::test_mistakes_are_named_before_anything_is_computed",
+        "batch_inference/test_batch_predict.py::test_mistakes_are_named_before_anything_is_computed",
     ),
     Mutation(
         "interrupted-training-ends-well",
@@ -245,7 +245,7 @@ MUTATIONS = (
         "commands/sharing.py",
         "private=not public",
         "private=public",
-        "test_model_hub.py",
+        "artifacts/test_model_hub.py",
     ),
     Mutation(
         "batch-limits-in-other-units",

@@ -1,4 +1,4 @@
-"""Mutations of evaluation/, comparison/, health/, explanation/ and benchmarking/: what says how good something is."""
+"""Mutations of evaluation/, comparison/, audit/, explanation/ and benchmarking/: what says how good something is."""
 
 from mutation import Mutation
 
@@ -51,7 +51,7 @@ MUTATIONS = (
         "evaluation/prediction_errors.py",
         "(TWICE, own & hit, ENOUGH)",
         "(TWICE, own, NEAR)",
-        "evaluation/test_mistakes.py",
+        "evaluation/test_prediction_errors.py",
     ),
     Mutation(
         "damaged-in-half-precision",
@@ -66,8 +66,8 @@ MUTATIONS = (
         "evaluation/calibrate.py",
         "keep = np.flatnonzero([digest not in tested for digest in selection.digests])",
         "keep = np.flatnonzero([True for digest in selection.digests])",
-        "evaluation/test_certainty.py::test_a_copy_of_the_test_split_is_refused "
-        "evaluation/test_certainty.py::test_of_other_data_only_what_the_run_has_never_seen_is_used",
+        "evaluation/test_calibrate.py::test_a_copy_of_the_test_split_is_refused "
+        "evaluation/test_calibrate.py::test_of_other_data_only_what_the_run_has_never_seen_is_used",
     ),
     Mutation(
         "own-calibration-is-the-raw-confidence",
@@ -96,7 +96,7 @@ MUTATIONS = (
         "comparison/pareto.py",
         "sign * p <= sign * price and a >= accuracy and (sign * p < sign * price or a > accuracy)",
         "sign * p <= sign * price and a >= accuracy",
-        "comparison/test_score.py",
+        "comparison/test_pareto.py",
     ),
     Mutation(
         "width-above-the-nearest",
@@ -117,56 +117,56 @@ MUTATIONS = (
         "comparison/runner.py",
         'settings = {**study.settings, **trial.contender.settings, "seed": trial.seed}',
         'settings = {**study.settings, **trial.contender.settings, "seed": study.seeds[0]}',
-        "comparison/test_contest.py::test_splits_are_the_same_for_every_contender_and_seed_and_the_weights_are_not",
+        "comparison/test_compare.py::test_splits_are_the_same_for_every_contender_and_seed_and_the_weights_are_not",
     ),
     Mutation(
         "a-leak-names-the-training-image",
         "audit/duplicates.py",
         "near + kind, facts.name(b), facts.split(b), facts.label_name(b), about,",
         "near + kind, facts.name(a), facts.split(a), facts.label_name(a), about,",
-        "health/test_planted_faults.py",
+        "audit/test_planted_faults.py",
     ),
     Mutation(
         "a-shared-horizon-is-a-copy",
         "audit/near_duplicates.py",
         "keep = detail >= DETAIL",
         "keep = detail >= -1",
-        "health/test_near_duplicates.py::test_a_shared_horizon_is_no_copy",
+        "audit/test_near_duplicates.py::test_a_shared_horizon_is_no_copy",
     ),
     Mutation(
         "mirrored-copies-are-not-looked-for",
         "audit/near_duplicates.py",
         "for is_mirrored, rows in ((False, block), (True, _mirrored(block))):",
         "for is_mirrored, rows in ((False, block),):",
-        "health/test_near_duplicates.py::test_mirrored_copies_are_told_from_plain_ones",
+        "audit/test_near_duplicates.py::test_mirrored_copies_are_told_from_plain_ones",
     ),
     Mutation(
         "label-thresholds-without-the-class",
         "audit/labels.py",
         "np.divide(np.bincount(given, weights=own, minlength=k), size, out=threshold, where=size > 0)",
         "np.divide(np.full(k, own.sum()), n, out=threshold, where=size > 0)",
-        "health/test_label_errors.py::test_thresholds_joint_and_order_are_the_papers",
+        "audit/test_label_errors.py::test_thresholds_joint_and_order_are_the_papers",
     ),
     Mutation(
         "copies-of-training-images-are-judged",
         "audit/labels.py",
         "known |= np.isin(copies.group, copies.group[known]) & facts.ok",
         "known &= facts.ok",
-        "health/test_label_errors.py::test_copies_of_training_images_are_not_judged",
+        "audit/test_label_errors.py::test_copies_of_training_images_are_not_judged",
     ),
     Mutation(
         "test-loses-images-to-training",
         "audit/cleaning.py",
         "np.maximum.at(last_part, copies.group, facts.part)",
         "np.minimum.at(last_part, copies.group, facts.part)",
-        "health/test_remedy.py::test_rules_for_given_splits",
+        "audit/test_cleaning.py::test_rules_for_given_splits",
     ),
     Mutation(
         "the-copy-is-written-into-the-data",
         "audit/cleaning.py",
         "if place == whole or whole in place.parents:",
         "if place == whole:",
-        "health/test_remedy.py::test_targets_that_would_change_something_are_refused health/test_examination.py::test_mistakes",
+        "audit/test_cleaning.py::test_targets_that_would_change_something_are_refused audit/test_doctor.py::test_mistakes",
     ),
     Mutation(
         "sizes-of-gradients-are-averaged",
@@ -201,21 +201,21 @@ MUTATIONS = (
         "explanation/hooked_copy.py",
         "module.inplace = False",
         "module.inplace = True",
-        "explanation/test_specimen.py::test_the_copy_overwrites_nothing_and_the_model_still_does",
+        "explanation/test_hooked_copy.py::test_the_copy_overwrites_nothing_and_the_model_still_does",
     ),
     Mutation(
         "shuffled-weights-with-the-old-statistics",
         "explanation/hooked_copy.py",
         "copied(torch.cat(shifted))",
         "copied.eval()",
-        "explanation/test_specimen.py",
+        "explanation/test_hooked_copy.py",
     ),
     Mutation(
         "class-tokens-are-part-of-the-map",
         "explanation/stages.py",
         "return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)",
         "return output[:, : output.shape[1] - self.prefix].transpose(1, 2).unflatten(2, self.grid)",
-        "explanation/test_map_layers.py",
+        "explanation/test_stages.py",
     ),
     Mutation(
         "floor-of-units-in-turn",

@@ -57,7 +57,7 @@ MUTATIONS = (
         "data/rle.py",
         "for parity in (1, 2):",
         "for parity in (1,):",
-        "data/test_motion.py data/test_rle.py",
+        "data/test_geometric_transform.py data/test_rle.py",
     ),
     Mutation(
         "ignored-pixels-have-no-meaning",
@@ -93,7 +93,7 @@ MUTATIONS = (
         "data/readers/shards.py",
         'return min(images, key=lambda s: (s.count("."), s), default=None)',
         'return max(images, key=lambda s: (s.count("."), s), default=None)',
-        "data/test_shards.py scaling/test_reading.py::test_one_image_of_each_sample_of_a_shard",
+        "data/test_shards.py batch_inference/test_reading.py::test_one_image_of_each_sample_of_a_shard",
     ),
     Mutation(
         "most-recently-used-shard-is-given-up",
@@ -147,7 +147,7 @@ MUTATIONS = (
     Mutation(
         "signatures-are-written-into-the-run",
         "training/session.py",
-        "spec = conceal(spec)",
+        "spec = redact(spec)",
         "spec = str(spec)",
         "data/test_remote_training.py::test_no_file_of_a_run_holds_what_opens_the_door",
     ),
@@ -156,7 +156,7 @@ MUTATIONS = (
         "data/augment/device_augment.py",
         "rng = np.random.default_rng([seed, epoch, step])",
         "rng = np.random.default_rng([seed, epoch])",
-        "data/test_resident.py",
+        "data/test_device_cache.py",
     ),
     Mutation(
         "device-shrinks-without-antialias",
@@ -191,14 +191,14 @@ MUTATIONS = (
         "data/device_cache.py",
         "return torch.randn((n, *shape[1:]), generator=generator, device=device)[a:b]",
         "return torch.randn((b - a, *shape[1:]), generator=generator, device=device)",
-        "data/test_resident.py",
+        "data/test_device_cache.py",
     ),
     Mutation(
         "broken-images-train-as-black-ones",
         "data/device_cache.py",
         "if not good.all():",
         "if not good.any():",
-        "data/test_resident.py",
+        "data/test_device_cache.py",
     ),
     Mutation(
         "soft-targets-do-not-sum-to-one",
@@ -212,6 +212,6 @@ MUTATIONS = (
         "data/augment/randaugment.py",
         "return PIL.ImageOps.posterize(image, max(bits, 1)) if bits < 8 else image",
         "return PIL.ImageOps.posterize(image, bits) if bits < 8 else image",
-        "data/test_transforms.py::test_randaugment_survives_its_extreme_magnitudes",
+        "data/test_preprocessing.py::test_randaugment_survives_its_extreme_magnitudes",
     ),
 )

@@ -152,8 +152,8 @@ MUTATIONS = (
     Mutation(
         "last-weights-are-calibrated",
         "training/finalize.py",
-        "t.judged_model.load_state_dict(kept)",
-        "t.judged_model.eval()",
+        "t.eval_model.load_state_dict(kept)",
+        "t.eval_model.eval()",
         "training/test_calibrated_training.py::test_the_kept_weights_are_calibrated_not_the_last_ones",
     ),
     Mutation(
@@ -183,14 +183,14 @@ MUTATIONS = (
         "training/autotune.py",
         "if saved_s >= race.start_s[compiled]:",
         "if saved_s >= 0:",
-        "training/test_tuning.py::test_compiling_has_to_save_more_than_it_takes",
+        "training/test_autotune.py::test_compiling_has_to_save_more_than_it_takes",
     ),
     Mutation(
         "trials-in-a-short-run",
         "training/autotune.py",
         "if TRIAL_STEPS * race.ms(usual) / 1000 > SHARE * training_s(usual):",
         "if TRIAL_STEPS * race.ms(usual) / 1000 > training_s(usual):",
-        "training/test_tuning.py::test_a_trial_is_made_where_it_costs_little_of_what_the_user_left_open",
+        "training/test_autotune.py::test_a_trial_is_made_where_it_costs_little_of_what_the_user_left_open",
     ),
     Mutation(
         "weights-with-the-datas-normalisation",

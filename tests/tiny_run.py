@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convmix.artifacts.artifact import Artifact, load_artifact, save_artifact, write_csv
+from convmix.artifacts.artifact import Artifact, load_artifact, save_artifact
+from convmix.atomic import write_csv
 from convmix.config import Data, Run, to_dict
+from convmix.data.preprocessing import Preprocess
 from convmix.data.scan import digest_of
-from convmix.data.transforms import Preprocess
 from convmix.models.catalog import create_model
 from convmix.tasks.classify import Classify
 

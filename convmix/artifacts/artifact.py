@@ -8,33 +8,23 @@
 Every file is written beside its place and then moved there, so a killed process leaves the last good one.
 """
 
-import csv
-import errno
-import io
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from convmix.metrics.calibration import Calibration
-from convmix.config import Dense
-from convmix.data.transforms import Preprocess
-from convmix.errors import ConfigError, RunError, TrainingError
 from convmix.artifacts.runtime.exported import is_exported, read_exported
+from convmix.atomic import write_json, write_tensors
+from convmix.config import Dense
+from convmix.data.preprocessing import Preprocess
+from convmix.errors import ConfigError, RunError
+from convmix.metrics.calibration import Calibration
 from convmix.tasks import create_task
 from convmix.tasks.base import Task
 
 FORMAT = 1
-_CANNOT_WRITE = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR, errno.EEXIST,
-    errno.EISDIR, errno.ENAMETOOLONG,
-)  # fmt: skip
 
 
 @dataclass
@@ -159,65 +149,6 @@ def _load_exported(path: Path) -> Artifact:
         engine=d.engine,
         batch_size=found.batch_size,
     )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by `value` as JSON, atomically."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Replace `path` by a table, atomically."""
-    write_bytes(path, b"".join(map(csv_line, [header, *rows])))
-
-
-def csv_line(values: Sequence[object]) -> bytes:
-    """One line of a table, UTF-8; whatever a file name may hold is read back as it was."""
-    line = io.StringIO()
-    quote_all = any(isinstance(v, str) and "\r" in v for v in values)  # Python 3.11 leaves a bare \r unquoted
-    csv.writer(line, lineterminator="\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL).writerow(values)
-    return line.getvalue().encode("utf-8", "surrogateescape")
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Replace `path` by a safetensors file, atomically."""
-    from safetensors.torch import save
-
-    write_bytes(path, save(tensors, metadata))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, atomically."""
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` at the end: written beside it, flushed to disk, then moved.
-
-    Raises TrainingError where the disk is full or read-only. After any error what stood there before stays.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:200]}.")
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide a shared run from colleagues
-        Path(temporary).replace(path)
-        temporary = None
-    except OSError as error:
-        if error.errno in _CANNOT_WRITE:
-            raise TrainingError(f"cannot write {path}: {error.strerror}; the last good state is kept") from None
-        raise
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

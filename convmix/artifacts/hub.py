@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from convmix.artifacts.artifact import load_artifact, write_bytes, write_json
+from convmix.artifacts.artifact import load_artifact
 from convmix.artifacts.card import model_card
+from convmix.atomic import write_bytes, write_json
 from convmix.errors import ConfigError, RunError
 
 ENDPOINT: str | None = None  # None: huggingface_hub's own, which HF_ENDPOINT sets

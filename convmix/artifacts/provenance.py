@@ -10,12 +10,12 @@ from torch import Tensor
 
 from convmix import config
 from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.data.examples import Examples, Source
 from convmix.data.loaders import eval_batches
 from convmix.data.scan import digest_of
 from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
-from convmix.artifacts.runtime.network import ExportedNetwork
 
 SPLITS = ("train", "val", "test")
 

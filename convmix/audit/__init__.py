@@ -1,1 +1,1 @@
-"""What is wrong with a data set, before a model learns it."""
+"""What is wrong with a data set: broken, duplicated, leaked, mislabelled and odd images."""

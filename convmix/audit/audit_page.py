@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from convmix.audit.balance import class_counts
+from convmix.audit.balance_plot import balance_picture, encode, side_by_side, tile
+from convmix.audit.finding import KINDS, Finding
+from convmix.audit.image_facts import ImageFacts
 from convmix.config import Data
 from convmix.data.formats import printable
-from convmix.audit.balance import class_counts
-from convmix.audit.image_facts import Facts
-from convmix.audit.finding import KINDS, Finding
-from convmix.audit.balance_plot import balance_picture, encode, side_by_side, tile
 from convmix.plots.html_page import Page, Thumbnail
 
 SHOWN = 24  # pictures per kind
@@ -17,7 +17,9 @@ LINES = 12  # of findings without a picture
 LETTERS = 34  # of a name in a caption
 
 
-def build_page(title: str, under: str, facts: Facts, findings: Sequence[Finding], notes: Sequence[str], data: Data, csv_name: str) -> Page:
+def build_page(
+    title: str, under: str, facts: ImageFacts, findings: Sequence[Finding], notes: Sequence[str], data: Data, csv_name: str
+) -> Page:
     """The whole page; the images shown are read once more."""
     page = Page(title, under)
     page.section("Summary")
@@ -44,7 +46,7 @@ def summary_rows(findings: Sequence[Finding]) -> list[tuple[str, str, str, str]]
     return [(f"{counts[name]:,}", name, kind.severity, kind.advice) for name, kind in KINDS.items() if counts[name]]
 
 
-def _contents(page: Page, facts: Facts) -> None:
+def _contents(page: Page, facts: ImageFacts) -> None:
     page.section("What the data holds")
     ok = facts.ok
     rows = []
@@ -61,7 +63,7 @@ def _contents(page: Page, facts: Facts) -> None:
     page.figure(balance_picture(counts, facts.classes), name="classes", alt="Readable images per class and split; the JSON has the numbers")
 
 
-def _show(page: Page, facts: Facts, findings: Sequence[Finding], data: Data) -> None:
+def _show(page: Page, facts: ImageFacts, findings: Sequence[Finding], data: Data) -> None:
     pictures: list[Thumbnail] = []
     lines: list[Finding] = []
     for finding in _spread(findings)[: 2 * SHOWN]:
@@ -89,7 +91,7 @@ def _spread(findings: Sequence[Finding]) -> list[Finding]:
     return list(findings)
 
 
-def _picture(facts: Facts, finding: Finding, data: Data) -> Thumbnail | None:
+def _picture(facts: ImageFacts, finding: Finding, data: Data) -> Thumbnail | None:
     first = tile(facts.source(finding.at), in_chans=data.in_chans, max_pixels=data.max_pixels)
     if first is None:
         return None

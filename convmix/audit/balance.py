@@ -4,22 +4,22 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from convmix.audit.image_facts import Facts
 from convmix.audit.finding import Finding
+from convmix.audit.image_facts import ImageFacts
 
 FEW = 10  # images to learn a class from
 UNEVEN = 10.0  # images of the largest class for one of the smallest
 APART = 0.1  # share of a split's images that would have to change class for it to be spread like the training images
 
 
-def class_counts(facts: Facts) -> dict[str, np.ndarray]:
+def class_counts(facts: ImageFacts) -> dict[str, np.ndarray]:
     """Split -> readable images per class, k int64."""
     ok = facts.ok
     counts = [np.bincount(facts.label[ok & (facts.part == p)], minlength=len(facts.classes)) for p in range(len(facts.parts))]
     return {examples.split: of_part for examples, of_part in zip(facts.parts, counts, strict=True)}
 
 
-def examine_balance(facts: Facts) -> Iterator[Finding]:
+def examine_balance(facts: ImageFacts) -> Iterator[Finding]:
     """Rare, missing and unevenly spread classes."""
     counts = class_counts(facts)
     learned_from = next((s for s in ("train", "all") if s in counts), None)
@@ -43,5 +43,5 @@ def examine_balance(facts: Facts) -> Iterator[Finding]:
             yield Finding("class balance", "", split, "", f"classes are spread unlike {learned_from}: {apart:.0%} of the images apart")
 
 
-def _of_class(facts: Facts, i: int, split: str, about: str) -> Finding:
+def _of_class(facts: ImageFacts, i: int, split: str, about: str) -> Finding:
     return Finding("class balance", "", split, facts.classes[i], about)

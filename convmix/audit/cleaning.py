@@ -1,6 +1,6 @@
 """A cleaned copy of a data set, or a list of what to keep. The original is only ever read.
 
-facts + copies -> Plan: which images stay, and why the others do not -> a folder tree, or a CSV with path,label,split
+facts + copies -> CleaningPlan: which images stay, and why the others do not -> a folder tree, or a CSV with path,label,split
 
 The rules, in the order in which they are asked:
 1. What cannot be read is left out.
@@ -26,21 +26,21 @@ import numpy as np
 import PIL.Image
 from PIL import ImageOps
 
-from convmix.artifacts.artifact import write_csv, write_json
-from convmix.data.decode import read_file
-from convmix.data.readers.folders import read_folder
-from convmix.data.formats import SPLIT_WORDS, printable, storable
-from convmix.errors import ConfigError, DataError
+from convmix.atomic import write_csv, write_json
 from convmix.audit.duplicates import Copies
-from convmix.audit.image_facts import Facts
 from convmix.audit.image_checks import is_row, right_suffix
+from convmix.audit.image_facts import ImageFacts
+from convmix.data.decode import read_file
+from convmix.data.formats import SPLIT_WORDS, printable, storable
+from convmix.data.readers.folders import read_folder
+from convmix.errors import ConfigError, DataError
 
 _TURNABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
 _HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
-class Plan:
+class CleaningPlan:
     """What becomes of every image."""
 
     why: tuple[str, ...]  # n: why it is left out, "" where it stays
@@ -52,7 +52,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Cleaned:
     """What `--fix` wrote."""
 
     path: Path  # the folder or the CSV
@@ -63,7 +63,7 @@ class Remedy:
     renamed: int  # with another suffix
 
 
-def plan(facts: Facts, copies: Copies) -> Plan:
+def plan(facts: ImageFacts, copies: Copies) -> CleaningPlan:
     """Apply the rules."""
     why = [""] * len(facts)
     for i, reason in facts.reason.items():
@@ -88,10 +88,10 @@ def plan(facts: Facts, copies: Copies) -> Plan:
         else:
             kept.setdefault(("exact", int(copies.twin[i]), int(facts.part[i])), i)
             kept.setdefault(("near", int(copies.group[i]), int(facts.part[i])), i)
-    return Plan(tuple(why))
+    return CleaningPlan(tuple(why))
 
 
-def _conflicting(facts: Facts, copies: Copies) -> np.ndarray:
+def _conflicting(facts: ImageFacts, copies: Copies) -> np.ndarray:
     """n bool: images with an exact copy of another label."""
     differs = np.zeros(len(facts), bool)
     other = facts.label != facts.label[copies.twin]
@@ -116,7 +116,7 @@ def refuse_inside(target: Path, data: str, *, option: str) -> None:
         raise ConfigError(f"{option}: {target} is inside the data set {data}, which is never changed; name a place beside it")
 
 
-def mend(facts: Facts, copies: Copies, target: Path) -> Remedy:
+def mend(facts: ImageFacts, copies: Copies, target: Path) -> Cleaned:
     """Write the cleaned data set: a folder tree, or a table where `target` ends in .csv.
 
     It appears when it is complete; killed on the way, it leaves a hidden .NAME.partial beside, which the next attempt replaces.
@@ -130,7 +130,7 @@ def mend(facts: Facts, copies: Copies, target: Path) -> Remedy:
 # A table
 
 
-def _write_table(facts: Facts, chosen: Plan, target: Path) -> Remedy:
+def _write_table(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Cleaned:
     changes = target.with_name(f"{target.stem}-changes.csv")
     has_splits = facts.parts[0].split != "all"
     rows = []
@@ -141,7 +141,7 @@ def _write_table(facts: Facts, chosen: Plan, target: Path) -> Remedy:
         rows.append((_from_here(source, target), facts.label_name(i), *([facts.split(i)] if has_splits else [])))
     write_csv(changes, ("image", "split", "label", "change"), _left_out(facts, chosen))
     write_csv(target, ("path", "label", "split")[: 2 + has_splits], rows)
-    return Remedy(target, changes, len(rows), len(facts) - len(rows), 0, 0)
+    return Cleaned(target, changes, len(rows), len(facts) - len(rows), 0, 0)
 
 
 def _from_here(source: str, table: Path) -> str:
@@ -153,7 +153,7 @@ def _from_here(source: str, table: Path) -> str:
     return path
 
 
-def _left_out(facts: Facts, chosen: Plan) -> Iterator[tuple[str, str, str, str]]:
+def _left_out(facts: ImageFacts, chosen: CleaningPlan) -> Iterator[tuple[str, str, str, str]]:
     for i, why in enumerate(chosen.why):
         if why:
             yield facts.name(i), facts.split(i), facts.label_name(i), f"left out: {why}"
@@ -162,7 +162,7 @@ def _left_out(facts: Facts, chosen: Plan) -> Iterator[tuple[str, str, str, str]]
 # A folder
 
 
-def _write_folder(facts: Facts, chosen: Plan, target: Path) -> Remedy:
+def _write_folder(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Cleaned:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
     changed = list(_left_out(facts, chosen))
@@ -196,13 +196,13 @@ def _write_folder(facts: Facts, chosen: Plan, target: Path) -> Remedy:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     n = len(chosen.kept)
-    return Remedy(target, target / "changes.csv", n, len(facts) - n, turned, renamed)
+    return Cleaned(target, target / "changes.csv", n, len(facts) - n, turned, renamed)
 
 
 class _Places:
     """Where every image goes: its own path where the paths of the data set say split and class, else SPLIT/CLASS/NAME."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: ImageFacts) -> None:
         self.facts = facts
         self.readable: dict[str, str] = {}  # class folder -> name of the class, where one differs
         self._taken: set[str] = set()

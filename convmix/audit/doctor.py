@@ -12,24 +12,25 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from convmix import config
-from convmix.artifacts.artifact import Artifact, load_artifact, write_csv, write_json
+from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.atomic import write_csv, write_json
+from convmix.audit.audit_page import build_page, summary_rows
+from convmix.audit.balance import class_counts, examine_balance
+from convmix.audit.cleaning import Cleaned, check_target, mend, refuse_inside
+from convmix.audit.duplicates import Copies, examine_copies, find_copies
+from convmix.audit.finding import KINDS, Finding
+from convmix.audit.image_checks import examine_images
+from convmix.audit.image_facts import ImageFacts, collect
+from convmix.audit.labels import LabelCheck, check_labels
+from convmix.audit.near_duplicates import ALIKE
 from convmix.config import Data
 from convmix.data.examples import Source
 from convmix.data.formats import printable
-from convmix.data.sources import open_source
-from convmix.data.parallel_map import Progress
-from convmix.data.remote.urls import conceal
-from convmix.errors import ConfigError, DataError, RunError
-from convmix.audit.balance import class_counts, examine_balance
-from convmix.audit.duplicates import Copies, examine_copies, find_copies
-from convmix.audit.image_facts import Facts, collect
-from convmix.audit.image_checks import examine_images
-from convmix.audit.finding import KINDS, Finding
-from convmix.audit.labels import LabelCheck, check_labels
-from convmix.audit.near_duplicates import ALIKE
-from convmix.audit.audit_page import build_page, summary_rows
-from convmix.audit.cleaning import Remedy, check_target, mend, refuse_inside
 from convmix.data.inspection import announce
+from convmix.data.parallel_map import Progress
+from convmix.data.remote.urls import redact
+from convmix.data.sources import open_source
+from convmix.errors import ConfigError, DataError, RunError
 from convmix.results import Classes
 from convmix.tasks import task_class
 
@@ -49,7 +50,7 @@ class Examination:
     class_counts: dict[str, list[int]] = field(repr=False)  # split -> readable images per class
     findings: tuple[Finding, ...] = field(repr=False)  # by kind, the most harmful first
     notes: tuple[str, ...]  # what a person should know, a line each
-    remedy: Remedy | None  # what `fix` wrote
+    remedy: Cleaned | None  # what `fix` wrote
     output: Path  # the JSON file; the CSV of the same name has a row per finding
     page: Path
 
@@ -110,7 +111,7 @@ def doctor(
     """
     if workers is not None and workers < 0:
         raise ConfigError(f"workers: {workers} is too small, expected at least 0")
-    data = conceal(data) if isinstance(data, str) else data
+    data = redact(data) if isinstance(data, str) else data
     target = None if fix is None else Path(fix)
     if target is not None:
         check_target(target, str(data))
@@ -171,7 +172,7 @@ def _settings(
     )
 
 
-def _findings(source: Source, facts: Facts, copies: Copies, labels: LabelCheck | None) -> tuple[Finding, ...]:
+def _findings(source: Source, facts: ImageFacts, copies: Copies, labels: LabelCheck | None) -> tuple[Finding, ...]:
     found = [
         *examine_images(facts),
         *examine_copies(facts, copies),
@@ -183,7 +184,9 @@ def _findings(source: Source, facts: Facts, copies: Copies, labels: LabelCheck |
     return tuple(sorted(found, key=lambda finding: rank[finding.kind]))
 
 
-def _notes(facts: Facts, copies: Copies, labels: LabelCheck | None, artifact: Artifact | None, remedy: Remedy | None) -> "Sequence[str]":
+def _notes(
+    facts: ImageFacts, copies: Copies, labels: LabelCheck | None, artifact: Artifact | None, remedy: Cleaned | None
+) -> "Sequence[str]":
     notes = []
     if copies.searched and copies.limit > ALIKE + 1e-6:
         notes.append(
@@ -207,7 +210,7 @@ def _notes(facts: Facts, copies: Copies, labels: LabelCheck | None, artifact: Ar
     return notes
 
 
-def _write(result: Examination, facts: Facts, settings: Data) -> None:
+def _write(result: Examination, facts: ImageFacts, settings: Data) -> None:
     rows = ((f.image, f.split, f.label, f.kind, f.severity, f.about, f.other, f.other_split, f.other_label) for f in result.findings)
     csv = result.output.with_suffix(".csv")
     write_csv(csv, _COLUMNS, rows)

@@ -1,6 +1,6 @@
 """Who is a copy of whom: the same bytes, the same pixels, or nearly the same picture; within a split, across splits, across classes.
 
-Facts -> exact copies by digest -> near copies by thumbnail (one picture of each set of exact copies) -> pairs and groups -> findings
+ImageFacts -> exact copies by digest -> near copies by thumbnail (one picture of each set of exact copies) -> pairs and groups -> findings
 """
 
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convmix.audit.image_facts import Facts
-from convmix.audit.image_checks import faint
 from convmix.audit.finding import Finding
+from convmix.audit.image_checks import faint
+from convmix.audit.image_facts import ImageFacts
 from convmix.audit.near_duplicates import ALIKE, near_copies
 
 HOW = ("same bytes", "same pixels", "nearly the same", "nearly the same, mirrored")
@@ -35,7 +35,7 @@ class Copies:
         return self.how < 2
 
 
-def find_copies(facts: Facts, *, near: bool) -> Copies:
+def find_copies(facts: ImageFacts, *, near: bool) -> Copies:
     """All pairs. Of exact copies each stands beside the first alone, so that a thousand of them are 999 pairs."""
     n = len(facts)
     usable = np.flatnonzero(facts.ok)
@@ -68,7 +68,7 @@ def _groups(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return lowest[inverse]
 
 
-def examine_copies(facts: Facts, copies: Copies) -> Iterator[Finding]:
+def examine_copies(facts: ImageFacts, copies: Copies) -> Iterator[Finding]:
     """A leak for a pair across splits, a label conflict for one across classes, else a duplicate; the surest pairs first.
 
     The finding's image is the one that is held out or comes later, `other` the one that is learned from or comes first.

@@ -10,8 +10,8 @@ from pathlib import PurePath
 import numpy as np
 import PIL.Image
 
-from convmix.audit.image_facts import Facts
 from convmix.audit.finding import Finding
+from convmix.audit.image_facts import ImageFacts
 
 FAINT = 4.0  # standard deviation on the scale 0..255; the faintest of CIFAR-10 has 9.0
 TINY_PX = (4, 64)  # a shorter side below the first is always tiny, one of at least the second never
@@ -43,7 +43,7 @@ _SUFFIXES = {
 Said = Iterator[tuple[int, str]]  # position, what is to be said
 
 
-def examine_images(facts: Facts) -> Iterator[Finding]:
+def examine_images(facts: ImageFacts) -> Iterator[Finding]:
     """The faults of all images, kind by kind."""
     for kind, check in CHECKS.items():
         for i, about in check(facts):
@@ -66,35 +66,35 @@ def right_suffix(name: str, content: str) -> str | None:
     return _SUFFIXES[family]
 
 
-def usual_mode(facts: Facts) -> str:
+def usual_mode(facts: ImageFacts) -> str:
     """How most images are stored."""
     modes, counts = np.unique(facts.mode[facts.ok], return_counts=True)
     return str(modes[counts.argmax()]) if len(modes) else ""
 
 
-def faint(facts: Facts) -> np.ndarray:
+def faint(facts: ImageFacts) -> np.ndarray:
     """n bool: images with so little contrast that a likeness between them says nothing."""
     return facts.ok & (facts.contrast < FAINT)
 
 
-def _truncated(facts: Facts) -> Said:
+def _truncated(facts: ImageFacts) -> Said:
     return ((i, reason) for i, reason in sorted(facts.reason.items()) if reason == "truncated")
 
 
-def _unreadable(facts: Facts) -> Said:
+def _unreadable(facts: ImageFacts) -> Said:
     return ((i, reason) for i, reason in sorted(facts.reason.items()) if reason != "truncated")
 
 
-def _constant(facts: Facts) -> Said:
+def _constant(facts: ImageFacts) -> Said:
     return ((i, "every pixel has the same value") for i in _where(facts.ok & (facts.contrast < 1e-3)))
 
 
-def _near_constant(facts: Facts) -> Said:
+def _near_constant(facts: ImageFacts) -> Said:
     found = faint(facts) & (facts.contrast >= 1e-3)
     return ((i, f"contrast {facts.contrast[i]:.1f} of 255") for i in _where(found))
 
 
-def _tiny(facts: Facts) -> Said:
+def _tiny(facts: ImageFacts) -> Said:
     shorter = np.minimum(facts.height, facts.width)
     if not facts.ok.any():
         return
@@ -104,7 +104,7 @@ def _tiny(facts: Facts) -> Said:
         yield i, f"{facts.width[i]}x{facts.height[i]} pixels; the median shorter side is {usual:g}"
 
 
-def _extreme_aspect(facts: Facts) -> Said:
+def _extreme_aspect(facts: ImageFacts) -> Said:
     shorter, longer = np.minimum(facts.height, facts.width), np.maximum(facts.height, facts.width)
     aspect = longer / np.maximum(shorter, 1)
     if not facts.ok.any():
@@ -114,12 +114,12 @@ def _extreme_aspect(facts: Facts) -> Said:
         yield i, f"{facts.width[i]}x{facts.height[i]} pixels, 1:{aspect[i]:.1f}"
 
 
-def _exif_rotation(facts: Facts) -> Said:
+def _exif_rotation(facts: ImageFacts) -> Said:
     for i in _where(facts.ok & (facts.orientation > 1)):
         yield i, f"stored {_TURNS[int(facts.orientation[i])]} (orientation {facts.orientation[i]})"
 
 
-def _wrong_extension(facts: Facts) -> Said:
+def _wrong_extension(facts: ImageFacts) -> Said:
     known: dict[tuple[str, str], str | None] = {}  # a million names have few suffixes
     for i in _where(facts.ok):
         name = facts.name(i)
@@ -132,7 +132,7 @@ def _wrong_extension(facts: Facts) -> Said:
             yield i, f"the content is {content}, the name ends in {suffix or 'nothing that tells'}"
 
 
-def _odd_mode(facts: Facts) -> Said:
+def _odd_mode(facts: ImageFacts) -> Said:
     usual = usual_mode(facts)
     for i in _where(facts.ok & (facts.mode != usual)):
         mode = str(facts.mode[i])
@@ -143,7 +143,7 @@ def _where(found: np.ndarray) -> list[int]:
     return np.flatnonzero(found).tolist()
 
 
-CHECKS: dict[str, Callable[[Facts], Said]] = {
+CHECKS: dict[str, Callable[[ImageFacts], Said]] = {
     "truncated": _truncated,
     "unreadable": _unreadable,
     "constant": _constant,

@@ -1,6 +1,6 @@
 """One pass over a data set that keeps of every image what the examination needs, so that nothing is decoded twice.
 
-Source -> worker processes decode every image -> Facts: sizes, formats, digests and a thumbnail of 256 bytes, about 400 bytes an image
+Source -> worker processes decode every image -> ImageFacts: sizes, formats, digests and a thumbnail of 256 bytes, about 400 bytes an image
 """
 
 import hashlib
@@ -21,7 +21,7 @@ ORDER = ("train", "val", "test", "all")
 
 
 @dataclass(frozen=True)
-class Facts:
+class ImageFacts:
     """Every array has one entry per image: the splits one after the other, in the order train, val, test."""
 
     parts: tuple[Examples, ...]
@@ -82,7 +82,7 @@ class _Seen:
     thumbnail: bytes = bytes(SIDE * SIDE)
 
 
-def collect(source: Source, data: Data, *, workers: int | None = None, progress: Progress | None = None) -> Facts:
+def collect(source: Source, data: Data, *, workers: int | None = None, progress: Progress | None = None) -> ImageFacts:
     """Decode every image of every split once. workers: processes (None: one per core; 0: this process)."""
     parts = tuple(sorted(source.splits.values(), key=lambda examples: ORDER.index(examples.split)))
     starts = np.cumsum([0, *map(len, parts)])
@@ -97,17 +97,17 @@ def encoded_digest(encoded: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest())
 
 
-def _empty(parts: Sequence[Examples], classes: tuple[str, ...], n: int) -> Facts:
+def _empty(parts: Sequence[Examples], classes: tuple[str, ...], n: int) -> ImageFacts:
     part = np.repeat(np.arange(len(parts), dtype=np.int8), [len(examples) for examples in parts])
     label = np.concatenate([examples.labels for examples in parts])
-    return Facts(
+    return ImageFacts(
         tuple(parts), classes, part, label, reason={}, digest=np.zeros(n, np.uint64), pixels=np.zeros(n, np.uint64),
         height=np.zeros(n, np.int32), width=np.zeros(n, np.int32), format=np.zeros(n, "<U9"), mode=np.zeros(n, "<U9"),
         orientation=np.ones(n, np.uint8), contrast=np.zeros(n, np.float32), thumbnail=np.zeros((n, SIDE, SIDE), np.uint8),
     )  # fmt: skip
 
 
-def _fill(facts: Facts, start: int, seen: Sequence[_Seen]) -> None:
+def _fill(facts: ImageFacts, start: int, seen: Sequence[_Seen]) -> None:
     for i, x in enumerate(seen, start):
         facts.digest[i] = x.digest
         if x.reason:

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convmix.inference.engine_choice import accelerate
 from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.provenance import recorded_digests
+from convmix.audit.duplicates import Copies
+from convmix.audit.finding import Finding
+from convmix.audit.image_facts import ImageFacts
 from convmix.data.loaders import eval_batches
 from convmix.errors import DataError
 from convmix.evaluation.selection import columns
-from convmix.audit.duplicates import Copies
-from convmix.audit.image_facts import Facts
-from convmix.audit.finding import Finding
 from convmix.inference.batches import resolve, run_model
-from convmix.artifacts.provenance import recorded_digests
+from convmix.inference.engine_choice import accelerate
 from convmix.tasks import create_task
 
 BATCH = 64
@@ -84,7 +84,7 @@ def _occurrence(values: np.ndarray) -> np.ndarray:
 
 
 def check_labels(
-    facts: Facts, copies: Copies, artifact: Artifact, *, data: str, device: str | None = None, workers: int | None = None
+    facts: ImageFacts, copies: Copies, artifact: Artifact, *, data: str, device: str | None = None, workers: int | None = None
 ) -> LabelCheck:
     """Suspicions about the images that the run was not trained on, nor on copies of them.
 
@@ -112,7 +112,7 @@ def check_labels(
 
 
 def _predict(
-    facts: Facts, held_out: np.ndarray, artifact: Artifact, *, data: str, device: str | None, workers: int | None
+    facts: ImageFacts, held_out: np.ndarray, artifact: Artifact, *, data: str, device: str | None, workers: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities n,k, columns of the labels n, and positions in the facts n, of the images that the model can read."""
     task = create_task(artifact.task, artifact.labels, artifact.calibration)
@@ -133,7 +133,7 @@ def _predict(
     return np.concatenate(probabilities), np.concatenate(given), np.concatenate(at)
 
 
-def _by_part(facts: Facts, chosen: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+def _by_part(facts: ImageFacts, chosen: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
     start = 0
     for part, examples in enumerate(facts.parts):
         positions = chosen[(chosen >= start) & (chosen < start + len(examples))]

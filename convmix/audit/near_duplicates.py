@@ -15,7 +15,7 @@ import numpy as np
 from convmix.audit.image_facts import SIDE
 
 # Chosen on CIFAR-10 and on photos of 160 px: 99 % of the copies (half and 1.5 times the size, JPEG at quality 40, 10 % brighter) lie above
-# both, and of the 646 pairs of CIFAR-10 above both 639 are copies (tests/health/test_near_duplicates.py, docs/how_to/doctor.md).
+# both, and of the 646 pairs of CIFAR-10 above both 639 are copies (tests/audit/test_near_duplicates.py, docs/how_to/doctor.md).
 ALIKE = 0.955  # correlation of the thumbnails
 DETAIL = 0.85  # correlation of their detail
 AXES = 10
@@ -30,7 +30,7 @@ _Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # first, second,
 
 
 @dataclass(frozen=True)
-class Likeness:
+class NearDuplicates:
     """Pairs of pictures that look like copies."""
 
     first: np.ndarray  # m int64
@@ -40,7 +40,7 @@ class Likeness:
     limit: float  # correlation that was asked for: ALIKE, or more where all pictures are alike
 
 
-def near_copies(thumbnails: np.ndarray) -> Likeness:
+def near_copies(thumbnails: np.ndarray) -> NearDuplicates:
     """The pairs among n,16,16 uint8 that are copies of one another, mirrored or not."""
     points = _on_the_sphere(thumbnails)
     reach = _reach(points)
@@ -53,7 +53,7 @@ def near_copies(thumbnails: np.ndarray) -> Likeness:
     is_new = np.ones(len(order), bool)
     is_new[1:] = (np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)
     keep = order[is_new]
-    return Likeness(first[keep], second[keep], correlation[keep], turned[keep], limit)
+    return NearDuplicates(first[keep], second[keep], correlation[keep], turned[keep], limit)
 
 
 def _on_the_sphere(thumbnails: np.ndarray) -> np.ndarray:

@@ -1,1 +1,4 @@
-"""Batch prediction over millions of images on a cluster: input -> numbered blocks -> Ray Data -> a parquet partition per block."""
+"""Prediction for millions of images on a cluster.
+
+input -> numbered blocks -> Ray Data -> a parquet partition per block
+"""

@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from convmix.batch_inference import rows
+from convmix.batch_inference.manifest import Settings, read_block
+from convmix.batch_inference.packaging import PackedModel
+from convmix.batch_inference.partitions import Tally, part_name, write_part
+from convmix.batch_inference.reading import Source, sources
+from convmix.batch_inference.storage import Folder
 from convmix.data.decode import BadImage
 from convmix.data.formats import first_line
 from convmix.hardware import keep_freed_memory
 from convmix.inference.predictor import Answer, Predictor, Prepared
-from convmix.batch_inference import rows
-from convmix.batch_inference.manifest import Settings, read_block
-from convmix.batch_inference.partitions import Tally, part_name, write_part
-from convmix.batch_inference.reading import Source, sources
-from convmix.batch_inference.packaging import Shipped
-from convmix.batch_inference.storage import Folder
 from convmix.tasks import task_class
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ _PAUSE_S = 1.0  # before the next, times the number of the last
 
 
 @dataclass(frozen=True)
-class Work:
+class BlockWork:
     """What every worker is told."""
 
     output: str
@@ -44,7 +44,7 @@ class Work:
 class Labeller:
     """A model that turns blocks into partitions."""
 
-    def __init__(self, model: Shipped, work: Work, name: str) -> None:
+    def __init__(self, model: PackedModel, work: BlockWork, name: str) -> None:
         self.work, self.output, self.name = work, Folder(work.output), name
         with tempfile.TemporaryDirectory(prefix="convmix-") as folder:
             artifact = model.unpack(Path(folder))
@@ -103,7 +103,7 @@ class Labeller:
 class Worker(Labeller):
     """The same as an actor: a batch of one block's number and span -> the number, what was written, or why nothing was."""
 
-    def __init__(self, model: list[Any], work: Work, attempts: Any) -> None:
+    def __init__(self, model: list[Any], work: BlockWork, attempts: Any) -> None:
         import ray
         import torch
 

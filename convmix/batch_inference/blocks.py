@@ -1,17 +1,17 @@
 """The input divided into numbered blocks, each of which becomes one partition; the same input is always divided in the same way.
 
 Images   so many single files                           a partition has as many rows
-Rows     neighbouring row groups of one parquet file
-Shard    one .tar
+RowBlock     neighbouring row groups of one parquet file
+ShardBlock    one .tar
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 
-from convmix.errors import DataError, did_you_mean
 from convmix.batch_inference.listing import SHARD_SUFFIXES, TABLE_SUFFIXES, Entry
 from convmix.batch_inference.storage import opened
+from convmix.errors import DataError, did_you_mean
 
 _NAME_COLUMNS = ("name", "id", "key", "__key__", "filename", "file_name", "path", "url")
 
@@ -25,7 +25,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowBlock:
     files: tuple[Entry, ...]  # one
     image: str  # the column with the encoded bytes
     name: str | None  # the column with the name; None: FILE[row]
@@ -38,15 +38,15 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Shard:
+class ShardBlock:
     files: tuple[Entry, ...]  # one
 
     def __str__(self) -> str:
         return self.files[0].name
 
 
-Block = Images | Rows | Shard
-_KINDS: dict[str, type[Images | Rows | Shard]] = {"images": Images, "rows": Rows, "shard": Shard}
+Block = Images | RowBlock | ShardBlock
+_KINDS: dict[str, type[Images | RowBlock | ShardBlock]] = {"images": Images, "rows": RowBlock, "shard": ShardBlock}
 
 
 def divide(entries: Iterable[Entry], *, part_size: int, image_column: str | None, name_column: str | None) -> Iterator[Block]:
@@ -54,7 +54,7 @@ def divide(entries: Iterable[Entry], *, part_size: int, image_column: str | None
     single: list[Entry] = []
     for entry in entries:
         if entry.suffix in SHARD_SUFFIXES:
-            yield Shard((entry,))
+            yield ShardBlock((entry,))
         elif entry.suffix in TABLE_SUFFIXES:
             yield from _divide_table(entry, part_size, image_column, name_column)
         else:
@@ -66,7 +66,7 @@ def divide(entries: Iterable[Entry], *, part_size: int, image_column: str | None
         yield Images(tuple(single))
 
 
-def _divide_table(entry: Entry, part_size: int, image_column: str | None, name_column: str | None) -> Iterator[Rows]:
+def _divide_table(entry: Entry, part_size: int, image_column: str | None, name_column: str | None) -> Iterator[RowBlock]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,11 +80,11 @@ def _divide_table(entry: Entry, part_size: int, image_column: str | None, name_c
     begin = first = count = 0
     for i, size in enumerate(sizes):
         if count and count + size > part_size:
-            yield Rows((entry,), image, name, (begin, i), first, count)
+            yield RowBlock((entry,), image, name, (begin, i), first, count)
             begin, first, count = i, first + count, 0
         count += size
     if count:
-        yield Rows((entry,), image, name, (begin, len(sizes)), first, count)
+        yield RowBlock((entry,), image, name, (begin, len(sizes)), first, count)
 
 
 def _image_column(where: str, schema: "object", asked: str | None) -> str:

@@ -15,10 +15,10 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+from convmix.batch_inference.actor import BlockWork, Worker
+from convmix.batch_inference.packaging import PackedModel
+from convmix.batch_inference.retries import Retries
 from convmix.errors import ConfigError, ConvmixError
-from convmix.batch_inference.retries import Attempts
-from convmix.batch_inference.packaging import Shipped
-from convmix.batch_inference.actor import Work, Worker
 
 _OBJECT_STORE = 96 * 2**20  # bytes on this machine, beside the model; nothing but numbers of blocks goes through it
 _TICK_S = 0.25
@@ -107,7 +107,7 @@ def share_out(workers: int | None, *, cpus: int, gpus: float | None) -> tuple[in
 
 
 def computed(
-    todo: Iterable[tuple[int, int, int]], *, model: Shipped, work: Work, workers: int, share: Share
+    todo: Iterable[tuple[int, int, int]], *, model: PackedModel, work: BlockWork, workers: int, share: Share
 ) -> Iterator[dict[str, Any] | None]:
     """What `Worker` says of every block (number, start, end), as they are done; None when nothing happened for a moment."""
     import ray
@@ -118,7 +118,7 @@ def computed(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     items = [{"block": number, "start": start, "end": end} for number, start, end in todo]
-    attempts = ray.remote(num_cpus=0, max_restarts=-1)(Attempts).remote()
+    attempts = ray.remote(num_cpus=0, max_restarts=-1)(Retries).remote()
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(  # one each: what a lost worker had is computed again
         Worker,
         fn_constructor_args=([ray.put(model)], work, attempts),

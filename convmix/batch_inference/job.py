@@ -10,20 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from convmix.artifacts.artifact import load_artifact
-from convmix.metrics.calibration import check_threshold
-from convmix.data.remote.urls import is_url
-from convmix.errors import ConfigError, ConvmixError, did_you_mean
-from convmix.inference.batches import PRECISIONS
+from convmix.batch_inference.actor import BlockWork
 from convmix.batch_inference.blocks import divide
 from convmix.batch_inference.cluster import Share, computed, connected, require_ray, share_out
 from convmix.batch_inference.listing import entries
 from convmix.batch_inference.manifest import SUMMARY, Division, Manifest, Settings, numbers_of_parts, open_job, read_block
+from convmix.batch_inference.packaging import PackedModel, pack
 from convmix.batch_inference.partitions import Tally, part_name, read_tally
 from convmix.batch_inference.progress import Progress
-from convmix.batch_inference.packaging import Shipped, pack
 from convmix.batch_inference.storage import Folder, plain
 from convmix.batch_inference.summary import Summary, Total
-from convmix.batch_inference.actor import Work
+from convmix.data.remote.urls import is_url
+from convmix.errors import ConfigError, ConvmixError, did_you_mean
+from convmix.inference.batches import PRECISIONS
+from convmix.metrics.calibration import check_threshold
 from convmix.training.signals import Interrupted, StopRequests
 
 PART_SIZE = 2000
@@ -95,7 +95,7 @@ def batch_predict(
         with connected(address, workers=workers, cpus=cpus_per_worker, model_bytes=shipped.size):
             count, share = share_out(workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
             where = device or (None if share.gpus else "cpu")
-            work = Work(str(folder), str(Path.cwd()), manifest.key, settings, batch_size, share.cpus, where)
+            work = BlockWork(str(folder), str(Path.cwd()), manifest.key, settings, batch_size, share.cpus, where)
             _compute(total, division, shipped, work, workers=count, share=share, quiet=quiet)
     summary = total.summary()
     with folder.replacing(SUMMARY) as file:
@@ -103,7 +103,7 @@ def batch_predict(
     return summary
 
 
-def _compute(total: Total, division: Division, model: Shipped, work: Work, *, workers: int, share: Share, quiet: bool) -> None:
+def _compute(total: Total, division: Division, model: PackedModel, work: BlockWork, *, workers: int, share: Share, quiet: bool) -> None:
     """Every partition that is missing. Raises Interrupted after a signal, UnfinishedError where blocks failed and all others are done."""
     todo = [(number, *division.span(number)) for number in range(len(division)) if number not in total.done]
     failed: dict[int, str] = {}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from convmix.batch_inference.storage import opened
 from convmix.data.formats import IMAGE_SUFFIXES, printable
 from convmix.data.remote.stores import version_of
 from convmix.data.remote.urls import file_system, is_url, scheme
 from convmix.errors import DataError, did_you_mean
-from convmix.batch_inference.storage import opened
 
 SHARD_SUFFIXES = frozenset((".tar",))
 TABLE_SUFFIXES = frozenset((".parquet", ".pq"))

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-from convmix.errors import ConfigError
 from convmix.batch_inference.blocks import Block, difference, from_line, to_line
 from convmix.batch_inference.storage import Folder
+from convmix.errors import ConfigError
 
 FORMAT = 1
 MANIFEST, BLOCKS, SUMMARY = "_manifest.json", "_blocks.jsonl", "_summary.json"

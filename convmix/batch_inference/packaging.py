@@ -11,7 +11,7 @@ _FOR_PEOPLE = frozenset((".csv", ".png", ".html", ".md", ".py"))  # beside an ex
 
 
 @dataclass(frozen=True)
-class Shipped:
+class PackedModel:
     """The files of a model directory that answers depend on."""
 
     files: tuple[tuple[str, bytes], ...]  # path below the directory, contents
@@ -39,7 +39,7 @@ class Shipped:
         return load_artifact(folder / self.main)
 
 
-def pack(artifact: Artifact, path: str | Path) -> Shipped:
+def pack(artifact: Artifact, path: str | Path) -> PackedModel:
     """What `artifact` was loaded from: `path` is a model directory, an exported model, or the main file in it."""
     place = Path(path)
     folder, main = (place, ".") if place.is_dir() else (place.parent, place.name)
@@ -47,4 +47,4 @@ def pack(artifact: Artifact, path: str | Path) -> Shipped:
         files = [folder / name for name in _MODEL_DIRECTORY]
     else:
         files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix.lower() not in _FOR_PEOPLE]
-    return Shipped(tuple((file.relative_to(folder).as_posix(), file.read_bytes()) for file in files), main)
+    return PackedModel(tuple((file.relative_to(folder).as_posix(), file.read_bytes()) for file in files), main)

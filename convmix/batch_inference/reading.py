@@ -10,12 +10,12 @@ from functools import singledispatch
 from pathlib import Path
 from typing import IO, Any, Self
 
+from convmix.batch_inference.blocks import Block, Images, RowBlock, ShardBlock
+from convmix.batch_inference.storage import opened, plain
 from convmix.data.decode import BadImage, read_file
 from convmix.data.formats import first_line, printable
 from convmix.data.readers.shards import image_suffix
 from convmix.data.remote.urls import file_system, is_url
-from convmix.batch_inference.blocks import Block, Images, Rows, Shard
-from convmix.batch_inference.storage import opened, plain
 
 Source = tuple[str, bytes | BadImage]
 _AT_ONCE = 32  # files that are asked for at once; rows that are read at once
@@ -50,7 +50,7 @@ def _read(name: str, folder: str) -> bytes | BadImage:
 
 
 @sources.register
-def _(block: Rows, folder: str) -> Iterator[Source]:
+def _(block: RowBlock, folder: str) -> Iterator[Source]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -84,7 +84,7 @@ def _cell(cell: Any) -> bytes | BadImage:
 
 
 @sources.register
-def _(block: Shard, folder: str) -> Iterator[Source]:
+def _(block: ShardBlock, folder: str) -> Iterator[Source]:
     """One image of each sample, read from the front to the back. A shard that breaks off has a row of its own that says so."""
     [file] = block.files
     with opened(file.name, folder) as raw:

@@ -1,7 +1,7 @@
 """How often each block was begun, for a worker that is killed cannot say so itself. Apart, so that its process need not import torch."""
 
 
-class Attempts:
+class Retries:
     """An actor that outlives the workers."""
 
     def __init__(self) -> None:

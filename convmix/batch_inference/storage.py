@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from convmix.artifacts.artifact import replacing
+from convmix.atomic import replacing
 from convmix.data.remote.urls import file_system, is_url, scheme
 from convmix.errors import ConfigError
 

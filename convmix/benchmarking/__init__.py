@@ -1,1 +1,1 @@
-"""`convmix benchmark`: convmix beside its peers, in one run."""
+"""`convmix benchmark`: speed and memory beside every peer, in one run."""

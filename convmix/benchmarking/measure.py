@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from convmix.artifacts.artifact import write_bytes, write_json
+from convmix.atomic import write_bytes, write_json
 from convmix.benchmarking import work as works_of
 from convmix.benchmarking.bar_plots import bars, lines
-from convmix.benchmarking.rounds import race
 from convmix.benchmarking.record import record, summary, table, title
 from convmix.benchmarking.roofline import Rates, measure_rates
+from convmix.benchmarking.rounds import race
 from convmix.benchmarking.work import Work, contenders, default_precision
 from convmix.config import Run, override, parse_duration
 from convmix.errors import ConfigError, did_you_mean

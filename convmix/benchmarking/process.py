@@ -21,7 +21,7 @@ import timm  # noqa: F401  # by everyone, so that its memory is nobody's
 import torch
 from torch import Tensor, nn
 
-from convmix.benchmarking.work import Contender, Work
+from convmix.benchmarking.work import Implementation, Work
 from convmix.errors import ConvmixError
 from convmix.hardware import keep_freed_memory
 
@@ -38,7 +38,7 @@ class Ready:
     first: np.ndarray  # logits B,k of the shared images, float32; training: the loss of the first step, 1
 
 
-def serve(pipe: Connection, work: Work, contender: Contender) -> None:
+def serve(pipe: Connection, work: Work, contender: Implementation) -> None:
     """The process: builds, reports Ready or a reason in words, then answers until it is told to stop."""
     if contender.is_plain:
         os.environ["CONVMIX_KERNELS"] = "off"
@@ -80,7 +80,7 @@ def _turn(step: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def _step(work: Work, contender: Contender, device: torch.device) -> tuple[Callable[[], object], str, Tensor]:
+def _step(work: Work, contender: Implementation, device: torch.device) -> tuple[Callable[[], object], str, Tensor]:
     """A function that does one batch, how it does it, and its first answer."""
     model = _model(work, contender)
     images = _images(work)
@@ -93,7 +93,7 @@ def _step(work: Work, contender: Contender, device: torch.device) -> tuple[Calla
     return lambda: runner(images), str(contender.plan), runner(images)
 
 
-def choose(pipe: Connection, work: Work, contender: Contender) -> None:
+def choose(pipe: Connection, work: Work, contender: Implementation) -> None:
     """A process that finds out which plan convmix takes for this work, and tells it: a Plan, or a reason in words."""
     from convmix.speed.select import Precision, optimize
 
@@ -123,7 +123,7 @@ def _calibration(work: Work, images: Tensor) -> Tensor | None:
 
 
 def _training_step(
-    work: Work, contender: Contender, model: nn.Module, images: Tensor, device: torch.device
+    work: Work, contender: Implementation, model: nn.Module, images: Tensor, device: torch.device
 ) -> tuple[Callable[[], object], str, Tensor]:
     """Forward, loss, backward, AdamW."""
     plan = contender.plan
@@ -147,7 +147,7 @@ def _training_step(
     return step, str(plan), step().reshape(1)
 
 
-def _model(work: Work, contender: Contender) -> nn.Module:
+def _model(work: Work, contender: Implementation) -> nn.Module:
     """The same weights for everyone: convmix's module, or the same architecture as timm and the authors wrote it."""
     from convmix.models.catalog import create_model
 

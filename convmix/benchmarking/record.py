@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from convmix.benchmarking.rounds import Lane, Result
 from convmix.benchmarking.roofline import Rates, operations
+from convmix.benchmarking.rounds import Lane, Result
 from convmix.hardware import describe_machine
 
 if TYPE_CHECKING:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from convmix.benchmarking.process import Ready, choose, serve
-from convmix.benchmarking.work import Contender, Work
-from convmix.speed.backends import Plan
+from convmix.benchmarking.work import Implementation, Work
+from convmix.speed.backends import EnginePlan
 
 
 @dataclass(frozen=True)
 class Lane:
     """What one contender did; `failed` says why it did not take part."""
 
-    contender: Contender
+    contender: Implementation
     plan: str = ""
     start_s: float | None = None
     ms: tuple[float, ...] = ()  # per batch, one value per round
@@ -44,7 +44,7 @@ class Result:
 class _Runner:
     """A contender's process, seen from the race."""
 
-    contender: Contender
+    contender: Implementation
     process: Any
     pipe: Connection
     ready: Ready | None = None
@@ -64,20 +64,20 @@ class _Runner:
             return None
 
 
-def race(work: Work, contenders: list[Contender], *, rounds: int, say: Callable[[str], None]) -> Result:
+def race(work: Work, contenders: list[Implementation], *, rounds: int, say: Callable[[str], None]) -> Result:
     """Build one after the other, then `rounds` turns each; a contender that fails or ends is left out with its reason."""
     runners = _take_turns([(work, contender) for contender in contenders], rounds=rounds, say=say)
     official = next((r.ready.first for r in runners if r.ready and r.contender.role == "official"), None)
     return Result(work, tuple(_lane(runner, official) for runner in runners))
 
 
-def race_models(works: list[Work], plan: Plan, *, rounds: int, say: Callable[[str], None]) -> tuple[Lane, ...]:
+def race_models(works: list[Work], plan: EnginePlan, *, rounds: int, say: Callable[[str], None]) -> tuple[Lane, ...]:
     """A race between different models that all run by the same plan, one lane per work; `say` is told as in `race`."""
-    runners = _take_turns([(work, Contender(work.model, "ours", plan)) for work in works], rounds=rounds, say=say)
+    runners = _take_turns([(work, Implementation(work.model, "ours", plan)) for work in works], rounds=rounds, say=say)
     return tuple(_lane(runner, None) for runner in runners)
 
 
-def _take_turns(entries: list[tuple[Work, Contender]], *, rounds: int, say: Callable[[str], None]) -> list[_Runner]:
+def _take_turns(entries: list[tuple[Work, Implementation]], *, rounds: int, say: Callable[[str], None]) -> list[_Runner]:
     """What every contender did; its process has ended."""
     with contextlib.ExitStack() as stack:
         runners = []
@@ -96,13 +96,13 @@ def _take_turns(entries: list[tuple[Work, Contender]], *, rounds: int, say: Call
         return runners
 
 
-def _decided(work: Work, contender: Contender) -> Contender:
+def _decided(work: Work, contender: Implementation) -> Implementation:
     """With the plan that convmix chooses, where none is given; found in a process that ends before anything is measured."""
     if contender.plan is not None or work.kind == "training":
         return contender
     with _started(work, contender) as chooser:
         plan = chooser.answer("choose")
-    return dataclasses.replace(contender, plan=plan) if isinstance(plan, Plan) else contender
+    return dataclasses.replace(contender, plan=plan) if isinstance(plan, EnginePlan) else contender
 
 
 def _build(runner: _Runner) -> None:
@@ -124,7 +124,7 @@ def _lane(runner: _Runner, official: np.ndarray | None) -> Lane:
 
 
 @contextlib.contextmanager
-def _started(work: Work, contender: Contender) -> Iterator[_Runner]:
+def _started(work: Work, contender: Implementation) -> Iterator[_Runner]:
     """A process that is ended, kindly or not, when the race is over."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
     here, there = context.Pipe()
@@ -143,7 +143,7 @@ def _started(work: Work, contender: Contender) -> Iterator[_Runner]:
         here.close()
 
 
-def _process(pipe: Connection, work: Work, contender: Contender) -> None:
+def _process(pipe: Connection, work: Work, contender: Implementation) -> None:
     """Imports are done at once, building when asked; an interrupted race ends its processes without a word."""
     with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
         (choose if pipe.recv() == "choose" else serve)(pipe, work, contender)

@@ -12,7 +12,7 @@ import torch
 from convmix.errors import ConfigError, did_you_mean
 from convmix.hardware import fast_bf16
 from convmix.models import catalog
-from convmix.speed.backends import Dtype, Plan
+from convmix.speed.backends import Dtype, EnginePlan
 from convmix.speed.select import PRECISIONS
 
 Role = Literal["official", "peer", "ours"]
@@ -49,12 +49,12 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Implementation:
     """One way to do the work. For training, `plan` has the backend eager or compile, and autocast as dtype."""
 
     name: str
     role: Role
-    plan: Plan | None = None  # None: what `convmix.optimize` chooses
+    plan: EnginePlan | None = None  # None: what `convmix.optimize` chooses
 
     @property
     def is_plain(self) -> bool:
@@ -62,7 +62,7 @@ class Contender:
         return self.role != "ours"
 
 
-def contenders(work: Work, *, in_sweep: bool = False) -> list[Contender]:
+def contenders(work: Work, *, in_sweep: bool = False) -> list[Implementation]:
     """The official path, the peers in the settings that are fastest somewhere, and convmix; in a sweep only those that start at once.
 
     float32 engines take part where nothing else is allowed, and those that have nothing else.
@@ -74,44 +74,46 @@ def contenders(work: Work, *, in_sweep: bool = False) -> list[Contender]:
     return [c for c in quick if c.role != "peer" or (c.plan and c.plan.layout == "nhwc")]
 
 
-def _of_training(work: Work) -> list[Contender]:
-    found = [Contender("official path", "official", Plan()), Contender("channels_last", "peer", Plan(layout="nhwc"))]
+def _of_training(work: Work) -> list[Implementation]:
+    found = [Implementation("official path", "official", EnginePlan()), Implementation("channels_last", "peer", EnginePlan(layout="nhwc"))]
     dtype: Dtype = "fp32"
     said = ""
     if work.precision != "exact":
         dtype, said = "autocast", "autocast bf16, "
-        found.append(Contender(f"{said}channels_last", "peer", Plan(dtype=dtype, layout="nhwc")))
+        found.append(Implementation(f"{said}channels_last", "peer", EnginePlan(dtype=dtype, layout="nhwc")))
     found += [
-        Contender(f"compile, {said}contiguous", "peer", Plan("compile", dtype)),
-        Contender(f"compile, {said}channels_last", "peer", Plan("compile", dtype, "nhwc")),
-        Contender("convmix", "ours", Plan(dtype=dtype, layout="nhwc")),
+        Implementation(f"compile, {said}contiguous", "peer", EnginePlan("compile", dtype)),
+        Implementation(f"compile, {said}channels_last", "peer", EnginePlan("compile", dtype, "nhwc")),
+        Implementation("convmix", "ours", EnginePlan(dtype=dtype, layout="nhwc")),
     ]
     if work.device != "cpu":
-        found.append(Contender("convmix, compile", "ours", Plan("compile", dtype, "nhwc")))
+        found.append(Implementation("convmix, compile", "ours", EnginePlan("compile", dtype, "nhwc")))
     return found
 
 
-def _of_inference(work: Work) -> list[Contender]:
-    found = [Contender("official path", "official", Plan()), Contender("channels_last", "peer", Plan(layout="nhwc"))]
+def _of_inference(work: Work) -> list[Implementation]:
+    found = [Implementation("official path", "official", EnginePlan()), Implementation("channels_last", "peer", EnginePlan(layout="nhwc"))]
     if work.precision == "exact":
-        found.append(Contender("compile, freezing", "peer", Plan("compile")))
+        found.append(Implementation("compile, freezing", "peer", EnginePlan("compile")))
     else:
         found += [
-            Contender("bf16, channels_last", "peer", Plan(dtype="bf16", layout="nhwc")),
-            Contender("compile, freezing, bf16", "peer", Plan("compile", "bf16", "nhwc")),
-            Contender("compile, freezing, autocast bf16", "peer", Plan("compile", "autocast", "nhwc")),
+            Implementation("bf16, channels_last", "peer", EnginePlan(dtype="bf16", layout="nhwc")),
+            Implementation("compile, freezing, bf16", "peer", EnginePlan("compile", "bf16", "nhwc")),
+            Implementation("compile, freezing, autocast bf16", "peer", EnginePlan("compile", "autocast", "nhwc")),
         ]
     if work.device == "cpu":
         lower: dict[str, list[Dtype]] = {"exact": ["fp32"], "bf16": ["bf16"], "int8": ["bf16", "int8"]}
-        found.append(Contender("ONNX Runtime", "peer", Plan("onnxruntime")))
-        found += [Contender(f"OpenVINO {dtype}", "peer", Plan("openvino", dtype)) for dtype in lower[work.precision]]
+        found.append(Implementation("ONNX Runtime", "peer", EnginePlan("onnxruntime")))
+        found += [Implementation(f"OpenVINO {dtype}", "peer", EnginePlan("openvino", dtype)) for dtype in lower[work.precision]]
         if work.threads > 1 and work.batch_size % work.threads == 0:
             best = lower[work.precision][-1]
-            found.append(Contender(f"OpenVINO {best}, {work.threads} streams", "peer", Plan("openvino", best, streams=work.threads)))
+            found.append(
+                Implementation(f"OpenVINO {best}, {work.threads} streams", "peer", EnginePlan("openvino", best, streams=work.threads))
+            )
         spec = catalog.find(work.model)
         if spec is not None and spec.family in ("convmixer", "convmlp"):
-            found.append(Contender("convmix kernels", "ours", Plan("native", "fp32" if work.precision == "exact" else "bf16")))
-    return [*found, Contender("convmix", "ours")]
+            found.append(Implementation("convmix kernels", "ours", EnginePlan("native", "fp32" if work.precision == "exact" else "bf16")))
+    return [*found, Implementation("convmix", "ours")]
 
 
 def sweep(work: Work, over: str) -> list[tuple[int, Work]]:

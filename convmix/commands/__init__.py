@@ -1,1 +1,4 @@
-"""The verbs of the command line, by what a user does with them; `cli.py` puts them together."""
+"""The verbs of the command line.
+
+One file for each thing that a user does with them; `cli.py` puts them together.
+"""

@@ -58,7 +58,7 @@ def race_exported(path: Path, *, batch_size: int | None, size: str | None, round
     """`convmix benchmark` of an exported model: milliseconds per batch beside the run's, from decoded images to answers."""
     import torch
 
-    from convmix.artifacts.artifact import write_json
+    from convmix.atomic import write_json
     from convmix.config import Run, override
     from convmix.exporting.timing import race
 

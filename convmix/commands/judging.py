@@ -87,8 +87,7 @@ def calibrate(
     precision:
         auto, fp32, bf16 or fp16.
     """
-    from convmix.evaluation import calibration_page
-    from convmix.evaluation import calibrate
+    from convmix.evaluation import calibrate, calibration_page
 
     result = calibrate.calibrate(
         run, data, accuracy=accuracy, coverage=coverage, split=split, batch_size=batch_size, device=device, precision=precision
@@ -126,8 +125,7 @@ def explain(
     device:
         Where to compute; what this machine is best at where it is left out.
     """
-    from convmix.explanation import explain
-    from convmix.explanation import terminal_table
+    from convmix.explanation import explain, terminal_table
 
     result = explain.explain(
         run, files or [], classes=classes or [], methods=methods or tuple(explain.METHODS), output=output, limit=limit, device=device

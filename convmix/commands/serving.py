@@ -64,14 +64,14 @@ def serve(
         Another site whose pages may use the server, as https://example.org; may be given again.
     """
     from convmix.serving import server
-    from convmix.serving.limits import MIB, Limits
+    from convmix.serving.limits import MIB, RequestLimits
 
     server.serve(
         run,
         host=host,
         port=port,
         workers=workers,
-        limits=Limits(
+        limits=RequestLimits(
             image_bytes=round(image_mb * MIB), request_bytes=round(request_mb * MIB), pixels=round(megapixels * 1e6), images=images,
             queue=queue, time_s=time_s, batch_size=batch_size, batch_wait_ms=batch_wait_ms,
         ),

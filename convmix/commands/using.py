@@ -48,7 +48,7 @@ def predict(
     optimize:
         auto, always or never run the model in the fastest engine that `convmix optimize` finds; auto: where that ends sooner.
     """
-    from convmix.inference.batches import prediction
+    from convmix.inference import prediction
 
     for name in files:
         if name.startswith("--") and not Path(name).exists():
@@ -133,9 +133,9 @@ def benchmark(
     output:
         A folder for records (JSON) and pictures.
     """
+    from convmix.artifacts.runtime.exported import is_exported
     from convmix.benchmarking.measure import benchmark as measure
     from convmix.commands.exporting import race_exported
-    from convmix.artifacts.runtime.exported import is_exported
 
     if len(models) == 1 and is_exported(Path(models[0])):
         race_exported(Path(models[0]), batch_size=batch_size, size=size, rounds=rounds, threads=threads, output=output)

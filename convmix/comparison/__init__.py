@@ -1,1 +1,1 @@
-"""Which model is better, and which part of it: trainings of several contenders with several seeds under one recipe and budget."""
+"""Which model is better, and which part of it: several candidates and seeds, one recipe and budget."""

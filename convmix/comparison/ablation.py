@@ -6,10 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from convmix.comparison.compare import conditions
-from convmix.comparison.effect import Ablation, effects
-from convmix.comparison.grid import AXES, base_of, check, unequal_macs, variations
-from convmix.comparison.experiment_log import Ledger, machine
 from convmix.comparison.comparison_page import ablation_page
+from convmix.comparison.effect import Ablation, effects
+from convmix.comparison.experiment_log import ExperimentLog, machine
+from convmix.comparison.grid import AXES, base_of, check, unequal_macs, variations
 from convmix.comparison.pareto import score
 from convmix.comparison.runner import carry_out
 from convmix.comparison.study import open_study, short_name
@@ -59,7 +59,7 @@ def ablate(
     everyone = [base.contender, *(change.contender for change in changes)]
     runs = {c.name: study.resolved(c) for c in everyone}
     place = Path(out) if out is not None else Path("runs") / f"ablate-{short_name(str(data))}"
-    ledger = Ledger(place, "ablation", begun_with={"equal": equal}, study=study)
+    ledger = ExperimentLog(place, "ablation", begun_with={"equal": equal}, study=study)
     outcomes = carry_out(study, ledger, everyone)
     scores = {c.name: score(c, outcomes[c.name], run=runs[c.name], test_images=study.counts["test"]) for c in everyone}
     adapted = changes if equal == "macs" else [change for change in changes if change.axis == "depth"]

@@ -24,7 +24,7 @@ FEWEST_PATCHES = 8  # per side, of the 14 that these models have at 224 pixels
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """One column of an experiment: what is trained, once per seed."""
 
     name: str  # in tables; no two of an experiment are equal
@@ -44,7 +44,7 @@ def default_models(size: Size) -> tuple[str, ...]:
     return (*ours, "convmlp_s", *_BASELINES)
 
 
-def contenders(models: Sequence[str], *, size: Size, pretrained: bool = False) -> tuple[Contender, ...]:
+def contenders(models: Sequence[str], *, size: Size, pretrained: bool = False) -> tuple[Candidate, ...]:
     """One per name; ModelError for an unknown one, ConfigError for one given twice.
 
     With published weights (`pretrained`) a model keeps the patches that these were made for.
@@ -56,22 +56,22 @@ def contenders(models: Sequence[str], *, size: Size, pretrained: bool = False) -
     return tuple(_contender(name, size, pretrained) for name in models)
 
 
-def _contender(name: str, size: Size, pretrained: bool) -> Contender:
+def _contender(name: str, size: Size, pretrained: bool) -> Candidate:
     any_patch, own_patch = _ANY_PATCH.fullmatch(name), _OWN_PATCH.fullmatch(name)
     published = catalog.published_input(name) if (any_patch or own_patch) and not pretrained else None
     if published is None or max(size) >= min(published.size):
-        return Contender(name, {"model": name})
+        return Candidate(name, {"model": name})
     found = re.search(r"(?:patch|mixer_[a-z])(\d+)", name)
     theirs = int(found[1]) if found else 16  # resmlp_12_224 is named by its depth
     fits = (p for p in _PATCHES if p <= theirs and size[0] % p == 0 and size[1] % p == 0 and min(size) // p >= FEWEST_PATCHES)
     patch = next(fits, 1)
     if patch == theirs:
-        return Contender(name, {"model": name})
+        return Candidate(name, {"model": name})
     if any_patch:
-        return Contender(
+        return Candidate(
             name, {"model": name, "model_args": json.dumps({"patch_size": patch})}, f"patches of {patch} px instead of {theirs}"
         )
     h, w = (side * theirs // patch for side in size)
-    return Contender(
+    return Candidate(
         name, {"model": name, "size": f"{h}x{w}"}, f"images enlarged to {h}x{w}, {h // theirs}x{w // theirs} patches of {theirs} px"
     )

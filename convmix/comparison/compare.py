@@ -6,14 +6,14 @@ from typing import Any
 
 from rich.console import Console
 
-from convmix.comparison.candidates import Contender, contenders, default_models
-from convmix.comparison.experiment_log import Ledger, machine
-from convmix.comparison.measurement import measure
+from convmix.comparison.candidates import Candidate, contenders, default_models
 from convmix.comparison.comparison_page import comparison_page
+from convmix.comparison.experiment_log import ExperimentLog, machine
+from convmix.comparison.measurement import measure
 from convmix.comparison.pareto import COSTS, Comparison, Speed, fronts, score
+from convmix.comparison.run import RunOutcome
 from convmix.comparison.runner import carry_out
 from convmix.comparison.study import Study, open_study, short_name
-from convmix.comparison.run import Outcome
 from convmix.errors import ConfigError
 
 
@@ -56,7 +56,7 @@ def compare(
     some = contenders(models or default_models(study.size), size=study.size, pretrained=study.run.net.pretrained)
     runs = {c.name: study.resolved(c) for c in some}
     place = Path(out) if out is not None else Path("runs") / f"compare-{short_name(str(data))}"
-    ledger = Ledger(place, "comparison", begun_with={}, study=study)
+    ledger = ExperimentLog(place, "comparison", begun_with={}, study=study)
     outcomes = carry_out(study, ledger, some)
     speeds = _speeds(study, ledger, some, outcomes)
     scores = tuple(
@@ -75,7 +75,7 @@ def compare(
     return comparison
 
 
-def conditions(study: Study, ledger: Ledger) -> dict[str, str]:
+def conditions(study: Study, ledger: ExperimentLog) -> dict[str, str]:
     """What all trainings share, for people: label -> text."""
     data, run, where = ledger.values["data"], study.run, machine(study)
     schedule = run.schedule
@@ -97,7 +97,7 @@ def conditions(study: Study, ledger: Ledger) -> dict[str, str]:
 
 
 def _speeds(
-    study: Study, ledger: Ledger, some: Sequence[Contender], outcomes: Mapping[str, Mapping[int, Outcome]]
+    study: Study, ledger: ExperimentLog, some: Sequence[Candidate], outcomes: Mapping[str, Mapping[int, RunOutcome]]
 ) -> dict[str, Speed]:  # fmt: skip
     """Measured in one round for all, and kept: measured anew only where other contenders take part."""
     trained = [c for c in some if any(ended.record is not None for ended in outcomes[c.name].values())]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convmix.comparison.effect import Ablation
 from convmix.comparison.interval_plot import effects_picture, fronts_picture
-from convmix.comparison.pareto import Comparison, Score
+from convmix.comparison.pareto import CandidateScore, Comparison
 from convmix.comparison.table import CHANGES, CONTENDERS, NONE, change_rows, contender_rows, failures, percent
 from convmix.plots.html_page import Page
 
@@ -84,7 +84,7 @@ def _failed(page: Page, lines: list[str]) -> None:
             page.note(line)
 
 
-def _trainings(page: Page, scores: Mapping[str, Score], seeds: tuple[int, ...]) -> None:
+def _trainings(page: Page, scores: Mapping[str, CandidateScore], seeds: tuple[int, ...]) -> None:
     rows = [
         (name, *(percent(s.accuracies[seed]) if seed in s.accuracies else NONE for seed in seeds)) for name, s in scores.items()
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 from convmix.comparison.grid import Variation
 from convmix.comparison.interval import Mean, mean_difference
-from convmix.comparison.pareto import Score
+from convmix.comparison.pareto import CandidateScore
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Effect:
     """One variation in numbers."""
 
     variation: Variation
-    score: Score
+    score: CandidateScore
     difference: Mean | None  # variation - base, shares of the test images; None where they have no seed in common
 
     @property
@@ -46,7 +46,7 @@ class Effect:
         }
 
 
-def effects(variations: Sequence[Variation], scores: Mapping[str, Score], base: Score) -> tuple[Effect, ...]:
+def effects(variations: Sequence[Variation], scores: Mapping[str, CandidateScore], base: CandidateScore) -> tuple[Effect, ...]:
     """One per variation, by the scores of its contender and of the base."""
     return tuple(
         Effect(v, scores[v.contender.name], mean_difference(scores[v.contender.name].accuracies, base.accuracies)) for v in variations
@@ -58,7 +58,7 @@ class Ablation:
     """A base and its variations under one recipe, with the same splits and seeds."""
 
     data: str
-    base: Score
+    base: CandidateScore
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]  # variations that cannot be made, a line each
     seeds: tuple[int, ...]

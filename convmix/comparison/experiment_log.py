@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from convmix.artifacts.artifact import write_json
+from convmix.atomic import write_json
 from convmix.comparison.study import Study, plain
 from convmix.errors import RunError
 from convmix.hardware import describe_machine
@@ -21,7 +21,7 @@ from convmix.hardware import describe_machine
 FORMAT = 1
 
 
-class Ledger:
+class ExperimentLog:
     """An experiment's folder; `values` is what its JSON file holds."""
 
     def __init__(self, out: Path, kind: str, *, begun_with: Mapping[str, Any], study: Study) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from convmix.comparison.candidates import Contender
+from convmix.comparison.candidates import Candidate
 from convmix.config import Run, Size, model_arguments
 from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError, did_you_mean
@@ -55,7 +55,7 @@ class Base:
     sizes: Mapping[str, Any]  # arguments of the ConvMixer: dim, depth, kernel_size, patch_size, act, norm, residual
     run: Run  # as resolved: which augmentations are on
     facts: DataFacts
-    contender: Contender
+    contender: Candidate
     macs: int
 
     @property
@@ -69,7 +69,7 @@ class Variation:
     """One change of the base."""
 
     axis: str
-    contender: Contender
+    contender: Candidate
     expected: Direction = ""  # what the paper found for this change on CIFAR-10; "" where it says nothing
     is_sure: bool = True  # whether that sign is more than remembered
 
@@ -81,7 +81,7 @@ def base_of(model: str, run: Run, facts: DataFacts) -> Base:
     if spec is None or spec.family != "convmixer" or "dim" not in spec.arguments:
         raise ConfigError(f"model: an ablation varies a ConvMixer of a size, such as convmixer_256_8 or convmixer_64_4_k5_p2, not {model}")
     sizes = {**_PAPERS, **spec.arguments, **model_arguments(run.net)}
-    contender = Contender("base", _settings(sizes), catalog.convmixer_name(sizes))
+    contender = Candidate("base", _settings(sizes), catalog.convmixer_name(sizes))
     assert run.data.size is not None
     return Base(sizes, run, facts, contender, _macs(sizes, run.data.size, facts))
 
@@ -184,7 +184,7 @@ def _scales(base: Base, equal_macs: bool) -> list[Variation | str]:
 
     width = width_for(macs, base.macs) if equal_macs else sizes["dim"]
     note = f"multi-scale ConvMixer of width {width}, with a 7x7 stem and another channel mixing"
-    return [Variation("scales", Contender(f"kernels {'+'.join(map(str, kernels))}", settings(width), note))]
+    return [Variation("scales", Candidate(f"kernels {'+'.join(map(str, kernels))}", settings(width), note))]
 
 
 def _augment(base: Base, _: bool) -> list[Variation | str]:
@@ -205,7 +205,7 @@ def _augment(base: Base, _: bool) -> list[Variation | str]:
     ]  # fmt: skip
     return [
         Variation(
-            "augment", Contender(f"{'no' if is_on else 'with'} {name}", {**base.contender.settings, **(off if is_on else on)}),
+            "augment", Candidate(f"{'no' if is_on else 'with'} {name}", {**base.contender.settings, **(off if is_on else on)}),
             *_expected(name, is_on, not is_on),
         )
         for name, is_on, off, on in switches
@@ -226,7 +226,7 @@ _AXES: dict[str, Callable[[Base, bool], list[Variation | str]]] = {
 
 def _choice(base: Base, axis: str, value: str, name: str) -> Variation:
     """Another value of an argument that leaves the MACs alone."""
-    return Variation(axis, Contender(name, _settings({**base.sizes, axis: value})), *_expected(axis, base.sizes[axis], value))
+    return Variation(axis, Candidate(name, _settings({**base.sizes, axis: value})), *_expected(axis, base.sizes[axis], value))
 
 
 def _expected(what: str, old: Any, new: Any) -> tuple[Direction, bool]:
@@ -238,12 +238,12 @@ def _expected(what: str, old: Any, new: Any) -> tuple[Direction, bool]:
     return ("better" if change > 0 else "worse" if change < 0 else "same"), is_sure
 
 
-def _sized(base: Base, name: str, change: Mapping[str, Any], equal_macs: bool) -> Contender:
+def _sized(base: Base, name: str, change: Mapping[str, Any], equal_macs: bool) -> Candidate:
     """The base with another size, and with the width that leaves its MACs where they are."""
     sizes = {**base.sizes, **change}
     if equal_macs:
         sizes["dim"] = width_for(lambda width: _macs({**sizes, "dim": width}, base.size, base.facts), base.macs)
-    return Contender(name, _settings(sizes), catalog.convmixer_name(sizes))
+    return Candidate(name, _settings(sizes), catalog.convmixer_name(sizes))
 
 
 def _settings(sizes: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from convmix.comparison.effect import Ablation, Effect
 from convmix.comparison.interval import Mean
-from convmix.comparison.pareto import COSTS, Comparison, Cost, Score, fronts
-from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
+from convmix.comparison.pareto import COSTS, CandidateScore, Comparison, Cost, fronts
 from convmix.models import catalog
+from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def fronts_picture(comparison: Comparison) -> bytes | None:
     return png(figure)
 
 
-def _panel(axes: "Axes", scores: Sequence[Score], cost: Cost, front: frozenset[str]) -> None:
+def _panel(axes: "Axes", scores: Sequence[CandidateScore], cost: Cost, front: frozenset[str]) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     points = [(i, s, value, s.accuracy) for i, s in enumerate(scores) if (value := cost.value(s)) is not None and s.accuracy]
@@ -138,7 +138,7 @@ def _finding(effect: Effect) -> str:
     return f"{said}, {effect.verdict}" if effect.verdict else said
 
 
-def _is_ours(score: Score) -> bool:
+def _is_ours(score: CandidateScore) -> bool:
     return catalog.find(str(score.contender.settings.get("model"))) is not None
 
 

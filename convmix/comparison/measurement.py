@@ -11,7 +11,7 @@ from convmix.benchmarking.rounds import Lane, race_models
 from convmix.benchmarking.work import Work, default_precision
 from convmix.comparison.pareto import Speed
 from convmix.comparison.study import Study
-from convmix.speed.backends import Plan
+from convmix.speed.backends import EnginePlan
 
 BATCH = 32
 ROUNDS = 7
@@ -24,7 +24,7 @@ def measure(study: Study, runs: Mapping[str, Path]) -> dict[str, Speed]:
     has looked for something faster.
     """
     precision = default_precision(study.device)
-    plan = Plan(dtype="autocast" if precision == "bf16" else "fp32", layout="nhwc")
+    plan = EnginePlan(dtype="autocast" if precision == "bf16" else "fp32", layout="nhwc")
     works = [_work(run, study, precision) for run in runs.values()]
     lanes = race_models(works, plan, rounds=ROUNDS, say=lambda text: None)
     return {name: _speed(lane) for name, lane in zip(runs, lanes, strict=True)}

@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from convmix.comparison.candidates import Contender
+from convmix.comparison.candidates import Candidate
 from convmix.comparison.interval import Mean, mean_of
-from convmix.comparison.run import Outcome
+from convmix.comparison.run import RunOutcome
 from convmix.config import Run
 from convmix.metrics.classification import wilson_interval
 
@@ -25,10 +25,10 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Score:
+class CandidateScore:
     """One contender in numbers; what is None was not measured, because every training failed."""
 
-    contender: Contender
+    contender: Candidate
     accuracies: Mapping[int, float]  # seed -> share of the test images that are right, 0..1
     test_images: int
     parameters: int | None
@@ -70,11 +70,13 @@ class Score:
         }
 
 
-def score(contender: Contender, outcomes: Mapping[int, Outcome], *, run: Run, test_images: int, speed: Speed | None = None) -> Score:
+def score(
+    contender: Candidate, outcomes: Mapping[int, RunOutcome], *, run: Run, test_images: int, speed: Speed | None = None
+) -> CandidateScore:
     """The outcomes of a contender's trainings, seed -> outcome, in numbers; `run` are its settings as resolved."""
     records = {seed: ended.record for seed, ended in outcomes.items() if ended.record is not None}
     some = list(records.values())
-    return Score(
+    return CandidateScore(
         contender,
         {seed: r["test"]["accuracy"] for seed, r in records.items()},
         some[0]["test"]["n"] if some else test_images,
@@ -95,10 +97,10 @@ class Cost:
 
     name: str  # for files and JSON
     title: str
-    of: str  # attribute of Score or of Speed
+    of: str  # attribute of CandidateScore or of Speed
     more_is_better: bool = False
 
-    def value(self, score: Score) -> float | None:
+    def value(self, score: CandidateScore) -> float | None:
         return getattr(score, self.of) if hasattr(score, self.of) else getattr(score.speed, self.of)
 
 
@@ -111,7 +113,7 @@ COSTS = (
 )
 
 
-def front(scores: Sequence[Score], cost: Cost) -> frozenset[str]:
+def front(scores: Sequence[CandidateScore], cost: Cost) -> frozenset[str]:
     """Names of the contenders on the Pareto front: nobody is as accurate at less cost, or more accurate at no more."""
     points = [(s.contender.name, value, s.accuracy.value) for s in scores if (value := cost.value(s)) is not None and s.accuracy]
     sign = -1.0 if cost.more_is_better else 1.0
@@ -126,7 +128,7 @@ def front(scores: Sequence[Score], cost: Cost) -> frozenset[str]:
     )
 
 
-def fronts(scores: Sequence[Score]) -> dict[str, frozenset[str]]:
+def fronts(scores: Sequence[CandidateScore]) -> dict[str, frozenset[str]]:
     """Cost -> names on its front."""
     return {cost.name: front(scores, cost) for cost in COSTS}
 
@@ -136,7 +138,7 @@ class Comparison:
     """Contenders under one recipe and budget, with the same splits and seeds."""
 
     data: str
-    scores: tuple[Score, ...]  # in the order in which they were given
+    scores: tuple[CandidateScore, ...]  # in the order in which they were given
     seeds: tuple[int, ...]
     facts: Mapping[str, str]  # label -> text: what all shared, for people
     values: Mapping[str, Any] = field(repr=False)  # what the JSON file holds

@@ -13,63 +13,63 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmix.artifacts.artifact import write_json
-from convmix.comparison.candidates import Contender
+from convmix.atomic import write_json
+from convmix.comparison.candidates import Candidate
 from convmix.errors import RunError
 
 _STATE = Path("state") / "last.safetensors"
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrainingRun:
     """What is to be trained, and where."""
 
-    contender: Contender
+    contender: Candidate
     seed: int
     path: Path  # the model directory
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a trial ended: with a record, or with the reason why there is none."""
 
     record: Mapping[str, Any] | None = None  # record.json of the training
     failed: str = ""
 
 
-def outcome(trial: Trial) -> Outcome | None:
+def outcome(trial: TrainingRun) -> RunOutcome | None:
     """How the trial ended, None where it has not; RunError for a file that cannot be read."""
     try:
         if (trial.path / "record.json").exists():
-            return Outcome(record=json.loads((trial.path / "record.json").read_bytes()))
+            return RunOutcome(record=json.loads((trial.path / "record.json").read_bytes()))
         if (trial.path / "failed.json").exists():
-            return Outcome(failed=str(json.loads((trial.path / "failed.json").read_bytes())["reason"]))
+            return RunOutcome(failed=str(json.loads((trial.path / "failed.json").read_bytes())["reason"]))
     except (OSError, ValueError, KeyError) as error:
         raise RunError(f"{trial.path}: its record cannot be read ({error}); remove this folder to train it again") from None
     return None
 
 
-def can_resume(trial: Trial) -> bool:
+def can_resume(trial: TrainingRun) -> bool:
     """Whether the training left a state to go on from."""
     return (trial.path / _STATE).exists() and (trial.path / "state" / "job.json").exists()
 
 
-def clear(trial: Trial) -> None:
+def clear(trial: TrainingRun) -> None:
     """Remove what a training left that ended before its first state."""
     shutil.rmtree(trial.path, ignore_errors=True)
 
 
-def settle(trial: Trial) -> None:
+def settle(trial: TrainingRun) -> None:
     """Remove the state of a training that is done: three times the model's size that nobody will resume."""
     (trial.path / _STATE).unlink(missing_ok=True)
 
 
-def give_up(trial: Trial, reason: str) -> None:
+def give_up(trial: TrainingRun, reason: str) -> None:
     """Keep the reason instead of a record."""
     write_json(trial.path / "failed.json", {"reason": reason})
     settle(trial)
 
 
-def splits_digest(trial: Trial) -> str:
+def splits_digest(trial: TrainingRun) -> str:
     """16 hex digits over which image went to which split: equal for all trials of an experiment."""
     return hashlib.blake2b((trial.path / "splits.csv").read_bytes(), digest_size=8).hexdigest()

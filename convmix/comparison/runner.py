@@ -3,26 +3,26 @@
 import signal
 from collections.abc import Sequence
 
-from convmix.comparison.candidates import Contender
-from convmix.comparison.experiment_log import Ledger
+from convmix.comparison.candidates import Candidate
+from convmix.comparison.experiment_log import ExperimentLog
+from convmix.comparison.run import RunOutcome, TrainingRun, can_resume, clear, give_up, outcome, settle, splits_digest
 from convmix.comparison.study import Study
 from convmix.comparison.trainer import Order, Trainer
-from convmix.comparison.run import Outcome, Trial, can_resume, clear, give_up, outcome, settle, splits_digest
 from convmix.config import parse_duration
-from convmix.data.remote.urls import reveal
+from convmix.data.remote.urls import restore
 from convmix.errors import ConfigError, RunError
 from convmix.training.signals import Interrupted, StopRequests
 
 
-def carry_out(study: Study, ledger: Ledger, contenders: Sequence[Contender]) -> dict[str, dict[int, Outcome]]:
+def carry_out(study: Study, ledger: ExperimentLog, contenders: Sequence[Candidate]) -> dict[str, dict[int, RunOutcome]]:
     """Every contender trained with every seed, name -> seed -> outcome; raises Interrupted after a signal, with all that is done kept.
 
     All contenders with one seed, then with the next: an experiment that is cut short has whole rounds, and a machine that slows down over
     the hours slows everyone.
     """
     places = {c.name: ledger.out / "trials" / c.folder for c in contenders}
-    trials = [Trial(c, seed, places[c.name].with_name(f"{c.folder}-{seed}")) for seed in study.seeds for c in contenders]
-    found: dict[str, dict[int, Outcome]] = {c.name: {} for c in contenders}
+    trials = [TrainingRun(c, seed, places[c.name].with_name(f"{c.folder}-{seed}")) for seed in study.seeds for c in contenders]
+    found: dict[str, dict[int, RunOutcome]] = {c.name: {} for c in contenders}
     _announce(study, trials)
     with StopRequests() as requests, Trainer() as trainer:
         for number, trial in enumerate(trials, start=1):
@@ -41,14 +41,14 @@ def carry_out(study: Study, ledger: Ledger, contenders: Sequence[Contender]) -> 
     return found
 
 
-def _train(study: Study, trainer: Trainer, trial: Trial, requests: StopRequests, label: str) -> Outcome | None:
+def _train(study: Study, trainer: Trainer, trial: TrainingRun, requests: StopRequests, label: str) -> RunOutcome | None:
     """The outcome of a trial, None where a signal ended it."""
     resume = can_resume(trial)
     if not resume:
         clear(trial)
     study.console.print(label + (", resumed" if resume else ""), highlight=False, markup=False)
     settings = {**study.settings, **trial.contender.settings, "seed": trial.seed}
-    order = Order(reveal(study.data), study.recipe, {} if resume else settings, trial.path, resume, study.device.type)
+    order = Order(restore(study.data), study.recipe, {} if resume else settings, trial.path, resume, study.device.type)
     answer = trainer.train(order, requests)
     if answer.kind == "stopped":
         return None
@@ -68,7 +68,7 @@ def _train(study: Study, trainer: Trainer, trial: Trial, requests: StopRequests,
     return ended
 
 
-def _announce(study: Study, trials: Sequence[Trial]) -> None:
+def _announce(study: Study, trials: Sequence[TrainingRun]) -> None:
     left = [trial for trial in trials if outcome(trial) is None]
     if not left:
         return
@@ -78,7 +78,7 @@ def _announce(study: Study, trials: Sequence[Trial]) -> None:
     study.console.print(f"{len(left)} trainings{minutes}{done}", highlight=False)
 
 
-def _check_splits(study: Study, ledger: Ledger, trial: Trial, ended: Outcome) -> None:
+def _check_splits(study: Study, ledger: ExperimentLog, trial: TrainingRun, ended: RunOutcome) -> None:
     """The same images for everyone: a comparison on other test images would be none."""
     if ended.record is None:
         return

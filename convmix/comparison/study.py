@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from convmix.comparison.candidates import Contender
+from convmix.comparison.candidates import Candidate
 from convmix.config import Run, Size, override
 from convmix.config import settings as all_settings
 from convmix.data.facts import DataFacts
+from convmix.data.inspection import announce, refuse_too_little
+from convmix.data.remote.urls import redact
 from convmix.data.scan import clean, scan
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
-from convmix.data.remote.urls import conceal
 from convmix.errors import ConfigError, DataError
 from convmix.inference.batches import resolve
-from convmix.data.inspection import announce, refuse_too_little
 from convmix.recipes import recipe as named_recipe
 from convmix.results import Classes
 from convmix.tasks import TASKS, task_class
@@ -51,7 +51,7 @@ class Study:
         """Height and width of every model's input, pixels."""
         return _size(self.run)
 
-    def resolved(self, contender: Contender) -> Run:
+    def resolved(self, contender: Candidate) -> Run:
         """The settings of a contender's trainings, the seed apart."""
         own = {**self.settings, **contender.settings}
         return override(named_recipe(self.recipe, replace(self.facts, model=own.get("model"))), own)
@@ -75,7 +75,7 @@ def open_study(
     if budget is not None and epochs is not None:
         raise ConfigError("budget and epochs exclude each other: contenders get the same time, or the same epochs")
     where, _ = resolve(device, "auto")
-    spec = conceal(data)
+    spec = redact(data)
     name = recipe or ("digits" if spec == "digits" else "default")
     first = override(Run(), {"seed": bare.pop("seed", 0)}).seed
     shared = bare | ({"budget": budget} if budget is not None else {}) | ({"epochs": epochs} if epochs is not None else {})
@@ -111,7 +111,7 @@ def _as_read(shared: Mapping[str, object]) -> dict[str, Any]:
 
 def short_name(data: str) -> str:
     """The last part of a path, a pattern's folder or a Hub name, without suffix."""
-    return Path(conceal(data).split("*")[0].split(":")[-1]).resolve().name.split(".")[0] or "data"
+    return Path(redact(data).split("*")[0].split(":")[-1]).resolve().name.split(".")[0] or "data"
 
 
 def plain(value: object) -> Any:

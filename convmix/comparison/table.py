@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from convmix.comparison.effect import Ablation, Effect
 from convmix.comparison.interval import Mean
-from convmix.comparison.pareto import Comparison, Score, fronts
+from convmix.comparison.pareto import CandidateScore, Comparison, fronts
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -23,7 +23,7 @@ def contender_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """One per contender, the most accurate first, those without a result last; cells as in CONTENDERS, MARK on the Pareto fronts."""
     best = fronts(comparison.scores)
 
-    def cost(s: Score, name: str, text: str) -> str:
+    def cost(s: CandidateScore, name: str, text: str) -> str:
         return text + (MARK if s.contender.name in best[name] else "")
 
     return [
@@ -66,7 +66,7 @@ def _change_row(e: Effect) -> tuple[str, ...]:
     )
 
 
-def failures(scores: tuple[Score, ...]) -> list[str]:
+def failures(scores: tuple[CandidateScore, ...]) -> list[str]:
     """A line per contender and reason."""
     lines = []
     for s in scores:

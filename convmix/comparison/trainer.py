@@ -1,6 +1,6 @@
 """A process that trains one trial after the other, so that a crash or a lack of memory ends a trial and not the experiment.
 
-    parent -> Pipe -> serve(): Order -> Answer
+    parent -> Pipe -> serve(): Order -> TrainingOutcome
 
 One process for all trials, since importing torch and timm takes as long as a small training; a new one where it died.
 It is no member of the terminal's process group: Ctrl-C reaches the parent, which asks it once to stop, save and answer. Arguments
@@ -38,7 +38,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TrainingOutcome:
     """What became of an order."""
 
     kind: Literal["done", "failed", "mistake", "stopped"]  # mistake: of data or settings, so that no other order can do better
@@ -58,7 +58,7 @@ class Trainer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
 
-    def train(self, order: Order, requests: StopRequests) -> Answer:
+    def train(self, order: Order, requests: StopRequests) -> TrainingOutcome:
         """Do it; a signal that `requests` has received is passed on, and the answer is then "stopped"."""
         if self._process is None:
             self._start()
@@ -76,8 +76,10 @@ class Trainer:
             code = self._process.exitcode
             self._end()
             if requests.received:
-                return Answer("stopped", "before it had anything to save")
-            return Answer("failed", f"its process ended with exit code {code}" + (" (out of memory?)" if code == -signal.SIGKILL else ""))
+                return TrainingOutcome("stopped", "before it had anything to save")
+            return TrainingOutcome(
+                "failed", f"its process ended with exit code {code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
+            )
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
@@ -110,7 +112,7 @@ def serve(pipe: Connection) -> None:
             pipe.send(_train(order))
 
 
-def _train(order: Order) -> Answer:
+def _train(order: Order) -> TrainingOutcome:
     from rich.console import Console
 
     from convmix.training.session import train_session
@@ -121,14 +123,14 @@ def _train(order: Order) -> Answer:
             console=Console(quiet=True), device=order.device,
         )  # fmt: skip
     except Interrupted as stop:
-        return Answer("stopped", str(stop))
+        return TrainingOutcome("stopped", str(stop))
     except (DataError, ConfigError, RunError) as error:
-        return Answer("mistake", str(error))
+        return TrainingOutcome("mistake", str(error))
     except ConvmixError as error:
-        return Answer("failed", str(error))
+        return TrainingOutcome("failed", str(error))
     except Exception as error:  # a model of timm may raise anything; the others go on without it
-        return Answer("failed", f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}")
-    return Answer("done")
+        return TrainingOutcome("failed", f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}")
+    return TrainingOutcome("done")
 
 
 def _end_with_parent() -> None:

@@ -1,7 +1,7 @@
 """Images with boxes, masks or class maps, brought to the model's input: exactly for evaluation, at random for training.
 
     image, annotation  --  DensePreprocess  -->  image at the input size, Truth(annotation, placement)
-    image, Objects     --  DenseTransform   -->  image at the input size, Instances
+    image, Objects     --  DenseTransform   -->  image at the input size, InstanceTargets
     image, Regions     --  DenseTransform   -->  image at the input size, h,w uint8 classes, IGNORE beside the image
 
 Both keep whole images in memory, since an annotation says something of the whole. With every setting of `Augment` off a training image
@@ -20,12 +20,13 @@ from torch import Tensor
 
 from convmix.config import Augment, Size
 from convmix.data import geometry
+from convmix.data.augment.training_transform import ColorJitter
 from convmix.data.decode import BadImage, Image, decode
-from convmix.data.geometric_transform import Motion, move_objects
-from convmix.data.readers.pixelmaps import read_regions
+from convmix.data.geometric_transform import GeometricTransform, move_objects
 from convmix.data.placement import Placement
-from convmix.data.targets import IGNORE, Instances, Objects, Regions, Truth
-from convmix.data.transforms import ColorJitter, Preprocess
+from convmix.data.preprocessing import Preprocess
+from convmix.data.readers.pixelmaps import read_regions
+from convmix.data.targets import IGNORE, InstanceTargets, Objects, Regions, Truth
 from convmix.errors import ConfigError
 
 DRAWS = 10  # of a crop, before one class may cover more than `max_class_share` of it; mmsegmentation's number
@@ -108,8 +109,8 @@ class DenseTransform(_WholeImages):
     def __post_init__(self) -> None:
         check_augment(self.augment)
 
-    def change(self, image: Image, annotation: Objects | Regions) -> tuple[Image, Instances | Tensor]:
-        """The image at the input size, and Instances or h,w uint8 classes; BadImage for an annotation that does not fit the image."""
+    def change(self, image: Image, annotation: Objects | Regions) -> tuple[Image, InstanceTargets | Tensor]:
+        """The image at the input size, and InstanceTargets or h,w uint8 classes; BadImage for an annotation that does not fit the image."""
         known = fit_to(annotation, geometry.size_of(image))
         classes = known if isinstance(known, np.ndarray) else None
         motion = self._motion(geometry.size_of(image), classes)
@@ -119,17 +120,17 @@ class DenseTransform(_WholeImages):
         assert classes is not None
         return image, torch.from_numpy(motion.class_map(classes, outside=IGNORE))
 
-    def _motion(self, size: Size, classes: np.ndarray | None) -> Motion:
+    def _motion(self, size: Size, classes: np.ndarray | None) -> GeometricTransform:
         """Zoom, place and flips, drawn; the place again where one class covers too much of it."""
         a, p = self.augment, self.preprocess
         hflip, vflip = random.random() < a.hflip, random.random() < a.vflip
         if not self._zooms:
-            return Motion(placement(p, size), hflip, vflip)
+            return GeometricTransform(placement(p, size), hflip, vflip)
         zoom = math.exp(random.uniform(math.log(a.zoom[0]), math.log(a.zoom[1])))
         laid_h, laid_w = (max(round(length * zoom), 1) for length in _laid_size(p, size))
         for _ in range(DRAWS):
             top, left = _random_offset(p.size[0] - laid_h), _random_offset(p.size[1] - laid_w)
-            motion = Motion(_placed(p, size, (laid_h, laid_w), (top, left)), hflip, vflip)
+            motion = GeometricTransform(_placed(p, size, (laid_h, laid_w), (top, left)), hflip, vflip)
             if classes is None or a.max_class_share == 1 or self._is_varied(motion.class_map(classes, outside=IGNORE)):
                 break
         return motion
@@ -139,7 +140,7 @@ class DenseTransform(_WholeImages):
         counts = np.bincount(classes[classes != IGNORE])
         return bool(counts.any() and counts.max() <= self.augment.max_class_share * counts.sum())
 
-    def _laid(self, image: Image, motion: Motion) -> Image:
+    def _laid(self, image: Image, motion: GeometricTransform) -> Image:
         p = self.preprocess
         if self.augment.random_interpolation:
             p = replace(p, interpolation=random.choice(("bilinear", "bicubic")))

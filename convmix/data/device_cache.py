@@ -17,7 +17,7 @@ from torch import Tensor
 from convmix.data.augment.device_augment import DeviceAugment
 from convmix.data.loaders import Annotated, Batch, Sharded, eval_batches
 from convmix.data.order import batch_bounds, epoch_order, sharded_order
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import DataError
 
 SHARE = 0.25  # of the device's free memory: model, gradients and activations need the rest
@@ -26,7 +26,7 @@ _NOISE = 0x5EED
 
 
 @dataclass(frozen=True)
-class Resident:
+class DeviceCache:
     """The images of one split."""
 
     pixels: Tensor  # n,H,W,C uint8, on the device
@@ -42,7 +42,7 @@ def fits(count: int, size: tuple[int, int], channels: int, *, device: torch.devi
     return needed <= min(limit, SHARE * free if device.type == "cuda" else limit)
 
 
-def load(examples: Annotated, augment: DeviceAugment, *, workers: int | None, device: torch.device) -> Resident:
+def load(examples: Annotated, augment: DeviceAugment, *, workers: int | None, device: torch.device) -> DeviceCache:
     """Decode every image once, with the loader's workers. Raises DataError where none can be read."""
     p, (height, width) = augment.transform.preprocess, augment.image
     raw = Preprocess((height, width), "stretch", "nearest", 1.0, (0.0,) * p.in_chans, (1 / 255,) * p.in_chans, p.in_chans, p.max_pixels)
@@ -55,11 +55,11 @@ def load(examples: Annotated, augment: DeviceAugment, *, workers: int | None, de
     if len(bad) == len(examples):
         raise DataError(f"no training image can be read: {bad[0][1]}" if bad else "no training images")
     labels = torch.as_tensor(np.asarray(examples.labels), dtype=torch.int64).to(device)
-    return Resident(pixels, labels, tuple(bad), augment)
+    return DeviceCache(pixels, labels, tuple(bad), augment)
 
 
 def resident_batches(
-    resident: Resident,
+    resident: DeviceCache,
     examples: Sharded,
     *,
     batch_size: int,

@@ -18,13 +18,13 @@ from convmix.config import Size
 from convmix.data import geometry, rle
 from convmix.data.decode import BadImage, Image
 from convmix.data.placement import Placement
-from convmix.data.targets import Instances, Objects
+from convmix.data.targets import InstanceTargets, Objects
 
 VISIBLE_SHARE = 0.1  # an object of which less of its area is left on the input is not learned: a rim tells little of what it is
 
 
 @dataclass(frozen=True)
-class Motion:
+class GeometricTransform:
     """Where the image lies on the input, which is then mirrored left to right, upside down, or both."""
 
     placement: Placement
@@ -92,7 +92,7 @@ def _falling_into(first: int, stop: int, at: np.ndarray) -> slice:
     return slice(inside[0], inside[-1] + 1) if len(inside) else slice(0, 0)
 
 
-def move_objects(objects: Objects, motion: Motion, *, masks: bool) -> Instances:
+def move_objects(objects: Objects, motion: GeometricTransform, *, masks: bool) -> InstanceTargets:
     """Those objects that can be learned: no crowd, at least a pixel high and wide on the input, VISIBLE_SHARE of them left there.
 
     With `masks`, an object that is cut off gets the box of what is left of its mask; BadImage where the objects have no masks.
@@ -105,16 +105,18 @@ def move_objects(objects: Objects, motion: Motion, *, masks: bool) -> Instances:
     learned = ~crowd & (sides >= 1).all(1) & (shares >= VISIBLE_SHARE)
     chosen = learned.nonzero()[:, 0]
     if not masks:
-        return Instances(moved[chosen], labels[chosen])
+        return InstanceTargets(moved[chosen], labels[chosen])
     if objects.masks is None:
         raise BadImage("its objects have boxes but no masks")
     counts = [objects.masks[i] for i in chosen.tolist()]
     cut = shares[chosen] < 0.999  # rounding aside
     moved, outlines, shown = _move_masks(counts, objects.size, motion, boxes=moved[chosen], cut=cut.tolist())
-    return Instances(moved, labels[chosen[shown]], outlines)
+    return InstanceTargets(moved, labels[chosen[shown]], outlines)
 
 
-def _move_masks(counts: list[bytes], size: Size, motion: Motion, *, boxes: Tensor, cut: list[bool]) -> tuple[Tensor, Tensor, list[int]]:
+def _move_masks(
+    counts: list[bytes], size: Size, motion: GeometricTransform, *, boxes: Tensor, cut: list[bool]
+) -> tuple[Tensor, Tensor, list[int]]:
     """n masks at rest and their boxes on the input, n,4 -> boxes k,4 and masks k,h,w uint8 of those that show, and which they are."""
     masks = np.zeros((len(counts), *motion.placement.input_size), np.uint8)
     areas = rle.areas(counts, size) * math.prod(motion.placement.scale)

@@ -18,7 +18,7 @@ from convmix.hardware import free_memory
 SHARE = 0.25  # of the free memory: the training itself has yet to take its part
 
 
-class Memory:
+class ImageCache:
     """The images of one split, 8 bits a channel, each in a place of its own.
 
     `sizes` are n,2 (height, width); an image that turns out to have another size, or to be no 8-bit picture, is not kept.
@@ -60,15 +60,15 @@ def memory_limit(cache_gib: float, *, processes: int) -> int:
     return int(min(cache_gib * 2**30, SHARE * free_memory()) / processes)
 
 
-def allot(sizes: Mapping[str, np.ndarray], *, channels: int, limit: int) -> dict[str, Memory]:
+def allot(sizes: Mapping[str, np.ndarray], *, channels: int, limit: int) -> dict[str, ImageCache]:
     """A memory for every split that fits as a whole into what those before it leave of `limit` bytes.
 
     sizes: split -> n,2 (height, width). Other channel counts than 1, 3 and 4 are arrays of floats and get none.
     """
-    memories: dict[str, Memory] = {}
+    memories: dict[str, ImageCache] = {}
     for split, of_split in sizes.items():
         needed = int(of_split.prod(1, dtype=np.int64).sum()) * channels
         if channels in MODES and 0 < needed <= limit:
-            memories[split] = Memory(of_split, channels=channels)
+            memories[split] = ImageCache(of_split, channels=channels)
             limit -= needed
     return memories

@@ -19,8 +19,8 @@ from convmix.config import Data, Run, override
 from convmix.data.decode import BadImage, read_file, read_header, upright_size
 from convmix.data.examples import Examples, Source
 from convmix.data.readers.survey import spread
+from convmix.data.remote.urls import redact
 from convmix.data.sources import open_source
-from convmix.data.remote.urls import conceal
 from convmix.errors import DataError
 
 SAMPLE = 200  # images whose headers are read
@@ -77,7 +77,7 @@ def inspect(data: str | Path, **settings: object) -> Inspection:
 def inspected(source: Source, data: str | Path, settings: dict[str, object] | None = None) -> Inspection:
     """The same of data that is open already."""
     asked = override(Run(), settings or {}).data
-    spec = conceal(str(data))
+    spec = redact(str(data))
     sizes, modes, sampled, broken = _headers(source, asked)
     left_out = [*_left_out(source.dropped), *broken]
     return Inspection(

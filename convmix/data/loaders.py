@@ -28,10 +28,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from convmix.data.decode import BadImage, Image
-from convmix.data.image_cache import Memory
+from convmix.data.image_cache import ImageCache
 from convmix.data.order import batch_bounds, epoch_order, sharded_order
+from convmix.data.preprocessing import Loads
 from convmix.data.targets import Annotation, Targets, as_batch
-from convmix.data.transforms import Loads
 from convmix.errors import DataError
 
 Key = tuple[int, int]  # example index, how often it came before in this epoch
@@ -94,7 +94,7 @@ def train_batches(
     balanced: bool = False,
     drop_last: bool = True,
     shuffle_shards: int = 0,
-    memory: Memory | None = None,
+    memory: ImageCache | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
     """One epoch of shuffled batches, from `start_step` on; earlier steps cost nothing.
@@ -129,7 +129,7 @@ def eval_batches(
     rank: int = 0,
     world: int = 1,
     workers: int | None = None,
-    memory: Memory | None = None,
+    memory: ImageCache | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
     """Every example once, in order: rank r takes examples r, r + world, ... in batches of `batch_size` of its own.
@@ -172,7 +172,7 @@ class _Loaded:
 class _Task(Dataset[_Loaded | DataError]):
     """Keys of one batch -> its pixels; travels to the worker processes."""
 
-    def __init__(self, examples: Annotated, transform: Loads, seed: int, epoch: int, memory: Memory | None) -> None:
+    def __init__(self, examples: Annotated, transform: Loads, seed: int, epoch: int, memory: ImageCache | None) -> None:
         self.examples, self.transform, self.seed, self.epoch, self.memory = examples, transform, seed, epoch, memory
 
     def __getstate__(self) -> dict[str, Any]:

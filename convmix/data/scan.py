@@ -21,8 +21,8 @@ from convmix.data.decode import BadImage, Image, decode
 from convmix.data.dense import fit_to
 from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
-from convmix.data.splits import was_made
 from convmix.data.parallel_map import CRASH, Progress, sweep
+from convmix.data.splits import was_made
 from convmix.data.targets import Annotation, Objects
 from convmix.errors import DataError
 

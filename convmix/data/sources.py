@@ -14,14 +14,14 @@ from typing import Any
 
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
-from convmix.data.readers.folders import LAYOUT
 from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
+from convmix.data.readers.folders import LAYOUT
 from convmix.data.readers.label_cells import LabelSet
 from convmix.data.readers.several_labels import assemble_several
 from convmix.data.readers.survey import FOREIGN, Survey, foreign_kind, foreign_notes, survey
 from convmix.data.readers.unopened import without_foreign
 from convmix.data.remote.shard_images import RemoteShards
-from convmix.data.remote.urls import conceal, is_url, reveal
+from convmix.data.remote.urls import is_url, redact, restore
 from convmix.errors import DataError, did_you_mean
 
 Progress = Callable[[int, int], None]
@@ -58,10 +58,10 @@ def open_source(spec: str | Path, data: Data, *, fetched: Progress | None = None
 def _open_url(spec: str, data: Data, fetched: Progress | None) -> Source:
     from convmix.data.readers.remote_shards import read_remote_shards
 
-    shown = conceal(spec)
+    shown = redact(spec)
     if data.task not in ("auto", "classify"):
         raise DataError(f"{shown}: images with objects or class maps are read from local folders")
-    found, remote = read_remote_shards(reveal(spec), data, progress=fetched)
+    found, remote = read_remote_shards(restore(spec), data, progress=fetched)
     return _assemble(found, shown, remote)
 
 
@@ -105,8 +105,7 @@ def _read(spec: str, data: Data, as_path: bool) -> Found:
 
 
 def _read_directory(path: Path, data: Data) -> Found:
-    from convmix.data.readers import shards
-    from convmix.data.readers import tables
+    from convmix.data.readers import shards, tables
 
     if (path / "convmix.json").is_file():
         raise DataError(f"{path}: is a model directory written by convmix, not a data set; expected {FORMS}")
@@ -205,8 +204,7 @@ def _read_saved(path: Path, data: Data) -> Found:
 
 
 def _read_files(files: list[Path], data: Data, spec: str) -> Found:
-    from convmix.data.readers import shards
-    from convmix.data.readers import tables
+    from convmix.data.readers import shards, tables
     from convmix.data.readers.labelled_table import read_csv
 
     suffixes = {f.suffix.lower() for f in files}

@@ -1,7 +1,7 @@
 """What is known about an image beside its pixels, in the forms that it takes on its way.
 
 as annotated: int (a class) | Objects | Regions         what a data set holds, in pixels of the upright image
-to learn from: int | Instances | H,W classes            moved with the image to the model's input
+to learn from: int | InstanceTargets | H,W classes            moved with the image to the model's input
 to be scored against: int | Truth                       as annotated, with the way from the input back to the image
 """
 
@@ -47,16 +47,16 @@ Annotation = int | Objects | Regions
 
 
 @dataclass(frozen=True)
-class Instances:
+class InstanceTargets:
     """The n objects of one training image, in pixels of the model's input."""
 
     boxes: Tensor  # n,4 float32 xyxy
     labels: Tensor  # n int64
     masks: Tensor | None = None  # n,H,W uint8, 0 or 1; None where only boxes are learned
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Instances":
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "InstanceTargets":
         masks = None if self.masks is None else self.masks.to(device, non_blocking=non_blocking)
-        return Instances(self.boxes.to(device, non_blocking=non_blocking), self.labels.to(device, non_blocking=non_blocking), masks)
+        return InstanceTargets(self.boxes.to(device, non_blocking=non_blocking), self.labels.to(device, non_blocking=non_blocking), masks)
 
 
 @dataclass(frozen=True)

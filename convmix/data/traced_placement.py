@@ -9,7 +9,7 @@ from convmix.config import Size
 
 
 @dataclass(frozen=True)
-class Frame:
+class TracedPlacement:
     """Images of one size on an input of `input_size`; image pixel (y, x) * scale + offset = input pixel, edges rather than centres."""
 
     size: tuple[int, int]  # height, width of the images, whole; symbolic (torch.SymInt) while a graph is made

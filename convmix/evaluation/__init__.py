@@ -1,7 +1,7 @@
-"""How good a run is: `evaluate` scores it and writes JSON, CSV and a page; `table` is for the terminal."""
+"""How good a model is: scores with intervals, calibration, slices, robustness, worst errors."""
 
-from convmix.evaluation.classification_result import Evaluation, Scored
+from convmix.evaluation.classification_result import Evaluation, ScoredImages
 from convmix.evaluation.score import evaluate
 from convmix.evaluation.terminal import table
 
-__all__ = ["Evaluation", "Scored", "evaluate", "table"]
+__all__ = ["Evaluation", "ScoredImages", "evaluate", "table"]

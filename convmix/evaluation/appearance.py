@@ -12,7 +12,7 @@ import torch
 from convmix.data.decode import MODES, upright_size
 from convmix.data.examples import Examples
 from convmix.data.loaders import Batch
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 
 _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 

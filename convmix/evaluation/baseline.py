@@ -14,7 +14,7 @@ from convmix.evaluation.selection import Selection, columns, unseen_by
 
 
 @dataclass(frozen=True)
-class Rival:
+class Baseline:
     """The other run, and what it may be judged on."""
 
     artifact: Artifact
@@ -23,7 +23,7 @@ class Rival:
     notes: tuple[str, ...]
 
 
-def prepare_rival(against: str | Path | Artifact, artifact: Artifact, selection: Selection, *, split: str) -> Rival:
+def prepare_rival(against: str | Path | Artifact, artifact: Artifact, selection: Selection, *, split: str) -> Baseline:
     """The run to compare with; its preprocessing, model and order of labels may be others.
 
     Raises RunError for an incomplete run, ConfigError for the same run twice, DataError where it has seen all of the images or does not
@@ -45,10 +45,10 @@ def prepare_rival(against: str | Path | Artifact, artifact: Artifact, selection:
         notes.append(f"{seen} images are left out of the comparison: {rival.path} was trained on or chosen by them")
     if set(rival.labels) != set(artifact.labels):
         notes.append(f"the runs choose among different classes, {len(artifact.labels)} here and {len(rival.labels)} in {rival.path}")
-    return Rival(rival, positions, known, tuple(notes))
+    return Baseline(rival, positions, known, tuple(notes))
 
 
-def compare(rival: Rival, selection: Selection, answers: Answers, means: Means) -> Pairing:
+def compare(rival: Baseline, selection: Selection, answers: Answers, means: Means) -> Pairing:
     """Score the rival and compare it with the first run's answers, on the images that both can read."""
     examples = selection.examples.select(rival.positions)
     outputs = Answerer(rival.artifact, len(examples), means)(examples, rival.artifact.preprocess)

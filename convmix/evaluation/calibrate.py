@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convmix.artifacts.artifact import Artifact, load_artifact, save_calibration, write_bytes, write_json
-from convmix.metrics.calibration import FEWEST, Calibration, Choice, check_target, choose_threshold, coverage_curve, reliability
+from convmix.artifacts.artifact import Artifact, load_artifact, save_calibration
 from convmix.artifacts.card import model_card
+from convmix.artifacts.provenance import recorded_digests
+from convmix.atomic import write_bytes, write_json
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.evaluation.model_outputs import Answerer, check_means
 from convmix.evaluation.calibration_page import Calibrated, build_page
 from convmix.evaluation.classification_page import percent
+from convmix.evaluation.model_outputs import Answerer, check_means
 from convmix.evaluation.selection import Selection, columns, select
-from convmix.artifacts.provenance import recorded_digests
+from convmix.metrics.calibration import FEWEST, Calibration, Choice, check_target, choose_threshold, coverage_curve, reliability
 from convmix.tasks import create_task
 
 SHOWN_ACCURACIES = (0.8, 0.9, 0.95, 0.98, 0.99)  # what a user may ask for; their thresholds stand on the page

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmix.metrics.calibration import Bin, Calibration, Choice, CoverageCurve
 from convmix.evaluation.classification_page import between, percent
 from convmix.evaluation.reliability import coverage_picture, reliability_picture
+from convmix.metrics.calibration import Bin, Calibration, Choice, CoverageCurve
 from convmix.plots.html_page import Page
 
 if TYPE_CHECKING:

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convmix.metrics.calibration import coverage_curve
-from convmix.data.transforms import Preprocess
-from convmix.evaluation import gallery
-from convmix.evaluation import confusion_plots
-from convmix.evaluation.model_outputs import Answers
+from convmix.data.preprocessing import Preprocess
+from convmix.evaluation import confusion_plots, gallery
+from convmix.evaluation.classification_result import Certainty, Evaluation
 from convmix.evaluation.corruption import STRENGTHS
 from convmix.evaluation.gallery import Album
+from convmix.evaluation.model_outputs import Answers
 from convmix.evaluation.reliability import coverage_picture, reliability_picture
-from convmix.evaluation.classification_result import Certainty, Evaluation
 from convmix.evaluation.selection import Selection
+from convmix.metrics.calibration import coverage_curve
 from convmix.plots.html_page import Page
 
 MOST_LISTED = 30  # classes or confusions in one table
@@ -120,7 +119,9 @@ def _confusions(page: Page, e: Evaluation, answers: Answers, album: Album) -> No
     pictured = len(shown) <= confusion_plots.MOST_CLASSES
     if pictured:
         counts = np.asarray(e.metrics["confusion"])[np.ix_(shown, shown)]
-        picture = confusion_plots.confusion_picture(counts, [labels[i] for i in shown], title="images by what they are and what the model says")
+        picture = confusion_plots.confusion_picture(
+            counts, [labels[i] for i in shown], title="images by what they are and what the model says"
+        )
         page.figure(picture, name="confusion", alt="Confusion matrix; the JSON file holds the numbers")
     if not pairs:
         page.text("Nothing is confused: every answer is right.")

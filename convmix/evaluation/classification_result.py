@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmix.metrics.calibration import Bin, Calibration
 from convmix.evaluation.pairing import Pairing
 from convmix.evaluation.slices import Slice
+from convmix.metrics.calibration import Bin, Calibration
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredImages:
     """One evaluated image."""
 
     name: str
@@ -64,7 +64,7 @@ class Evaluation:
     bad: tuple[tuple[str, str], ...]  # (name, reason) of images that could not be read
     notes: tuple[str, ...]  # what the user should know, a line each
     output: Path  # the JSON file; the images are in the CSV file of the same name, all pictures in the HTML file
-    images: tuple[Scored, ...] = field(repr=False)
+    images: tuple[ScoredImages, ...] = field(repr=False)
     slices: tuple[Slice, ...] = field(default=(), repr=False)
     certainty: Certainty | None = field(default=None, repr=False)
     against: Pairing | None = None

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
 from convmix.evaluation.classification_result import Damage
 from convmix.evaluation.slices import Slice
+from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
 
 MOST_CLASSES = 30  # of a confusion matrix whose numbers can be read
 MOST_ROWS = 60  # of accuracies in one picture

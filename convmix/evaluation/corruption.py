@@ -20,7 +20,7 @@ from torch import Tensor
 
 from convmix.data import geometry
 from convmix.data.decode import MODES, Image, decode
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, did_you_mean
 
 STRENGTHS = (1, 2, 3)

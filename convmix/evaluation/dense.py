@@ -17,9 +17,9 @@ from convmix.data.examples import Examples
 from convmix.data.loaders import eval_batches
 from convmix.data.targets import IGNORE, Annotation, Objects, Regions
 from convmix.errors import ConfigError, DataError, did_you_mean
-from convmix.evaluation.model_outputs import Means
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.detection import evaluate_objects
+from convmix.evaluation.model_outputs import Means
 from convmix.evaluation.segmentation import evaluate_maps
 from convmix.evaluation.selection import Selection, select
 from convmix.inference.batches import Outputs, run_model

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL.Image
 
-from convmix.plots import overlay
 from convmix.config import Size
 from convmix.data.decode import viewable
 from convmix.data.examples import Examples
 from convmix.evaluation.dense_result import DenseEvaluation
+from convmix.plots import overlay
 from convmix.plots.html_page import Page
 
 if TYPE_CHECKING:

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from convmix.artifacts.artifact import Artifact, write_csv, write_json
+from convmix.artifacts.artifact import Artifact
+from convmix.atomic import write_csv, write_json
 from convmix.data.targets import Objects
-from convmix.metrics.detection import detection_metrics, precision_recall, resamples, scores
 from convmix.evaluation.dense_page import Originals
 from convmix.evaluation.dense_result import Difference, ObjectsEvaluation, ScoredObjects, SizeRecall
 from convmix.evaluation.detection_page import write_page
 from convmix.evaluation.intervals import ENDS
-from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT, Outcome, outcome
+from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT, ErrorCounts, outcome
 from convmix.evaluation.selection import Selection
-from convmix.metrics.matching import AREAS, match, true_areas
 from convmix.metrics.classification import wilson_interval
+from convmix.metrics.detection import detection_metrics, precision_recall, resamples, scores
+from convmix.metrics.matching import AREAS, match, true_areas
 from convmix.results import Boxes, Masks
 
 _WITHOUT_THRESHOLD = 0.5  # the score from which answers are looked at of a class of which nothing is right
@@ -83,13 +84,13 @@ def _worth_showing(found: Boxes, metrics: dict[str, Any], *, masks: bool) -> Box
     return found.take(found.scores.double() >= least[found.columns])
 
 
-def _scored(name: str, o: Outcome) -> ScoredObjects:
+def _scored(name: str, o: ErrorCounts) -> ScoredObjects:
     mistakes = {kind: o.kinds.count(kind) for kind in KINDS}
     return ScoredObjects(name, o.objects, o.answers, o.right, mistakes, o.missed, o.f1, o.mean_iou)
 
 
 def _by_class(
-    found: Sequence[Boxes], truths: Sequence[Objects], outcomes: Sequence[Outcome], labels: Sequence[str]
+    found: Sequence[Boxes], truths: Sequence[Objects], outcomes: Sequence[ErrorCounts], labels: Sequence[str]
 ) -> dict[str, dict[str, int]]:
     """Class -> RIGHT, KINDS by the class that is said, MISSED by the class that is true -> how many."""
     counts = [Counter[str]() for _ in labels]
@@ -101,7 +102,7 @@ def _by_class(
     return {name: {kind: of_class[kind] for kind in (RIGHT, *KINDS, MISSED)} for name, of_class in zip(labels, counts, strict=True)}
 
 
-def _by_size(truths: Sequence[Objects], outcomes: Sequence[Outcome]) -> tuple[SizeRecall, ...]:
+def _by_size(truths: Sequence[Objects], outcomes: Sequence[ErrorCounts]) -> tuple[SizeRecall, ...]:
     """Recall by the area of the true objects; a size without any is left out."""
     area = np.concatenate([true_areas(t)[o.counted] for t, o in zip(truths, outcomes, strict=True)])
     hit = np.concatenate([o.found[o.counted] for o in outcomes])

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmix.plots import overlay
 from convmix.data.targets import Objects
+from convmix.evaluation.classification_page import between
 from convmix.evaluation.dense_page import (
     MOST_LISTED,
     Originals,
@@ -21,7 +21,7 @@ from convmix.evaluation.dense_page import (
 from convmix.evaluation.dense_plots import MOST_CURVES, precision_recall_picture
 from convmix.evaluation.dense_result import ObjectsEvaluation
 from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT
-from convmix.evaluation.classification_page import between
+from convmix.plots import overlay
 from convmix.plots.html_page import Page
 from convmix.results import Boxes
 

@@ -11,7 +11,7 @@ import PIL.Image
 
 from convmix.data.examples import Examples
 from convmix.data.formats import printable
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.evaluation.model_outputs import Answers
 from convmix.plots.html_page import Thumbnail
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convmix.inference.engine_choice import Accelerated, accelerate
 from convmix.artifacts.artifact import Artifact
 from convmix.data.examples import Examples
 from convmix.data.loaders import Batch, eval_batches
-from convmix.data.transforms import Loads
+from convmix.data.preprocessing import Loads
 from convmix.errors import ConfigError, RunError
 from convmix.inference.batches import Outputs, resolve, run_model
+from convmix.inference.engine_choice import Accelerated, accelerate
 from convmix.results import Classes
 
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]

@@ -24,7 +24,7 @@ ENOUGH, NEAR = 0.5, 0.1  # IoU of a right answer, and of one that means a true o
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ErrorCounts:
     """One image: what its answers are, and what is found of its objects."""
 
     kinds: tuple[str, ...]  # n, of the answers: RIGHT, a key of KINDS, or IGNORED (a crowd or a difficult object)
@@ -65,7 +65,7 @@ class Outcome:
         return float(np.mean(right)) if right else None
 
 
-def outcome(found: Boxes, truth: Objects, *, masks: bool = False) -> Outcome:
+def outcome(found: Boxes, truth: Objects, *, masks: bool = False) -> ErrorCounts:
     """What becomes of the answers, which are those worth showing, matched to the objects by boxes or by `masks`.
 
     Right, wrong class and missed are `matching.match_image`'s; what it calls false is told apart by what the answer overlaps.
@@ -89,4 +89,4 @@ def outcome(found: Boxes, truth: Objects, *, masks: bool = False) -> Outcome:
                 touched[about[i]] = True
                 break
     ious = np.array([overlap[i, j] if j >= 0 else 0.0 for i, j in enumerate(about)])
-    return Outcome(tuple(kinds), ious, hit, touched, counted)
+    return ErrorCounts(tuple(kinds), ious, hit, touched, counted)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from convmix.metrics.calibration import Bin, CoverageCurve
-from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png
 from convmix.metrics.classification import wilson_interval
+from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png
 
 _UNSTEADY = 0.02  # coverage below which the accuracy is that of a handful; it does not decide how far the axis reaches
 

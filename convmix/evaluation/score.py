@@ -11,27 +11,28 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from convmix.inference.engine_choice import check_exported
-from convmix.artifacts.artifact import Artifact, load_artifact, write_csv, write_json
-from convmix.metrics.calibration import expected_calibration_error, reliability
-from convmix.data.transforms import Preprocess
+from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.artifacts.provenance import SPLITS
+from convmix.atomic import write_csv, write_json
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, DataError
-from convmix.evaluation.model_outputs import Answerer, Answers, check_means
 from convmix.evaluation.appearance import Brightness, original_sizes
 from convmix.evaluation.attributes import Attributes, read_attributes
+from convmix.evaluation.baseline import compare, prepare_rival
+from convmix.evaluation.classification_page import write_page
+from convmix.evaluation.classification_result import Certainty, Damage, Evaluation, ScoredImages
 from convmix.evaluation.corruption import STRENGTHS, Damaged, possible
 from convmix.evaluation.dense import evaluate_dense
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.intervals import with_intervals
-from convmix.evaluation.classification_page import write_page
-from convmix.evaluation.classification_result import Certainty, Damage, Evaluation, Scored
-from convmix.evaluation.baseline import compare, prepare_rival
+from convmix.evaluation.model_outputs import Answerer, Answers, check_means
 from convmix.evaluation.selection import Selection, columns, select
 from convmix.evaluation.slices import Grouping, by_aspect, by_quarter
 from convmix.evaluation.slices import slices as sliced
 from convmix.inference.batches import Outputs
+from convmix.inference.engine_choice import check_exported
+from convmix.metrics.calibration import expected_calibration_error, reliability
 from convmix.metrics.classification import wilson_interval
-from convmix.artifacts.provenance import SPLITS
 from convmix.results import Classes
 from convmix.tasks import create_task, task_class
 
@@ -136,14 +137,14 @@ def _answers(artifact: Artifact, outputs: Outputs, column_of: np.ndarray) -> Ans
     )
 
 
-def _images(selection: Selection, answers: Answers, sizes: np.ndarray, brightness: np.ndarray) -> tuple[Scored, ...]:
+def _images(selection: Selection, answers: Answers, sizes: np.ndarray, brightness: np.ndarray) -> tuple[ScoredImages, ...]:
     labels, names = answers.classes.labels, selection.examples.names
     rows = zip(
         answers.indices.tolist(), answers.truth.tolist(), answers.predicted.tolist(), answers.probability.tolist(),
         answers.truth_probability.tolist(), answers.loss.tolist(), sizes.tolist(), brightness.tolist(), strict=True,
     )  # fmt: skip
     return tuple(
-        Scored(names[i], labels[true], labels[said], probability, of_truth, loss, width, height, bright)
+        ScoredImages(names[i], labels[true], labels[said], probability, of_truth, loss, width, height, bright)
         for i, true, said, probability, of_truth, loss, (height, width), bright in rows
     )
 

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from convmix.artifacts.artifact import Artifact, write_csv, write_json
+from convmix.artifacts.artifact import Artifact
+from convmix.atomic import write_csv, write_json
 from convmix.errors import DataError
 from convmix.evaluation.dense_page import Originals
 from convmix.evaluation.dense_result import Difference, MapsEvaluation, ScoredMap
 from convmix.evaluation.intervals import ENDS
 from convmix.evaluation.segmentation_page import Example, write_page
 from convmix.evaluation.selection import Selection
-from convmix.results import SemanticMap
 from convmix.metrics.segmentation import RESAMPLES, confusion, scores, segmentation_metrics, tallies
+from convmix.results import SemanticMap
 
 _COLUMNS = ("name", "pixels", "pixel_accuracy", "miou")
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convmix.plots import overlay
 from convmix.data.targets import IGNORE
+from convmix.evaluation.classification_page import between
+from convmix.evaluation.confusion_plots import MOST_CLASSES, confusion_picture
 from convmix.evaluation.dense_page import (
     MOST_LISTED,
     Row,
@@ -22,8 +23,7 @@ from convmix.evaluation.dense_page import (
 )
 from convmix.evaluation.dense_plots import MOST_BARS, scores_picture
 from convmix.evaluation.dense_result import MapsEvaluation
-from convmix.evaluation.classification_page import between
-from convmix.evaluation.confusion_plots import MOST_CLASSES, confusion_picture
+from convmix.plots import overlay
 from convmix.plots.html_page import Page
 
 if TYPE_CHECKING:

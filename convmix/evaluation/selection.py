@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 
 from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import read_class_names
-from convmix.data.remote.urls import conceal
-from convmix.errors import ConfigError, DataError, did_you_mean
 from convmix.data.inspection import announce
-from convmix.artifacts.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
+from convmix.data.remote.urls import redact
+from convmix.errors import ConfigError, DataError, did_you_mean
 
 _USED_BEFORE = {"train": (), "val": ("train",), "test": ("train", "val")}
 
@@ -44,7 +44,7 @@ def select(artifact: Artifact, data: str | Path | None, *, split: str, console: 
     if split not in SPLITS:
         raise ConfigError(f"split: {split} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}")
     spec = data_spec(artifact)
-    data = conceal(data) if isinstance(data, str) else data
+    data = redact(data) if isinstance(data, str) else data
     source = open_data(artifact, spec if data is None else data, is_default=data is None)
     announce(source, spec if data is None else data, console=console)
     if data is not None and home(artifact) is None:

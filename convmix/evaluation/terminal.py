@@ -3,11 +3,10 @@
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from convmix.evaluation import detection_page
-from convmix.evaluation import segmentation_page
-from convmix.evaluation.dense_result import MapsEvaluation, ObjectsEvaluation
+from convmix.evaluation import detection_page, segmentation_page
 from convmix.evaluation.classification_page import between, percent, score_rows
 from convmix.evaluation.classification_result import Evaluation
+from convmix.evaluation.dense_result import MapsEvaluation, ObjectsEvaluation
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from convmix.explanation.stages import channel_axis
 from convmix.explanation.hooked_copy import images_per_pass
+from convmix.explanation.stages import channel_axis
 
 FLAT = 0.01  # slope below which an activation function passes no gradient on worth the name
 ZERO = 0.01  # an output smaller than this share of the layer's standard deviation counts as zero

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from convmix.errors import ConfigError, did_you_mean
-from convmix.explanation.stages import Layer, as_nchw
 from convmix.explanation.hooked_copy import images_per_pass, seeded
+from convmix.explanation.stages import Layer, as_nchw
 
 NOISY_COPIES = 12
 NOISE = 0.15  # standard deviation of the noise over the image's range; the paper finds 0.1 to 0.2 good

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, SMALL_PX, WIDTH_IN, png, shorten
 from convmix.explanation.activations import Activation
-from convmix.explanation.stages import Stage
-from convmix.explanation.receptive_field import MASS, Field
 from convmix.explanation.explanation_result import ExplainedImage, Map, MethodVerdict
+from convmix.explanation.receptive_field import MASS, Field
+from convmix.explanation.stages import ModelStage
+from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, SMALL_PX, WIDTH_IN, png, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ class Sheet:
         self.figure.text(left / WIDTH_IN, 1 - top / self.height_in, text, fontsize=size, va="top", parse_math=False, **style)
 
 
-def image_picture(image: ExplainedImage, verdicts: Sequence[MethodVerdict], stages: Sequence[Stage]) -> bytes:
+def image_picture(image: ExplainedImage, verdicts: Sequence[MethodVerdict], stages: Sequence[ModelStage]) -> bytes:
     """A row of overlays per class, then a row of feature maps per stage.
 
     stages: of this image alone, maps 1,C,h,w. Channels are those whose values differ most over the image.
@@ -134,7 +134,7 @@ def overlaid(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return grey * (1 - weight) + colour * weight
 
 
-def _features(sheet: Sheet, top: float, stages: Sequence[Stage], tile_in: tuple[float, float]) -> None:
+def _features(sheet: Sheet, top: float, stages: Sequence[ModelStage], tile_in: tuple[float, float]) -> None:
     left = _MARGIN_IN + 1.5
     sheet.text(_MARGIN_IN, top + 0.05, "feature maps", size=10, weight="bold")
     sheet.text(left, top + 0.25, "mean", weight="bold")

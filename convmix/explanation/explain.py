@@ -13,22 +13,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convmix.artifacts.artifact import Artifact, load_artifact, write_json
+from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.artifacts.provenance import validation_images
+from convmix.atomic import write_json
 from convmix.data.decode import BadImage
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
 from convmix.explanation.activations import activation_statistics
 from convmix.explanation.attribution import METHODS, check_methods
-from convmix.explanation.stages import Stage, spread, stage_maps
-from convmix.explanation.explanation_page import write_page
 from convmix.explanation.attribution_maps import STAGES
-from convmix.explanation.receptive_field import receptive_fields
+from convmix.explanation.explanation_page import write_page
 from convmix.explanation.explanation_result import Anatomy, Explanation
 from convmix.explanation.hooked_copy import seeded
+from convmix.explanation.receptive_field import receptive_fields
+from convmix.explanation.stages import ModelStage, spread, stage_maps
 from convmix.explanation.subject import explain_image, judge, prepare
 from convmix.explanation.weights import depthwise_layers, first_filters
-from convmix.inference.file_names import find_files
 from convmix.inference.batches import resolve
-from convmix.artifacts.provenance import validation_images
+from convmix.inference.file_names import find_files
 
 ANATOMY_IMAGES = 8  # that receptive fields and activations are measured on, at most
 
@@ -169,10 +170,10 @@ def _watched(artifact: Artifact, images: Tensor) -> tuple[Tensor, str]:
         return noise.to(images.device), "noise, for the run's own images are not at hand"
 
 
-def _features(model: nn.Module, image: Tensor) -> list[Stage]:
+def _features(model: nn.Module, image: Tensor) -> list[ModelStage]:
     """The stages that are drawn, for one image C,H,W."""
     with torch.no_grad():
-        return [Stage(s.name, s.stride, s.maps.float().cpu()) for s in spread(stage_maps(model, image[None]), STAGES)]
+        return [ModelStage(s.name, s.stride, s.maps.float().cpu()) for s in spread(stage_maps(model, image[None]), STAGES)]
 
 
 def _name(files: Sequence[str | Path]) -> str:

@@ -6,16 +6,15 @@ from pathlib import Path
 from torch import nn
 
 from convmix.data.formats import printable
-from convmix.explanation import weights
-from convmix.explanation import attribution_maps
-from convmix.explanation.stages import Stage
+from convmix.explanation import attribution_maps, weights
 from convmix.explanation.attribution_maps import TITLES
 from convmix.explanation.explanation_result import Explanation
+from convmix.explanation.stages import ModelStage
 from convmix.explanation.trust import LEAST_MOVE, RANDOM_ORDERS, SAME_MAP, SPREADS
 from convmix.plots.html_page import Page
 
 
-def write_page(explanation: Explanation, model: nn.Module, stages: Sequence[Sequence[Stage]]) -> list[Path]:
+def write_page(explanation: Explanation, model: nn.Module, stages: Sequence[Sequence[ModelStage]]) -> list[Path]:
     """Write the HTML file and its pictures; all files that were written.
 
     model: the specimen, whose weights are drawn. stages: per image its feature maps, 1,C,h,w each.

@@ -9,7 +9,7 @@ import numpy as np
 from convmix.data.formats import printable
 from convmix.explanation.activations import Activation
 from convmix.explanation.receptive_field import Field
-from convmix.explanation.trust import SAME_MAP, Score
+from convmix.explanation.trust import SAME_MAP, FaithfulnessScore
 from convmix.explanation.weights import Depthwise
 
 
@@ -20,7 +20,7 @@ class Map:
     method: str
     label: str  # the class
     heat: np.ndarray = field(repr=False)  # H,W float32, at the model's input size
-    score: Score
+    score: FaithfulnessScore
 
 
 @dataclass(frozen=True)

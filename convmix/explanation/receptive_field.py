@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from convmix.explanation.stages import spread, stage_maps
 from convmix.explanation.hooked_copy import images_per_pass
+from convmix.explanation.stages import spread, stage_maps
 from convmix.models.receptive import receptive_field
 
 SHOWN = 4  # stages, evenly over the depth

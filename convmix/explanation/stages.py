@@ -49,7 +49,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ModelStage:
     """One level of features, and what it held for some images."""
 
     name: str
@@ -57,7 +57,7 @@ class Stage:
     maps: Tensor  # N,C,h,w
 
 
-def stage_maps(model: nn.Module, images: Tensor) -> list[Stage]:
+def stage_maps(model: nn.Module, images: Tensor) -> list[ModelStage]:
     """Every level of features of a specimen for images N,C,H,W, the shallowest first; in the graph where gradients are on.
 
     Empty for a model in which no map is found.
@@ -70,12 +70,12 @@ def stage_maps(model: nn.Module, images: Tensor) -> list[Stage]:
             fits = len(entries) == len(maps)
             if not fits:
                 entries = [{"module": f"level {i + 1}", "reduction": round(images.shape[2] / m.shape[2])} for i, m in enumerate(maps)]
-            return [Stage(str(e["module"]), int(e["reduction"]), m) for e, m in zip(entries, maps, strict=True)]
-    last: dict[Size, Stage] = {}  # the last map of every resolution
+            return [ModelStage(str(e["module"]), int(e["reduction"]), m) for e, m in zip(entries, maps, strict=True)]
+    last: dict[Size, ModelStage] = {}  # the last map of every resolution
     for name, _, output in _watched(model, images):
         layer = _layer(name, output, images, known=None, prefix=0)
         if layer is not None:
-            last[layer.grid] = Stage(name, round(images.shape[2] / layer.grid[0]), layer.to_nchw(output))
+            last[layer.grid] = ModelStage(name, round(images.shape[2] / layer.grid[0]), layer.to_nchw(output))
     return list(last.values())
 
 
@@ -120,7 +120,7 @@ def as_nchw(model: nn.Module, layer: Layer) -> Iterator[nn.Module]:
         handle.remove()
 
 
-def spread(stages: list[Stage], count: int) -> list[Stage]:
+def spread(stages: list[ModelStage], count: int) -> list[ModelStage]:
     """At most `count` of the stages, evenly over the depth, the first and the last among them."""
     if len(stages) <= count:
         return stages

@@ -11,9 +11,9 @@ from convmix.artifacts.artifact import Artifact
 from convmix.errors import RunError
 from convmix.explanation import trust
 from convmix.explanation.attribution import attribute
-from convmix.explanation.stages import Layer, map_layer
 from convmix.explanation.explanation_result import ExplainedImage, Map, MethodVerdict
 from convmix.explanation.hooked_copy import randomised, specimen
+from convmix.explanation.stages import Layer, map_layer
 from convmix.tasks import create_task
 from convmix.tasks.base import Task
 
@@ -86,7 +86,7 @@ def judge(subject: Subject, images: Tensor, explained: Sequence[ExplainedImage],
     return tuple(verdicts)
 
 
-def _verdict(method: str, scores: Sequence[trust.Score], correlations: Sequence[float]) -> MethodVerdict:
+def _verdict(method: str, scores: Sequence[trust.FaithfulnessScore], correlations: Sequence[float]) -> MethodVerdict:
     """The scores of several images taken together, by the criterion of a single one: `SPREADS` of what chance would give on average."""
     judged = [s for s in scores if s.moved >= trust.LEAST_MOVE]
     gap = random_gap = needed = None

@@ -46,7 +46,7 @@ class RandomOrders:
 
 
 @dataclass(frozen=True)
-class Score:
+class FaithfulnessScore:
     """How well one map tells which cells decide, beside random orders."""
 
     deletion: float  # area under the curve, 0..1, low is good
@@ -114,14 +114,14 @@ def score_random(probability: Probability, image: Tensor, *, seed: int) -> Rando
     return RandomOrders(tuple(_area(p[0]) for p in scores), tuple(_area(p[1]) for p in scores), moved)
 
 
-def score(probability: Probability, image: Tensor, heat: Tensor, random: RandomOrders) -> Score:
+def score(probability: Probability, image: Tensor, heat: Tensor, random: RandomOrders) -> FaithfulnessScore:
     """How the map `heat` (H,W) of `image` (C,H,W) does. Raises ValueError where they do not fit."""
     if heat.shape != image.shape[1:]:
         raise ValueError(f"a map of {tuple(heat.shape)} for an image of {tuple(image.shape)}, expected {tuple(image.shape[1:])}")
     cells = _cells(image)
     curves = _curves(probability, image, _order(heat.cpu(), cells), cells)
     moved = max(random.moved, float(curves.max() - curves.min()))
-    return Score(_area(curves[0]), _area(curves[1]), random, is_constant(heat), moved)
+    return FaithfulnessScore(_area(curves[0]), _area(curves[1]), random, is_constant(heat), moved)
 
 
 def is_constant(heat: Tensor) -> bool:

@@ -1,1 +1,1 @@
-"""Trained models leave convmix: written for onnxruntime, OpenVINO and torch.export, verified before anything is written."""
+"""Trained models for ONNX Runtime, OpenVINO and torch.export, verified before they are written."""

@@ -18,7 +18,12 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from convmix.artifacts.artifact import Artifact, load_artifact, write_bytes
+from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.artifacts.runtime.description import BAKES, ENGINES, FILE, PRECISIONS, ExportDescription
+from convmix.artifacts.runtime.network import ExportedNetwork
+from convmix.artifacts.runtime.pixels import Pixels, WholePixels
+from convmix.artifacts.runtime.sessions import PACKAGE
+from convmix.atomic import write_bytes
 from convmix.data.decode import MODES
 from convmix.data.loaders import eval_batches
 from convmix.errors import ConfigError, DataError, did_you_mean
@@ -26,15 +31,11 @@ from convmix.exporting import torch_program
 from convmix.exporting.graph import Graph, trace
 from convmix.exporting.onnx_file import OnnxDraft
 from convmix.exporting.openvino_file import OpenvinoDraft
+from convmix.exporting.probe_images import ProbeImages, specimens
 from convmix.exporting.script import FILE as SCRIPT
 from convmix.exporting.script import script
-from convmix.exporting.probe_images import Specimens, specimens
 from convmix.exporting.torch_program import ProgramDraft
 from convmix.exporting.verification import Verification, verify
-from convmix.artifacts.runtime.description import BAKES, ENGINES, FILE, PRECISIONS, Description
-from convmix.artifacts.runtime.network import ExportedNetwork
-from convmix.artifacts.runtime.pixels import Pixels, WholePixels
-from convmix.artifacts.runtime.sessions import PACKAGE
 from convmix.tasks import create_task
 
 SIZES = ("auto", "fixed", "dynamic")
@@ -57,7 +58,7 @@ class Draft(Protocol):
     @property
     def file(self) -> str: ...
 
-    def write(self, folder: Path, description: Description) -> None: ...
+    def write(self, folder: Path, description: ExportDescription) -> None: ...
 
 
 _DRAFTS: dict[str, Callable[..., Draft]] = {"onnx": OnnxDraft, "openvino": OpenvinoDraft, "torch": ProgramDraft}
@@ -68,7 +69,7 @@ class Export:
     """What was written."""
 
     path: Path  # the folder; `load_artifact` takes it
-    description: Description
+    description: ExportDescription
     verification: Verification
     notes: tuple[str, ...]  # what the user should know
 
@@ -104,7 +105,7 @@ def export(
     if precision == "int8" and (some.are_generated or len(some) < FEWEST):
         raise DataError(f"int8 takes its value ranges from at least {FEWEST} validation images: {note or f'there are {len(some)}'}")
     program, dynamic, outputs = _traced(artifact, format, precision=precision, bake=bake, size=size)
-    described = Description(
+    described = ExportDescription(
         engine=format, file="", task=artifact.task, labels=artifact.labels, preprocess=artifact.preprocess, bake=bake,
         is_8bit=artifact.preprocess.in_chans in MODES, dynamic=dynamic, outputs=outputs, precision=precision,
         calibration=artifact.calibration, facts={key: artifact.info[key] for key in _FACTS if key in artifact.info},
@@ -169,7 +170,13 @@ def _traced(
 
 
 def _verified(
-    draft: Draft, program: ExportedProgram, described: Description, folder: Path, artifact: Artifact, some: Specimens, note: str | None
+    draft: Draft,
+    program: ExportedProgram,
+    described: ExportDescription,
+    folder: Path,
+    artifact: Artifact,
+    some: ProbeImages,
+    note: str | None,
 ) -> tuple[Verification, list[str]]:
     """What was found of the model as it is read back from the folder, and of the compiled package where there is one."""
     notes = [] if note is None else [f"compared on generated images, for {note}"]
@@ -185,7 +192,7 @@ def _verified(
     return found, notes
 
 
-def _write(draft: Draft, folder: Path, described: Description) -> None:
+def _write(draft: Draft, folder: Path, described: ExportDescription) -> None:
     draft.write(folder, described)
     write_bytes(folder / FILE, described.to_json().encode())
     write_bytes(folder / SCRIPT, script(described).encode())
@@ -212,7 +219,7 @@ def _taking_the_place_of(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _calibration(described: Description, some: Specimens) -> list[np.ndarray]:
+def _calibration(described: ExportDescription, some: ProbeImages) -> list[np.ndarray]:
     """The validation images as the graph takes them, one by one."""
     network = ExportedNetwork(described, lambda images: {})
     preprocess = {"none": described.preprocess, "normalise": Pixels.of(described.preprocess)}.get(

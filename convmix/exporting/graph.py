@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from convmix.data.decode import MODES
-from convmix.data.traced_placement import Frame
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
+from convmix.data.traced_placement import TracedPlacement
 from convmix.errors import ConfigError
 from convmix.exporting.preprocessing import Normalised, Placed
 from convmix.speed.backends import quiet
@@ -24,7 +24,7 @@ _LARGEST = 65536  # side of an image: what `Dim` counts with, and more than any 
 class AsGiven(nn.Module):
     """Normalised images N,C,h,w: nothing is left to do."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Frame | None]:
+    def forward(self, images: Tensor) -> tuple[Tensor, TracedPlacement | None]:
         return images, None
 
 

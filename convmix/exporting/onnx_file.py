@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from convmix.artifacts.runtime.description import KEY, ExportDescription
 from convmix.exporting.quantised import quantise_onnx
-from convmix.artifacts.runtime.description import KEY, Description
 from convmix.speed.backends import imported, quiet
 
 FILE = "model.onnx"
@@ -31,7 +31,7 @@ class OnnxDraft:
         if precision == "int8":
             self.proto = quantise_onnx(self.proto, calibration)
 
-    def write(self, folder: Path, description: Description) -> None:
+    def write(self, folder: Path, description: ExportDescription) -> None:
         """model.onnx, with everything that the description says inside."""
         del self.proto.metadata_props[:]
         told = {KEY: description.to_json(), "task": description.task, "labels": "\n".join(description.labels)}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from torch.export import ExportedProgram
 
+from convmix.artifacts.runtime.description import KEY, ExportDescription
 from convmix.exporting.quantised import quantise_openvino
-from convmix.artifacts.runtime.description import KEY, Description
 from convmix.speed.backends import imported, quiet
 
 FILE = "model.xml"
@@ -32,7 +32,7 @@ class OpenvinoDraft:
             self.model = quantise_openvino(self.model, calibration)
         self.compressed = precision == "fp16"
 
-    def write(self, folder: Path, description: Description) -> None:
+    def write(self, folder: Path, description: ExportDescription) -> None:
         """model.xml and model.bin, with everything that the description says inside."""
         told = {"description": description.to_json(), "task": description.task, "labels": "\n".join(description.labels)}
         for key, value in told.items():

@@ -1,6 +1,6 @@
 """The preprocessing inside the exported graph: plain tensor arithmetic that gives what Pillow gives.
 
-    images N,H,W,C  -- Placed -->  N,C,h,w normalised, Frame        crop, letterbox or stretch, then mean and std
+    images N,H,W,C  -- Placed -->  N,C,h,w normalised, TracedPlacement        crop, letterbox or stretch, then mean and std
     images N,h,w,C  -- Normalised -->  N,C,h,w normalised
 
 Pillow resamples rows and columns one after the other, each with a filter of its own, and rounds to 8 bits after both. So do the two matrix
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from convmix.data.decode import MODES
-from convmix.data.traced_placement import Frame
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
+from convmix.data.traced_placement import TracedPlacement
 
 _OPAQUE = MODES[4]  # the mode whose colours Pillow resamples multiplied by their opacity
 
@@ -36,7 +36,7 @@ class Normalised(nn.Module):
         self.register_buffer("scale", torch.from_numpy(scale))  # C,1,1
         self.register_buffer("shift", torch.from_numpy(shift))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Frame | None]:
+    def forward(self, images: Tensor) -> tuple[Tensor, TracedPlacement | None]:
         return self.normalised(planes(images)), None
 
     def normalised(self, pixels_nchw: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Placed(Normalised):
         fill = [min(max(round(255 * v), 0), 255) for v in preprocess.mean] if self.is_picture else preprocess.mean
         self.register_buffer("fill", torch.tensor(fill, dtype=torch.float32)[:, None, None])  # C,1,1
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Frame]:
+    def forward(self, images: Tensor) -> tuple[Tensor, TracedPlacement]:
         height, width = images.shape[1:3]
         x = planes(images)
         size = torch.scalar_tensor(height, dtype=torch.int64), torch.scalar_tensor(width, dtype=torch.int64)
@@ -70,7 +70,7 @@ class Placed(Normalised):
         shown = axes[0].shown[:, None] & axes[1].shown  # h,w
         x = self.normalised(torch.where(shown, x, self.fill))
         scale = [(onto.float() / of.float()) for onto, of in zip(laid, size, strict=True)]
-        return x, Frame((height, width), room, (scale[0], scale[1]), (offset[0].float(), offset[1].float()))
+        return x, TracedPlacement((height, width), room, (scale[0], scale[1]), (offset[0].float(), offset[1].float()))
 
     def _resized(self, x: Tensor, axes: list["Axis"]) -> Tensor:
         """N,C,H,W -> N,C,h,w, what lies beside the image undefined."""

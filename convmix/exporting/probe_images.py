@@ -1,6 +1,6 @@
 """The images that an exported model is compared on: the run's validation images, or generated ones where those are gone.
 
-Specimens -> the loaders, with annotations as they are known; resized, without, for the comparison at another size
+ProbeImages -> the loaders, with annotations as they are known; resized, without, for the comparison at another size
 """
 
 import io
@@ -12,20 +12,20 @@ import numpy as np
 import PIL.Image
 
 from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.provenance import validation_examples
 from convmix.config import Size
 from convmix.data import geometry
 from convmix.data.decode import MODES, Image, decode
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import DataError, RunError
 from convmix.evaluation.dense import Renumbered, columns
-from convmix.artifacts.provenance import validation_examples
 
 COMPARED = 100  # images at most
 GENERATED = 16
 
 
 @dataclass(frozen=True)
-class Specimens:
+class ProbeImages:
     """n images, encoded."""
 
     sources: tuple[bytes | str, ...]
@@ -50,14 +50,14 @@ class Specimens:
     def annotation(self, i: int, /) -> Any:
         return self.annotations[i]
 
-    def few(self, n: int) -> "Specimens":
+    def few(self, n: int) -> "ProbeImages":
         """At most n of them, evenly over all."""
         at = range(len(self)) if len(self) <= n else [i * len(self) // n for i in range(n)]
-        return Specimens(tuple(self.sources[i] for i in at), tuple(self.annotations[i] for i in at), self.preprocess, self.are_generated)
+        return ProbeImages(tuple(self.sources[i] for i in at), tuple(self.annotations[i] for i in at), self.preprocess, self.are_generated)
 
-    def unknown(self) -> "Specimens":
+    def unknown(self) -> "ProbeImages":
         """Without what is known of them."""
-        return Specimens(self.sources, (None,) * len(self), self.preprocess, self.are_generated)
+        return ProbeImages(self.sources, (None,) * len(self), self.preprocess, self.are_generated)
 
     @cached_property
     def typical_size(self) -> Size:
@@ -67,13 +67,13 @@ class Specimens:
     def decoded(self, i: int) -> Image:
         return decode(self.sources[i], in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels)
 
-    def resized(self, size: Size) -> "Specimens":
+    def resized(self, size: Size) -> "ProbeImages":
         """All at one size; what was known of them is known of other pixels, so it is left out."""
         sources = tuple(_encoded(geometry.resize(self.decoded(i), size, "bicubic")) for i in range(len(self)))
-        return Specimens(sources, self.annotations, self.preprocess, self.are_generated).unknown()
+        return ProbeImages(sources, self.annotations, self.preprocess, self.are_generated).unknown()
 
 
-def specimens(artifact: Artifact) -> tuple[Specimens, str | None]:
+def specimens(artifact: Artifact) -> tuple[ProbeImages, str | None]:
     """The run's validation images, evenly over the split; or generated ones and the reason why."""
     try:
         parts = validation_examples(artifact, at_most=COMPARED)
@@ -84,10 +84,10 @@ def specimens(artifact: Artifact) -> tuple[Specimens, str | None]:
         known = Renumbered(part, columns(part.classes, artifact.labels, "the validation images"))
         sources += [known.source(i) for i in range(len(known))]
         annotations += [known.annotation(i) for i in range(len(known))]
-    return Specimens(tuple(sources), tuple(annotations), artifact.preprocess), None
+    return ProbeImages(tuple(sources), tuple(annotations), artifact.preprocess), None
 
 
-def generated(preprocess: Preprocess) -> Specimens:
+def generated(preprocess: Preprocess) -> ProbeImages:
     """Pictures of soft coloured waves with noise, of several sizes: nothing that a model knows, but no flat colour either."""
     rng = np.random.default_rng(0)
     h, w = preprocess.size
@@ -98,7 +98,7 @@ def generated(preprocess: Preprocess) -> Specimens:
         waves = [np.sin(rng.uniform(3, 30) * (x * np.cos(a) + y * np.sin(a)) + a) for a in rng.uniform(0, 6.3, preprocess.in_chans)]
         values = 0.5 + 0.3 * np.stack(waves, 2) + rng.normal(0, 0.08, (height, width, preprocess.in_chans))  # H,W,C
         images.append(_encoded(_image(values.clip(0, 1).astype(np.float32))))
-    return Specimens(tuple(images), (None,) * len(images), preprocess, are_generated=True)
+    return ProbeImages(tuple(images), (None,) * len(images), preprocess, are_generated=True)
 
 
 def _image(values: np.ndarray) -> Image:

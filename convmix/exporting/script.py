@@ -3,9 +3,9 @@
 Put together from three parts: how the engine is opened, what is left of the preprocessing, and how an answer is printed.
 """
 
+from convmix.artifacts.runtime.description import ExportDescription
 from convmix.data.decode import MODES
 from convmix.results import Boxes, Classes, SemanticMap
-from convmix.artifacts.runtime.description import Description
 from convmix.tasks import task_class
 
 FILE = "predict.py"
@@ -50,7 +50,7 @@ _PRINT: dict[type, str] = {
 }
 
 
-def script(description: Description) -> str:
+def script(description: ExportDescription) -> str:
     """The source of predict.py."""
     imports, opens = _OPEN[description.engine]
     precision = _HINTS.get(description.precision)
@@ -92,7 +92,7 @@ def _third_party(engine: str) -> str:
     return "\n".join(sorted(["import numpy as np", engine], key=lambda line: line.split()[1]))
 
 
-def _takes(description: Description) -> str:
+def _takes(description: ExportDescription) -> str:
     height, width = description.preprocess.size
     size = "" if description.bake == "resize" else f" of {height}x{width} pixels"
     kind = "uint8" if description.is_8bit else "float32, 0..1"
@@ -100,7 +100,7 @@ def _takes(description: Description) -> str:
     return f"a .npy file H,W,{description.preprocess.in_chans} ({kind}){size}{files}"
 
 
-def _picture(description: Description) -> str:
+def _picture(description: ExportDescription) -> str:
     if not description.is_8bit:
         return '    raise SystemExit(f"{name}: expected a .npy file")\n'
     mode = MODES[description.preprocess.in_chans]
@@ -111,7 +111,7 @@ def _picture(description: Description) -> str:
     return "\n".join(f"    {line}" if line else "" for line in lines) + "\n"
 
 
-def _prepared(description: Description) -> str:
+def _prepared(description: ExportDescription) -> str:
     """What is left to do: nothing but an axis for the batch, or what the graph does not do."""
     if description.bake == "resize":
         return "    images = image[None]"

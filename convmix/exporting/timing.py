@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from convmix.artifacts.artifact import load_artifact
-from convmix.data.decode import Image
-from convmix.data.transforms import Preprocess
-from convmix.errors import ConfigError
-from convmix.exporting.probe_images import generated
-from convmix.artifacts.runtime.description import Description
+from convmix.artifacts.runtime.description import ExportDescription
 from convmix.artifacts.runtime.exported import read_description
 from convmix.artifacts.runtime.sessions import PACKAGE, Session, open_session
+from convmix.data.decode import Image
+from convmix.data.preprocessing import Preprocess
+from convmix.errors import ConfigError
+from convmix.exporting.probe_images import generated
 
 Turn = Callable[[], object]  # one batch
 
 
 @dataclass(frozen=True)
-class Lane:
+class TimedEngine:
     """One contender's turns."""
 
     name: str
@@ -39,7 +39,7 @@ class Lane:
         return float(low), float(middle), float(high)
 
 
-def race(path: Path, *, batch_size: int = 8, rounds: int = 9, size: tuple[int, int] | None = None) -> tuple[Lane, ...]:
+def race(path: Path, *, batch_size: int = 8, rounds: int = 9, size: tuple[int, int] | None = None) -> tuple[TimedEngine, ...]:
     """The exported model, its compiled package where there is one, and the run where it is still where it was; two rounds warm up.
 
     size: of the images, where the graph resizes; None: twice the input. Raises ConfigError for a size that the graph does not take.
@@ -65,10 +65,10 @@ def race(path: Path, *, batch_size: int = 8, rounds: int = 9, size: tuple[int, i
             run()
             if turn >= 2:
                 times[name].append(1000 * (time.perf_counter() - started))
-    return tuple(Lane(name, tuple(ms)) for name, ms in times.items())
+    return tuple(TimedEngine(name, tuple(ms)) for name, ms in times.items())
 
 
-def _images(description: Description, batch_size: int, size: tuple[int, int] | None) -> list[Image]:
+def _images(description: ExportDescription, batch_size: int, size: tuple[int, int] | None) -> list[Image]:
     """Decoded, all of one size."""
     h, w = description.preprocess.size
     if size is not None and description.bake != "resize" and size != (h, w):
@@ -78,7 +78,7 @@ def _images(description: Description, batch_size: int, size: tuple[int, int] | N
     return [some.decoded(i % len(some)) for i in range(batch_size)]
 
 
-def _exported(session: Session, description: Description, images: Sequence[Image]) -> Turn:
+def _exported(session: Session, description: ExportDescription, images: Sequence[Image]) -> Turn:
     if description.bake == "none":
         array = _placed(description.preprocess, images).numpy()
     else:
@@ -86,7 +86,7 @@ def _exported(session: Session, description: Description, images: Sequence[Image
     return lambda: session(array)
 
 
-def _original(source: Path, description: Description, images: Sequence[Image]) -> Turn:
+def _original(source: Path, description: ExportDescription, images: Sequence[Image]) -> Turn:
     model, preprocess = load_artifact(source).model, description.preprocess
     if description.bake == "resize":
         inputs: Callable[[], Tensor] = lambda: _placed(preprocess, images)  # noqa: E731

@@ -12,7 +12,7 @@ import torch
 from torch.export import ExportedProgram
 
 from convmix.artifacts.runtime.description import FILE as DESCRIPTION
-from convmix.artifacts.runtime.description import Description
+from convmix.artifacts.runtime.description import ExportDescription
 from convmix.artifacts.runtime.sessions import PACKAGE
 from convmix.speed.backends import quiet
 
@@ -27,7 +27,7 @@ class ProgramDraft:
     def __init__(self, program: ExportedProgram, *, outputs: tuple[str, ...], precision: str, calibration: list[np.ndarray]) -> None:
         self.program = program
 
-    def write(self, folder: Path, description: Description) -> None:
+    def write(self, folder: Path, description: ExportDescription) -> None:
         """model.pt2, with the description as an extra file."""
         torch.export.save(self.program, str(folder / FILE), extra_files={DESCRIPTION: description.to_json()})
 

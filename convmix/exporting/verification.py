@@ -15,7 +15,7 @@ from convmix.config import Size
 from convmix.data.loaders import eval_batches
 from convmix.errors import ConvmixError
 from convmix.exporting.agreement import Agreement, agreement, together
-from convmix.exporting.probe_images import Specimens
+from convmix.exporting.probe_images import ProbeImages
 from convmix.inference.batches import Outputs, run_model
 from convmix.results import Classes
 from convmix.tasks import create_task
@@ -29,7 +29,7 @@ class VerificationError(ConvmixError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class AgreementLimits:
     """What an exported model may differ by; several times what a right one shows, far below what a wrong one does."""
 
     difference: float  # of a probability, a score or a certainty, 0..1
@@ -38,12 +38,12 @@ class Limits:
 
 
 LIMITS = {
-    "fp32": Limits(0.001, 0.005, 0.002),
-    "fp16": Limits(0.03, 0.02, 0.005),
-    "bf16": Limits(0.15, 0.05, 0.01),
-    "int8": Limits(0.5, 0.10, 0.02),
+    "fp32": AgreementLimits(0.001, 0.005, 0.002),
+    "fp16": AgreementLimits(0.03, 0.02, 0.005),
+    "bf16": AgreementLimits(0.15, 0.05, 0.01),
+    "int8": AgreementLimits(0.5, 0.10, 0.02),
 }
-RESIZED = Limits(0.03, 0.02, 0.005)  # on top, where the graph resizes: a pixel may come out one level higher or lower
+RESIZED = AgreementLimits(0.03, 0.02, 0.005)  # on top, where the graph resizes: a pixel may come out one level higher or lower
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Verification:
     """All comparisons, and what they were made on."""
 
     checks: tuple[Check, ...]
-    limits: Limits
+    limits: AgreementLimits
     score: str  # the name of the main score
     images: str  # "validation" or "generated"
     note: str | None = None  # why not validation
@@ -93,13 +93,13 @@ class Verification:
         return None
 
 
-def limits_of(precision: str, *, resized: bool) -> Limits:
+def limits_of(precision: str, *, resized: bool) -> AgreementLimits:
     base, more = LIMITS[precision], RESIZED
-    return Limits(base.difference + more.difference, base.changed + more.changed, base.lost + more.lost) if resized else base
+    return AgreementLimits(base.difference + more.difference, base.changed + more.changed, base.lost + more.lost) if resized else base
 
 
 def verify(
-    run: Artifact, exported: Artifact, some: Specimens, *, precision: str, bake: str, dynamic: tuple[str, ...], note: str | None
+    run: Artifact, exported: Artifact, some: ProbeImages, *, precision: str, bake: str, dynamic: tuple[str, ...], note: str | None
 ) -> Verification:
     """Raises VerificationError where the exported model is too far from the run's."""
     checks = tuple(_checks(run, exported, some, bake=bake, dynamic=dynamic))
@@ -112,7 +112,7 @@ def verify(
     return found
 
 
-def _checks(run: Artifact, exported: Artifact, some: Specimens, *, bake: str, dynamic: tuple[str, ...]) -> Iterator[Check]:
+def _checks(run: Artifact, exported: Artifact, some: ProbeImages, *, bake: str, dynamic: tuple[str, ...]) -> Iterator[Check]:
     n = min(BATCH, len(some))
     if bake == "resize":
         height, width = some.typical_size
@@ -132,7 +132,7 @@ def _checks(run: Artifact, exported: Artifact, some: Specimens, *, bake: str, dy
             yield _check(pair[0], pair[1], part, _text(size), batch=batch)
 
 
-def _check(run: Artifact, exported: Artifact, some: Specimens, size: str, *, batch: int) -> Check:
+def _check(run: Artifact, exported: Artifact, some: ProbeImages, size: str, *, batch: int) -> Check:
     before, after = (_outputs(one, some, batch) for one in (run, exported))
     task = create_task(run.task, run.labels, run.calibration)
     pairs = zip(_answers(task, before), _answers(task, after), strict=True)
@@ -147,7 +147,7 @@ def _check(run: Artifact, exported: Artifact, some: Specimens, size: str, *, bat
     return Check(size, batch, len(some), found.difference, share, found.compared, logits, scores[1], scores[0])
 
 
-def _outputs(artifact: Artifact, some: Specimens, batch: int) -> Outputs:
+def _outputs(artifact: Artifact, some: ProbeImages, batch: int) -> Outputs:
     task = create_task(artifact.task, artifact.labels)
     batches = eval_batches(some, task.preprocessing(artifact.preprocess), batch_size=batch, workers=0)
     return run_model(artifact.model, batches, device=torch.device("cpu"), observe=task.observe)

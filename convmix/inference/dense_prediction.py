@@ -1,6 +1,6 @@
 """Objects and class maps for files, batch by batch; a broken image becomes a row that says why.
 
-files -> the task's preprocessing -> network -> Boxes | Masks | SemanticMap in the image's own pixels -> Found -> files
+files -> the task's preprocessing -> network -> Boxes | Masks | SemanticMap in the image's own pixels -> DetectionFile -> files
 """
 
 import os
@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from convmix.artifacts.artifact import Artifact
-from convmix.metrics.calibration import check_threshold
 from convmix.data.loaders import default_workers, eval_batches
 from convmix.errors import ConfigError
 from convmix.inference.file_names import Files, find_files
-from convmix.inference.prediction_files import Found, common_folder, output_format, write
+from convmix.inference.prediction_files import DetectionFile, common_folder, output_format, write
 from convmix.inference.predictor import Answer, Predictor
+from convmix.metrics.calibration import check_threshold
 from convmix.results import Classes
 from convmix.tasks import task_class
 
@@ -30,7 +30,7 @@ def predict_dense(
     precision: str,
     workers: int | None,
     recursive: bool,
-) -> list[Found]:
+) -> list[DetectionFile]:
     """`prediction.predict` for the tasks whose answers are places in the image; with an output the rows come back without results.
 
     threshold: objects with a smaller score are left out (None: one half).
@@ -48,11 +48,11 @@ def predict_dense(
     stream = _stream(predictor, found, threshold=threshold, workers=workers)
     if output is None:
         return list(stream)
-    rows: list[Found] = []
+    rows: list[DetectionFile] = []
 
-    def watched() -> Iterator[Found]:
+    def watched() -> Iterator[DetectionFile]:
         for row in stream:
-            rows.append(row if os.fspath(output) == "-" else Found(row.name, row.path, None, row.error))
+            rows.append(row if os.fspath(output) == "-" else DetectionFile(row.name, row.path, None, row.error))
             yield row
 
     write(
@@ -62,13 +62,13 @@ def predict_dense(
     return rows
 
 
-def _stream(predictor: Predictor, files: Files, *, threshold: float | None, workers: int) -> Iterator[Found]:
+def _stream(predictor: Predictor, files: Files, *, threshold: float | None, workers: int) -> Iterator[DetectionFile]:
     for batch in eval_batches(files, predictor.loads, batch_size=predictor.batch_size, workers=workers):
         answers = predictor.answer_batch(batch, threshold=threshold)
         yield from (found_in(files.names[i], answers[i]) for i in sorted(answers))
 
 
-def found_in(name: str, answer: Answer) -> Found:
+def found_in(name: str, answer: Answer) -> DetectionFile:
     """The answer to the image of this name, as a row."""
     assert not isinstance(answer.result, Classes)
-    return Found(name, name, answer.result, answer.error)
+    return DetectionFile(name, name, answer.result, answer.error)

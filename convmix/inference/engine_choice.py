@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from convmix.artifacts.artifact import Artifact
-from convmix.errors import ConfigError, DataError, RunError, did_you_mean
-from convmix.hardware import autocast, keep_freed_memory, resolve_precision
 from convmix.artifacts.provenance import validation_images
 from convmix.artifacts.runtime.network import ExportedNetwork
+from convmix.errors import ConfigError, DataError, RunError, did_you_mean
+from convmix.hardware import autocast, keep_freed_memory, resolve_precision
 from convmix.speed import store
 from convmix.speed.select import BUDGET_S, PRECISIONS, Optimized, Precision, optimize, restore
 from convmix.tasks import task_class

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmix.artifacts.artifact import Artifact, csv_line, load_artifact
-from convmix.metrics.calibration import check_threshold
+from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.atomic import csv_line
 from convmix.data.formats import printable
 from convmix.data.loaders import default_workers, eval_batches
-from convmix.inference.dense_prediction import predict_dense
 from convmix.errors import ConfigError, did_you_mean
-from convmix.inference.file_names import Files, find_files
 from convmix.inference.batches import resolve
-from convmix.inference.prediction_files import Found, opened, visible
+from convmix.inference.dense_prediction import predict_dense
+from convmix.inference.file_names import Files, find_files
+from convmix.inference.prediction_files import DetectionFile, opened, visible
 from convmix.inference.predictor import Answer, Predictor
+from convmix.metrics.calibration import check_threshold
 from convmix.results import Classes
 from convmix.tasks import task_class
 
@@ -72,7 +73,7 @@ def predict(
     optimize: str = "auto",
     workers: int | None = None,
     recursive: bool = True,
-) -> list[Prediction] | list[Found]:
+) -> list[Prediction] | list[DetectionFile]:
     """Label every file, in the order given, duplicates kept; or find its objects, or the class of every pixel, as the run's task is.
 
     run: a model directory, or one already loaded.

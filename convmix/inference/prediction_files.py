@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from convmix.plots import overlay
-from convmix.artifacts.artifact import csv_line, replacing, write_bytes, write_json
+from convmix.atomic import csv_line, replacing, write_bytes, write_json
 from convmix.config import Data
 from convmix.data.decode import BadImage, decode
 from convmix.data.formats import printable
 from convmix.errors import ConfigError, did_you_mean
 from convmix.inference.result_files import DenseResult, classes_png, coco_annotations, instances_png, summary, table_rows, to_dict, voc
+from convmix.plots import overlay
 from convmix.results import Boxes, Masks, SemanticMap
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _COLUMNS = {
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectionFile:
     """What was found in one image, or why nothing could be said about it."""
 
     name: str  # as the user gave it
@@ -91,7 +91,7 @@ def _by_suffix(place: Path, choices: Sequence[str]) -> str:
 
 
 def write(
-    rows: Iterable[Found],
+    rows: Iterable[DetectionFile],
     *,
     kind: type[DenseResult],
     format: str | None,
@@ -120,7 +120,7 @@ def write(
 
 
 def encode(
-    rows: Iterable[Found], *, kind: type[DenseResult], format: str, labels: Sequence[str], is_terminal: bool = False
+    rows: Iterable[DetectionFile], *, kind: type[DenseResult], format: str, labels: Sequence[str], is_terminal: bool = False
 ) -> Iterator[bytes]:
     """The rows in one of the formats that are no folder, part by part."""
     if format == "csv":
@@ -150,7 +150,7 @@ def encode(
         yield text.getvalue().encode()
 
 
-def table(rows: Iterable[Found], *, kind: type[DenseResult]) -> "Table":
+def table(rows: Iterable[DetectionFile], *, kind: type[DenseResult]) -> "Table":
     """The rows for a terminal: what is in each image, and how sure."""
     from rich.table import Table
     from rich.text import Text
@@ -191,7 +191,7 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _coco(rows: Iterable[Found], labels: Sequence[str]) -> Iterator[bytes]:
+def _coco(rows: Iterable[DetectionFile], labels: Sequence[str]) -> Iterator[bytes]:
     """One COCO file: the annotations as they come, the short list of images behind them."""
     categories = [{"id": i, "name": label} for i, label in enumerate(labels, start=1)]
     yield b'{"categories": ' + _json(categories) + b',\n"annotations": ['
@@ -218,10 +218,10 @@ class _Folder:
         self.is_numbered = format == "masks" and kind is Masks  # every object has its number in the picture
         self.palette = overlay.palette(len(labels)) if format == "masks" and kind is SemanticMap else []
         self._taken: dict[str, str] = {}  # place, in small letters -> name of the image
-        self._encode: Callable[[Found, Path], bytes] = {"voc": self._voc, "masks": self._mask, "pictures": self._picture}[format]
+        self._encode: Callable[[DetectionFile, Path], bytes] = {"voc": self._voc, "masks": self._mask, "pictures": self._picture}[format]
         self._suffix = {"voc": ".xml", "masks": ".png"}.get(format)
 
-    def write(self, rows: Iterable[Found]) -> None:
+    def write(self, rows: Iterable[DetectionFile]) -> None:
         if self.palette:
             write_json(self.folder / "classes.json", {"names": list(self.labels), "palette": [list(c) for c in self.palette]})
         numbers = ("number", "label", "score") if self.is_numbered else ()
@@ -241,7 +241,7 @@ class _Folder:
                 for values in objects:
                     listing.write(csv_line([printable(row.name), None if place is None else printable(str(place)), *values, error]))
 
-    def _place(self, row: Found) -> PurePath:
+    def _place(self, row: DetectionFile) -> PurePath:
         """Where the file of an image goes, below the folder: another place for every name, and never among the images."""
         name = PurePath(row.name)
         with contextlib.suppress(ValueError):
@@ -258,17 +258,17 @@ class _Folder:
             raise ConfigError(f"output: {here} is where the images are, some of which might be overwritten; name another folder")
         return place
 
-    def _voc(self, row: Found, file: Path) -> bytes:
+    def _voc(self, row: DetectionFile, file: Path) -> bytes:
         assert isinstance(row.result, Boxes)
         return voc(row.result, printable(row.name))
 
-    def _mask(self, row: Found, file: Path) -> bytes:
+    def _mask(self, row: DetectionFile, file: Path) -> bytes:
         if isinstance(row.result, Masks):
             return instances_png(row.result)
         assert isinstance(row.result, SemanticMap)
         return classes_png(row.result, self.palette)
 
-    def _picture(self, row: Found, file: Path) -> bytes:
+    def _picture(self, row: DetectionFile, file: Path) -> bytes:
         """The image again, with the result drawn on it; a JPEG where the image is one. BadImage where it cannot be read any more."""
         assert row.result is not None
         image = decode(row.path, in_chans=3, max_pixels=self.max_pixels)

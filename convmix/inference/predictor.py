@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convmix.inference.engine_choice import accelerate, check_exported
 from convmix.artifacts.artifact import Artifact
 from convmix.data.decode import Image
 from convmix.data.loaders import Batch, stack, to_inputs
 from convmix.data.targets import as_batch
 from convmix.inference.batches import resolve, run_model
+from convmix.inference.engine_choice import accelerate, check_exported
 from convmix.results import Boxes, Classes, SemanticMap
 from convmix.tasks import create_task
 

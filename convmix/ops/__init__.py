@@ -1,1 +1,4 @@
-"""The operators the models are made of. Imported for its effect: it registers them with PyTorch."""
+"""The operators that the models are made of.
+
+Imported for its effect: it registers them with PyTorch.
+"""

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convmix.ops import build
-from convmix.ops.gpu import routes
 from convmix.ops.dtypes import STORAGE, real_type
+from convmix.ops.gpu import routes
 
 ACTIVATIONS = {nn.GELU: "GELU", nn.ReLU: "RELU"}
 

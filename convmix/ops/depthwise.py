@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from convmix.after_import import after_import
 from convmix.ops import build
-from convmix.ops.gpu import routes
 from convmix.ops.dtypes import STORAGE, real_type
+from convmix.ops.gpu import routes
 
 KERNEL_SIZES = range(1, 32)
 GROUPS = 32  # parts of a batch that are summed on their own for the weight gradient; more than any laptop's threads

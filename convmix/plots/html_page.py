@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 
-from convmix.artifacts.artifact import write_bytes
+from convmix.atomic import write_bytes
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --paper: #ffffff; --faint: #5c5c5c; --line: #d7d7d7; --tint: #f4f4f2; --mark: #b34700; }

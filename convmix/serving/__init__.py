@@ -1,4 +1,6 @@
-"""A model behind HTTP: JSON for programs, a page for people. `convmix.serve` and `convmix serve` are `server.serve`.
+"""A model behind HTTP: JSON for programs, a page for people.
+
+`convmix.serve` and `convmix serve` are `server.serve`.
 
     bytes  --admission-->  --intake-->  images  --batching, workers-->  answering (a process of its own)  -->  rows  --app-->  JSON
 

@@ -13,16 +13,16 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from convmix.serving import metrics as metrics
-from convmix.serving.middleware import Admission, as_response
 from convmix.serving.batching import Full, Queue
-from convmix.serving.model_info import ModelFacts
 from convmix.serving.document import describe, operation
-from convmix.serving.metrics import Exposition
-from convmix.serving.requests import read_explain, read_predict
-from convmix.serving.limits import Limits
-from convmix.serving.messages import ExplainOrder, ImageOrder
+from convmix.serving.limits import RequestLimits
+from convmix.serving.messages import ExplainMessage, ImageMessage
+from convmix.serving.metrics import ServerMetrics
+from convmix.serving.middleware import RequestMiddleware, as_response
+from convmix.serving.model_info import ModelFacts
 from convmix.serving.problem import Problem
-from convmix.serving.worker_pool import Pool
+from convmix.serving.requests import read_explain, read_predict
+from convmix.serving.worker_pool import WorkerPool
 
 PAGE = Path(__file__).parent / "page"
 PROTECTED = ("/v1/", "/metrics")  # need the key; the page itself is no secret, and asks for it
@@ -35,17 +35,17 @@ _LOOK_S = 0.05
 def create_app(
     facts: ModelFacts,
     *,
-    limits: Limits,
-    answers: Pool,
-    explanations: Pool,
-    exposition: Exposition,
+    limits: RequestLimits,
+    answers: WorkerPool,
+    explanations: WorkerPool,
+    exposition: ServerMetrics,
     key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application in front of two pools; it starts neither, but `explanations` on the first wish for one."""
     app = FastAPI(title="convmix", docs_url=None, redoc_url=None, openapi_url=None)
     describe(app, limits=limits, key_needed=key is not None)
-    app.add_middleware(Admission, limits=limits, exposition=exposition, key=key, protected=PROTECTED, routes=ROUTES)
+    app.add_middleware(RequestMiddleware, limits=limits, exposition=exposition, key=key, protected=PROTECTED, routes=ROUTES)
     if allow_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(allow_origins), allow_methods=["GET", "POST"], allow_headers=["authorization", "x-api-key"]
@@ -55,7 +55,7 @@ def create_app(
     @app.post("/v1/predict", **operation("predict"))
     async def predict(request: Request) -> Response:
         order = await read_predict(request, limits)
-        orders = [ImageOrder(p.data, p.name, order.top, order.threshold) for p in order.pictures]
+        orders = [ImageMessage(p.data, p.name, order.top, order.threshold) for p in order.pictures]
         rows = await _replies(answers.queue, orders, limits.time_s)
         return JSONResponse({"model": {"name": facts.name, "task": facts.task}, "predictions": rows})
 
@@ -69,7 +69,7 @@ def create_app(
         explanations.start()
         while not explanations.is_decided:  # the first wish waits for the worker, in its own time
             await asyncio.sleep(_LOOK_S)
-        [answer] = await _replies(explanations.queue, [ExplainOrder(wish.picture.data, wish.method, wish.label)], limits.time_s)
+        [answer] = await _replies(explanations.queue, [ExplainMessage(wish.picture.data, wish.method, wish.label)], limits.time_s)
         return JSONResponse(answer)
 
     @app.get("/v1/model", **operation("model"))
@@ -121,7 +121,7 @@ async def _replies(queue: Queue, orders: Sequence[Any], time_s: float) -> list[d
     return replies
 
 
-def _answer_mistakes(app: FastAPI, exposition: Exposition) -> None:
+def _answer_mistakes(app: FastAPI, exposition: ServerMetrics) -> None:
     """Every exception as JSON, counted by its code."""
 
     def said(problem: Problem) -> Response:

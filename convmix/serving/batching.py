@@ -1,6 +1,6 @@
 """Images that wait for a worker, put together across requests: a bounded queue that gives batches.
 
-submit -> Job (a future)  ...  take -> the next batch of them, after `wait_s` at most  ...  put_back after a worker died
+submit -> PendingImages (a future)  ...  take -> the next batch of them, after `wait_s` at most  ...  put_back after a worker died
 """
 
 import threading
@@ -21,7 +21,7 @@ class Full(Exception):  # noqa: N818 - a state, not a mistake
 
 
 @dataclass(eq=False)
-class Job:
+class PendingImages:
     """One image on its way to a worker and back."""
 
     order: Any  # what the worker is given
@@ -36,16 +36,16 @@ class Queue:
 
     def __init__(self, *, size: int, batch_size: int, wait_s: float) -> None:
         self._size, self._batch_size, self._wait_s = size, batch_size, wait_s
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[PendingImages] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def submit(self, orders: Sequence[Any]) -> list[Job]:
+    def submit(self, orders: Sequence[Any]) -> list[PendingImages]:
         """A job for each, all or none; raises Full."""
-        jobs = [Job(order) for order in orders]
+        jobs = [PendingImages(order) for order in orders]
         with self._changed:
             if len(self._jobs) + len(jobs) > self._size:
                 self._jobs = deque(job for job in self._jobs if not job.reply.cancelled())  # whoever gave up takes no room
@@ -55,7 +55,7 @@ class Queue:
             self._changed.notify_all()
         return jobs
 
-    def take(self) -> list[Job]:
+    def take(self) -> list[PendingImages]:
         """The next batch, each job running; blocks until there is one, and gives [] once the queue is closed and empty.
 
         A batch goes when it is full, or when its first image has waited long enough. A suspect goes alone.
@@ -69,7 +69,7 @@ class Queue:
                 if left_s > 0 and len(self._jobs) < self._batch_size and not self._closed and not self._jobs[0].suspect:
                     self._changed.wait(left_s)
                     continue  # another worker may have taken them
-                batch: list[Job] = []
+                batch: list[PendingImages] = []
                 while self._jobs and len(batch) < self._batch_size and not (batch and (self._jobs[0].suspect or batch[0].suspect)):
                     job = self._jobs.popleft()
                     if job.reply.running() or job.reply.set_running_or_notify_cancel():
@@ -78,13 +78,13 @@ class Queue:
                     return batch
 
     @staticmethod
-    def abandon(jobs: Sequence[Job]) -> None:
+    def abandon(jobs: Sequence[PendingImages]) -> None:
         """Nobody waits for these any more: those that no worker has yet are left out, and none is computed again."""
         for job in jobs:
             job.is_abandoned = True
             job.reply.cancel()
 
-    def put_back(self, jobs: Sequence[Job]) -> None:
+    def put_back(self, jobs: Sequence[PendingImages]) -> None:
         """Jobs whose worker died, to the front of the queue, whatever its size; they are suspects from now on."""
         with self._changed:
             for job in reversed(jobs):

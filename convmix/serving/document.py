@@ -9,11 +9,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from convmix.serving import schema
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
 from convmix.serving.problem import PROBLEMS
 
 _MODELS: Sequence[type[BaseModel]] = (
-    schema.PredictRequest, schema.PredictAnswer, schema.ExplainRequest, schema.ExplainAnswer, schema.ModelAnswer, schema.State,
+    schema.PredictRequest, schema.PredictAnswer, schema.ExplainRequest, schema.ExplainAnswer, schema.ModelAnswer, schema.ServerState,
     schema.ErrorAnswer,
 )  # fmt: skip
 _BODY = (
@@ -72,8 +72,8 @@ _OPERATIONS: dict[str, tuple[str, dict[str, Any], tuple[str, ...], dict[str, Any
         _body(schema.ExplainRequest, _EXPLAIN_FORM, "image"),
     ),
     "model": ("What is served", _json(schema.ModelAnswer), (), None),
-    "health": ("Whether the process lives", _json(schema.State), (), None),
-    "ready": ("Whether a worker can answer", _json(schema.State), ("not_ready",), None),
+    "health": ("Whether the process lives", _json(schema.ServerState), (), None),
+    "ready": ("Whether a worker can answer", _json(schema.ServerState), ("not_ready",), None),
     "metrics": ("Numbers for Prometheus", _TEXT, (), None),
     "openapi": ("This document", _OBJECT, (), None),
     "page": ("The page for people", _HTML, (), None),
@@ -89,7 +89,7 @@ def operation(name: str) -> dict[str, Any]:
     return {"summary": summary, "operation_id": name, "openapi_extra": extra}
 
 
-def describe(app: FastAPI, *, limits: Limits, key_needed: bool) -> None:
+def describe(app: FastAPI, *, limits: RequestLimits, key_needed: bool) -> None:
     """Let `app.openapi()` give the whole document, with the limits of this server, and the key where there is one."""
     written: dict[str, Any] = {}
 
@@ -101,7 +101,7 @@ def describe(app: FastAPI, *, limits: Limits, key_needed: bool) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
 
 
-def _document(app: FastAPI, limits: Limits, key_needed: bool) -> dict[str, Any]:
+def _document(app: FastAPI, limits: RequestLimits, key_needed: bool) -> dict[str, Any]:
     from fastapi.openapi.utils import get_openapi
 
     paths = copy.deepcopy(get_openapi(title="convmix", version=_version(), routes=app.routes)["paths"])

@@ -18,9 +18,9 @@ from convmix.explanation.attribution import attribute, check_methods
 from convmix.explanation.attribution_maps import overlaid
 from convmix.explanation.subject import Subject, prepare
 from convmix.inference.batches import resolve
-from convmix.serving.worker import checked_size, refusal, within
-from convmix.serving.messages import ExplainOrder
+from convmix.serving.messages import ExplainMessage
 from convmix.serving.problem import Problem
+from convmix.serving.worker import checked_size, refusal, within
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Explainer:
         self._artifact, self._device, self._pixels = artifact, device, pixels
         self._subject: Subject | None = None  # made with the first image, which shows where the model holds maps
 
-    def __call__(self, orders: Sequence[ExplainOrder]) -> list[dict[str, Any] | Problem]:
+    def __call__(self, orders: Sequence[ExplainMessage]) -> list[dict[str, Any] | Problem]:
         """What POST /v1/explain answers, for each."""
         replies: list[dict[str, Any] | Problem] = []
         for order in orders:
@@ -57,7 +57,7 @@ class Explainer:
                 replies.append(Problem("cannot_explain", str(error)))
         return replies
 
-    def _explain(self, order: ExplainOrder) -> dict[str, Any]:
+    def _explain(self, order: ExplainMessage) -> dict[str, Any]:
         preprocess, labels = self._artifact.preprocess, self._artifact.labels
         check_methods([order.method])
         checked_size(order.data, in_chans=preprocess.in_chans, pixels=self._pixels)

@@ -10,7 +10,7 @@ _WHOLE_REQUESTS = 8  # bodies of the largest size that may be in memory at once
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """Beyond each of them a request is refused with a 4xx that names the limit, and nothing of it is computed.
 
     Raises ConfigError for a limit that nothing could keep.

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class ImageOrder:
+class ImageMessage:
     """One image, and what is asked of it."""
 
     data: bytes  # encoded
@@ -14,7 +14,7 @@ class ImageOrder:
 
 
 @dataclass(frozen=True)
-class ExplainOrder:
+class ExplainMessage:
     """One image, and what is to be shown in it."""
 
     data: bytes  # encoded

@@ -10,7 +10,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-class Exposition:
+class ServerMetrics:
     """The numbers of one server."""
 
     def __init__(self) -> None:

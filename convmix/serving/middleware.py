@@ -12,8 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from convmix.serving.metrics import Exposition
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
+from convmix.serving.metrics import ServerMetrics
 from convmix.serving.problem import Problem
 
 # The page's own files and pictures that it made or was given; nothing from elsewhere, and nothing inline.
@@ -34,11 +34,18 @@ def as_response(problem: Problem) -> JSONResponse:
     return JSONResponse(problem.to_dict(), problem.status, headers=problem.headers)
 
 
-class Admission:
+class RequestMiddleware:
     """Keeps `limits` for an application; `protected` are the beginnings of paths that need `key`, where there is one."""
 
     def __init__(
-        self, app: ASGIApp, *, limits: Limits, exposition: Exposition, key: str | None, protected: Collection[str], routes: Collection[str]
+        self,
+        app: ASGIApp,
+        *,
+        limits: RequestLimits,
+        exposition: ServerMetrics,
+        key: str | None,
+        protected: Collection[str],
+        routes: Collection[str],
     ) -> None:
         self._app, self._limits, self._exposition, self._key = app, limits, exposition, key
         self._protected, self._routes = tuple(protected), frozenset(routes)
@@ -90,14 +97,14 @@ class Admission:
             raise Problem("queue_full", "too many bytes are being received; try again", headers={"retry-after": "1"} | _CLOSE)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> RequestLimits:
         return self._limits
 
 
 class _Body:
     """The body of one request, cut at the limits of bytes and time."""
 
-    def __init__(self, receive: Receive, admission: Admission) -> None:
+    def __init__(self, receive: Receive, admission: RequestMiddleware) -> None:
         self._receive, self._admission, self._limits = receive, admission, admission.limits
         self._until: float | None = None
         self._is_whole = False

@@ -9,7 +9,7 @@ from typing import Any
 from convmix.artifacts.artifact import Artifact
 from convmix.explanation.attribution import METHODS
 from convmix.plots.overlay import palette
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
 
 _PROGRAMS = ("convmix", "torch", "onnxruntime", "openvino")
 
@@ -25,7 +25,7 @@ class ModelFacts:
     answer: dict[str, Any]  # the body of GET /v1/model
 
 
-def model_facts(artifact: Artifact, limits: Limits) -> ModelFacts:
+def model_facts(artifact: Artifact, limits: RequestLimits) -> ModelFacts:
     """Read once, when the server starts."""
     info, place = artifact.info, artifact.path.resolve()
     name = (place if place.is_dir() else place.parent).name  # a name and no path

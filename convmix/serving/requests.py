@@ -13,7 +13,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
 from convmix.serving.problem import Problem
 from convmix.serving.schema import NAME_CHARACTERS, EncodedImage, ExplainRequest, PredictRequest
 
@@ -30,7 +30,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class PredictOrder:
+class PredictInput:
     """A request to predict."""
 
     pictures: tuple[Picture, ...]
@@ -39,7 +39,7 @@ class PredictOrder:
 
 
 @dataclass(frozen=True)
-class ExplainWish:
+class ExplainInput:
     """A request to explain."""
 
     picture: Picture
@@ -47,17 +47,17 @@ class ExplainWish:
     label: str | None
 
 
-async def read_predict(request: Request, limits: Limits) -> PredictOrder:
+async def read_predict(request: Request, limits: RequestLimits) -> PredictInput:
     """The body of POST /v1/predict."""
     if _kind(request) == "json":
         body = await request.body()
         return await run_in_threadpool(_predict_from_json, body, limits)
     files, fields = await _form(request, "images", limits)
     settings = _settings(PredictRequest, fields, images=[{"data": ""}])
-    return PredictOrder(_pictures(files, limits), settings.top, settings.threshold)
+    return PredictInput(_pictures(files, limits), settings.top, settings.threshold)
 
 
-async def read_explain(request: Request, limits: Limits) -> ExplainWish:
+async def read_explain(request: Request, limits: RequestLimits) -> ExplainInput:
     """The body of POST /v1/explain."""
     if _kind(request) == "json":
         body = await request.body()
@@ -66,7 +66,7 @@ async def read_explain(request: Request, limits: Limits) -> ExplainWish:
     settings = _settings(ExplainRequest, fields, image={"data": ""})
     if len(files) > 1:
         raise Problem("too_many_images", f"{len(files)} images, one at a time is explained")
-    return ExplainWish(_pictures(files, limits)[0], settings.method, settings.label)
+    return ExplainInput(_pictures(files, limits)[0], settings.method, settings.label)
 
 
 def _kind(request: Request) -> str:
@@ -79,15 +79,15 @@ def _kind(request: Request) -> str:
     raise Problem("unsupported_content_type", words)
 
 
-def _predict_from_json(body: bytes, limits: Limits) -> PredictOrder:
+def _predict_from_json(body: bytes, limits: RequestLimits) -> PredictInput:
     asked = _from_json(PredictRequest, body)
     pictures = _pictures([(_decoded(image, i), image.name) for i, image in enumerate(_counted(asked.images, limits))], limits)
-    return PredictOrder(pictures, asked.top, asked.threshold)
+    return PredictInput(pictures, asked.top, asked.threshold)
 
 
-def _explain_from_json(body: bytes, limits: Limits) -> ExplainWish:
+def _explain_from_json(body: bytes, limits: RequestLimits) -> ExplainInput:
     asked = _from_json(ExplainRequest, body)
-    return ExplainWish(_pictures([(_decoded(asked.image, 0), asked.image.name)], limits)[0], asked.method, asked.label)
+    return ExplainInput(_pictures([(_decoded(asked.image, 0), asked.image.name)], limits)[0], asked.method, asked.label)
 
 
 def _from_json(model: type[_Model], body: bytes) -> _Model:
@@ -117,7 +117,7 @@ def _decoded(image: EncodedImage, number: int) -> bytes:
         raise Problem("bad_base64", "data is not base64 of an image file", image=number) from None
 
 
-async def _form(request: Request, name: str, limits: Limits) -> tuple[list[tuple[bytes, str | None]], dict[str, str]]:
+async def _form(request: Request, name: str, limits: RequestLimits) -> tuple[list[tuple[bytes, str | None]], dict[str, str]]:
     """The files called `name`, and the other fields."""
     # One part more than may be, to tell the difference; files stay in memory, where the body's limit holds.
     parser = MultiPartParser(request.headers, request.stream(), max_files=limits.images + 1, max_fields=16, max_part_size=_FIELD_BYTES)
@@ -158,13 +158,13 @@ def _settings(model: type[_Model], fields: Mapping[str, str], **images: Any) -> 
         raise _as_problem(error) from None
 
 
-def _counted(images: Sequence[Any], limits: Limits) -> Sequence[Any]:
+def _counted(images: Sequence[Any], limits: RequestLimits) -> Sequence[Any]:
     if len(images) > limits.images:
         raise Problem("too_many_images", f"{len(images)} images, a request may hold {limits.images}")
     return images
 
 
-def _pictures(files: Sequence[tuple[bytes, str | None]], limits: Limits) -> tuple[Picture, ...]:
+def _pictures(files: Sequence[tuple[bytes, str | None]], limits: RequestLimits) -> tuple[Picture, ...]:
     pictures = []
     for i, (data, name) in enumerate(_counted(files, limits)):
         if not data:

@@ -79,7 +79,7 @@ class FoundObject(BaseModel):
     segmentation: Segmentation | None = None
 
 
-class Objects(_Row):
+class ObjectsSchema(_Row):
     """What a detector found, the surest first; with outlines where the model gives them."""
 
     size: list[int] = Field(min_length=2, max_length=2, description="height, width")
@@ -99,7 +99,7 @@ class PredictAnswer(BaseModel):
     """A row per image, in their order."""
 
     model: ModelName
-    predictions: list[Labelled | Objects | ClassMap]
+    predictions: list[Labelled | ObjectsSchema | ClassMap]
 
 
 class ExplainAnswer(BaseModel):
@@ -143,7 +143,7 @@ class ModelAnswer(ModelName):
     card: str = Field(description="the model card, Markdown")
 
 
-class State(BaseModel):
+class ServerState(BaseModel):
     status: Literal["ok", "ready"]
 
 

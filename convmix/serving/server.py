@@ -24,8 +24,8 @@ from convmix.artifacts.artifact import load_artifact
 from convmix.errors import ConfigError, ConvmixError
 from convmix.inference.batches import resolve
 from convmix.serving.batching import Queue
-from convmix.serving.limits import Limits
-from convmix.serving.worker_pool import Pool
+from convmix.serving.limits import RequestLimits
+from convmix.serving.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,7 +43,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int = 1,
-    limits: Limits | None = None,
+    limits: RequestLimits | None = None,
     device: str | None = None,
     precision: str = "auto",
     optimize: str = "auto",
@@ -67,16 +67,16 @@ def serve(
     that holds no model, ConfigError for settings that do not exist, for a port that is taken and where the extra `serve` is missing.
     """
     _check_installed()
-    limits = limits or Limits()
+    limits = limits or RequestLimits()
     if workers < 1:
         raise ConfigError(f"workers: {workers} is too few, expected at least 1")
     key = checked_key(api_key if api_key is not None else os.environ.get(KEY_VARIABLE), KEY_VARIABLE if api_key is None else "api_key")
     resolve(device, precision)
-    from convmix.serving.worker import Answering
     from convmix.serving.app import create_app
-    from convmix.serving.model_info import model_facts
     from convmix.serving.explaining import Explaining
-    from convmix.serving.metrics import Exposition
+    from convmix.serving.metrics import ServerMetrics
+    from convmix.serving.model_info import model_facts
+    from convmix.serving.worker import PredictWorker
 
     with _listen(host, port) as listener:
         place = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
@@ -85,13 +85,13 @@ def serve(
         del artifact  # the workers have their own
         if key is None and not _is_loopback(host):
             print(f"warning: everyone who reaches {place} may use it; set {KEY_VARIABLE} to ask for a key", file=sys.stderr)
-        exposition = Exposition()
-        answers = Pool(
+        exposition = ServerMetrics()
+        answers = WorkerPool(
             Queue(size=limits.queue, batch_size=batch_size, wait_s=limits.batch_wait_ms / 1000),
-            Answering(str(run), device, precision, optimize, pixels=limits.pixels, batch_size=batch_size, workers=workers),
+            PredictWorker(str(run), device, precision, optimize, pixels=limits.pixels, batch_size=batch_size, workers=workers),
             size=workers, silent_s=limits.time_s, computed=exposition.computed, died=exposition.died,
         )  # fmt: skip
-        explanations = Pool(
+        explanations = WorkerPool(
             Queue(size=_EXPLAIN_QUEUE, batch_size=1, wait_s=0), Explaining(str(run), device, pixels=limits.pixels),
             size=1, silent_s=limits.time_s, died=exposition.died,
         )  # fmt: skip
@@ -103,7 +103,7 @@ def serve(
 
 
 def _run(
-    app: "FastAPI", listener: socket.socket, answers: Pool, explanations: Pool, *, time_s: float, announce: Callable[[], None]
+    app: "FastAPI", listener: socket.socket, answers: WorkerPool, explanations: WorkerPool, *, time_s: float, announce: Callable[[], None]
 ) -> None:
     """Serve until a signal, then until everything accepted is answered; raises ConvmixError where no worker can be made."""
     import uvicorn

@@ -18,13 +18,13 @@ import torch
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.data.decode import MODES, BadImage, upright_size
-from convmix.plots.overlay import palette
 from convmix.inference.prediction import prediction
-from convmix.inference.prediction_files import Found
+from convmix.inference.prediction_files import DetectionFile
 from convmix.inference.predictor import Answer, Predictor, Prepared
 from convmix.inference.result_files import classes_png
+from convmix.plots.overlay import palette
 from convmix.results import Classes, SemanticMap
-from convmix.serving.messages import ImageOrder
+from convmix.serving.messages import ImageMessage
 from convmix.serving.problem import Problem
 
 _PIXELS_SETTING = "data.max_pixels"  # `decode` names the setting that an image is too large for
@@ -36,7 +36,7 @@ _ZIP_END_BYTES, _ZIP_COMMENT_BYTES = 22, 65_535
 
 
 @dataclass(frozen=True)
-class Answering:
+class PredictWorker:
     """How a worker that answers is made; called in the worker."""
 
     run: str
@@ -47,25 +47,25 @@ class Answering:
     batch_size: int
     workers: int  # that share this machine's processors
 
-    def __call__(self) -> "Answerer":
+    def __call__(self) -> "RequestAnswerer":
         torch.set_num_threads(max(1, torch.get_num_threads() // self.workers))
         artifact = within(load_artifact(self.run), self.pixels)
         predictor = Predictor(
             artifact, images=0, batch_size=self.batch_size, device=self.device, precision=self.precision, optimize=self.optimize
         )
-        answerer = Answerer(predictor, pixels=self.pixels)
+        answerer = RequestAnswerer(predictor, pixels=self.pixels)
         answerer.warm_up()
         return answerer
 
 
-class Answerer:
+class RequestAnswerer:
     """Orders in, rows out; one caller."""
 
     def __init__(self, predictor: Predictor, *, pixels: int) -> None:
         self._predictor, self._pixels = predictor, pixels
         self._threads = ThreadPoolExecutor(min(_DECODERS, len(os.sched_getaffinity(0))))
 
-    def __call__(self, orders: Sequence[ImageOrder]) -> list[dict[str, Any] | Problem]:
+    def __call__(self, orders: Sequence[ImageMessage]) -> list[dict[str, Any] | Problem]:
         """A row or the reason why there is none, for each."""
         replies: list[Any] = list(self._threads.map(self._read, orders))
         for threshold in dict.fromkeys(order.threshold for order in orders):  # one batch per threshold
@@ -86,7 +86,7 @@ class Answerer:
             np.save(blank, np.zeros((*size, channels), np.float32))
         self._predictor.answers([self._predictor.prepare(blank.getvalue())])
 
-    def _read(self, order: ImageOrder) -> "_Read | Problem":
+    def _read(self, order: ImageMessage) -> "_Read | Problem":
         try:
             size = checked_size(order.data, in_chans=self._predictor.loads.shape[0], pixels=self._pixels)
             return _Read(self._predictor.prepare(order.data), size)
@@ -136,14 +136,14 @@ def _ends_as_an_archive(data: bytes) -> bool:
     return at >= 0 and at + _ZIP_END_BYTES + int.from_bytes(data[at + 20 : at + 22], "little") == len(data)
 
 
-def _row(order: ImageOrder, answer: Answer, size: tuple[int, int]) -> dict[str, Any] | Problem:
+def _row(order: ImageMessage, answer: Answer, size: tuple[int, int]) -> dict[str, Any] | Problem:
     result = answer.result
     if result is None:
         return Problem("no_answer", answer.error or "the model says nothing about this image")
     shape = {"width": size[1], "height": size[0]}
     if isinstance(result, Classes):
         return prediction(order.name, answer, top=order.top).to_dict() | shape
-    row = Found(order.name, "", result).to_dict() | shape
+    row = DetectionFile(order.name, "", result).to_dict() | shape
     if isinstance(result, SemanticMap):
         row["map"] = base64.b64encode(classes_png(result, palette(len(result.labels)))).decode()
     return row

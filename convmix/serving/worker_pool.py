@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from convmix.errors import ConvmixError
-from convmix.serving.batching import Job, Queue
+from convmix.serving.batching import PendingImages, Queue
 from convmix.serving.problem import Problem
 
 _LONGEST_PAUSE_S = 10.0  # between attempts to start a worker that does not come up
@@ -26,7 +26,7 @@ _log = logging.getLogger("convmix.serving")
 Work = Callable[[Sequence[Any]], Sequence[Any]]  # orders -> a reply or a Problem for each, in their order
 
 
-class Pool:
+class WorkerPool:
     """`size` worker processes on one queue.
 
     make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: after so long without a
@@ -150,7 +150,7 @@ class Pool:
                 job.reply.set_result(reply)
         return True
 
-    def _lost(self, jobs: Sequence[Job]) -> None:
+    def _lost(self, jobs: Sequence[PendingImages]) -> None:
         """Jobs whose worker is gone: once more, or given up."""
         for job in jobs:
             if job.suspect:

@@ -1,1 +1,1 @@
-"""The same model, faster: exact simplification, our own kernels, other engines, and the measured choice between them."""
+"""The same model, faster: folding, our own kernels, other engines, the measured choice."""

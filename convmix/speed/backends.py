@@ -1,6 +1,6 @@
-"""One way to run a model fast per engine: a Plan and a model become a callable, images B,C,H,W -> logits B,k.
+"""One way to run a model fast per engine: a EnginePlan and a model become a callable, images B,C,H,W -> logits B,k.
 
-    build(Plan("openvino", dtype="bf16"), model, torch.zeros(8, 3, 224, 224)) -> Runner
+    build(EnginePlan("openvino", dtype="bf16"), model, torch.zeros(8, 3, 224, 224)) -> Runner
 
 Engines compile for one shape. A Runner therefore fills a batch that is too small and cuts the answer, which changes nothing: every image is
 computed on its own. All engines get the number of threads that torch has. Nothing here looks for a device or for the fastest plan.
@@ -47,7 +47,7 @@ class UnavailableError(ConvmixError):
 
 
 @dataclass(frozen=True)
-class Plan:
+class EnginePlan:
     """How to run a model."""
 
     backend: Backend = "eager"
@@ -86,7 +86,7 @@ class Runner(nn.Module):
     A module for the places that take one; it has no parameters of its own, and cannot be trained or moved.
     """
 
-    def __init__(self, plan: Plan, call: Call, example: Tensor) -> None:
+    def __init__(self, plan: EnginePlan, call: Call, example: Tensor) -> None:
         super().__init__()
         self.plan = plan
         self.shape = tuple(example.shape)  # B,C,H,W
@@ -109,7 +109,7 @@ class Runner(nn.Module):
         return self._call(batch)[: len(images)].float().cpu()  # n,k
 
 
-def build(plan: Plan, model: nn.Module, example: Tensor, *, calibration: Tensor | None = None, store: Path | None = None) -> Runner:
+def build(plan: EnginePlan, model: nn.Module, example: Tensor, *, calibration: Tensor | None = None, store: Path | None = None) -> Runner:
     """Make `model`, which stays as it is, ready to run by `plan` for batches shaped like `example` (B,C,H,W float32).
 
     calibration: n,C,H,W images, normalised as for the model; what int8 takes its value ranges from.
@@ -137,7 +137,7 @@ def build(plan: Plan, model: nn.Module, example: Tensor, *, calibration: Tensor 
     return runner
 
 
-def _prepared(plan: Plan, model: nn.Module, device: torch.device) -> nn.Module:
+def _prepared(plan: EnginePlan, model: nn.Module, device: torch.device) -> nn.Module:
     """A copy in eval mode, folded, in the plan's dtype and layout."""
     net = _folded(model) if plan.folded else copy.deepcopy(model)
     net = net.eval().requires_grad_(False).to(device)
@@ -157,7 +157,7 @@ def _folded(model: nn.Module) -> nn.Module:
         raise UnavailableError(f"cannot be folded: {error}") from error
 
 
-def _as_given(plan: Plan, example: Tensor) -> Tensor:
+def _as_given(plan: EnginePlan, example: Tensor) -> Tensor:
     """The example as a Runner hands it to the engine."""
     if plan.backend not in ("eager", "compile", "aoti"):
         return example.contiguous()
@@ -169,11 +169,11 @@ def _as_given(plan: Plan, example: Tensor) -> Tensor:
 # one builder per engine: (plan, prepared model, example as given, calibration, store) -> Call
 
 
-def _eager(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _eager(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     return net
 
 
-def _compile(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _compile(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     import torch._inductor.config as inductor_config
 
     # Through torch.export, because torch keeps compiled code per class, at most 8 times, and all of our models share one `forward`.
@@ -191,7 +191,7 @@ def _compile(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | 
     return compiled
 
 
-def _aoti(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _aoti(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     import torch._inductor.config as inductor_config
     from torch._inductor import aoti_compile_and_package, aoti_load_package
 
@@ -204,7 +204,7 @@ def _aoti(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | Non
         return aoti_load_package(str(package))
 
 
-def _onnxruntime(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _onnxruntime(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     ort = imported("onnxruntime")
     ort.disable_telemetry_events()
     path = store / "model.onnx" if store else None
@@ -224,7 +224,7 @@ def _onnxruntime(plan: Plan, net: nn.Module, example: Tensor, calibration: Tenso
     return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 
 
-def _openvino(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _openvino(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     ov = imported("openvino")
     core = ov.Core()
     if plan.dtype == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -275,7 +275,7 @@ def _quantized(network: Any, calibration: Tensor, *, batch_size: int) -> Any:
     return nncf.quantize(network, nncf.Dataset(batches), preset=preset, subset_size=count, fast_bias_correction=True)
 
 
-def _native(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _native(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     """Kernels of our own: all of a ConvMixer; in a ConvMLP the large convolutions, the rest compiled by torch."""
     from convmix.models.convmlp import ConvMLP
     from convmix.speed.native import native
@@ -286,13 +286,13 @@ def _native(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | N
         return native(net, dtype)
     net = _folded(net)
     use_winograd(net, dtype)
-    compiled = Plan("compile", plan.dtype, "nhwc")
+    compiled = EnginePlan("compile", plan.dtype, "nhwc")
     net = net.to(dtype).to(memory_format=torch.channels_last)
     call = _compile(compiled, net, _as_given(compiled, example), None, None)
     return lambda images: call(_as_given(compiled, images))
 
 
-def _triton(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
+def _triton(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
     """Kernels of our own on CUDA: the halves of a ConvMixer's blocks, the perceptrons and depthwise convolutions of a ConvMLP."""
     from convmix.ops.gpu import routes
     from convmix.speed.fused import fused
@@ -323,7 +323,7 @@ def _recorded(call: Call, example: Tensor) -> Call:
     return replayed
 
 
-_BUILDERS: dict[str, Callable[[Plan, nn.Module, Tensor, Tensor | None, Path | None], Call]] = {
+_BUILDERS: dict[str, Callable[[EnginePlan, nn.Module, Tensor, Tensor | None, Path | None], Call]] = {
     "eager": _eager,
     "compile": _compile,
     "aoti": _aoti,

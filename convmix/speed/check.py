@@ -10,7 +10,7 @@ from convmix.speed.backends import Dtype
 
 
 @dataclass(frozen=True)
-class Limits:
+class OutputTolerance:
     """What an output may differ by from the original's; whatever breaks one of these is rejected."""
 
     difference: float  # of any output, as a share of the original's largest
@@ -18,10 +18,10 @@ class Limits:
     lost: float = 0.005  # share of the images that were right before and in sum no more; a single image is no evidence
 
 
-LIMITS: dict[Dtype, Limits] = {  # several times what a correct engine shows, far below what a wrong one does
-    "fp32": Limits(1e-4, 0.005),
-    "bf16": Limits(0.05, 0.02),
-    "int8": Limits(0.25, 0.05),
+LIMITS: dict[Dtype, OutputTolerance] = {  # several times what a correct engine shows, far below what a wrong one does
+    "fp32": OutputTolerance(1e-4, 0.005),
+    "bf16": OutputTolerance(0.05, 0.02),
+    "int8": OutputTolerance(0.25, 0.05),
 }
 
 
@@ -60,7 +60,7 @@ class Original:
         """Of n,k outputs: images with the right class, where the right ones are known."""
         return None if self.targets is None else int((outputs.argmax(1) == self.targets).sum())
 
-    def objection(self, outputs: Tensor, limits: Limits) -> str | None:
+    def objection(self, outputs: Tensor, limits: OutputTolerance) -> str | None:
         """Why outputs, m,k for the first m images, break the limits; None where they don't. Classes are counted on all images only."""
         difference = self.difference(outputs)
         if not difference <= limits.difference:  # also for NaN

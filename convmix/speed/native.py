@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from convmix.errors import ModelError
 from convmix.models.convmixer import ConvMixer
-from convmix.ops.mix import MixKernel
 from convmix.ops.dtypes import real_type
+from convmix.ops.mix import MixKernel
 
 DTYPES = (torch.float32, torch.bfloat16)
 SMALLEST_SCALE = 1e-4  # of a over b: below it g outside the image, -b/a, would be too large to be rounded well

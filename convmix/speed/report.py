@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from convmix.metrics.classification import wilson_interval
-from convmix.speed.backends import Plan
+from convmix.speed.backends import EnginePlan
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -14,10 +14,10 @@ Sizes = tuple[int, int, int]  # images per batch, height, width
 
 
 @dataclass(frozen=True)
-class Trial:
+class EngineTrial:
     """One plan that was tried; what was not measured is None."""
 
-    plan: Plan
+    plan: EnginePlan
     rejected: str | None = None  # why it cannot be taken, or why it was not measured to the end
     start_s: float | None = None  # to build it, its compilation included
     median_ms: float | None = None  # per batch
@@ -35,16 +35,16 @@ class Report:
     precision: str  # exact, bf16 or int8: what was allowed
     machine: Mapping[str, Any]  # of hardware.describe_machine, with the versions of the engines
     checked: int  # images; 0: random noise was compared instead
-    trials: tuple[Trial, ...]  # the first is the original: eager, float32
-    plan: Plan  # the fastest that passed
+    trials: tuple[EngineTrial, ...]  # the first is the original: eager, float32
+    plan: EnginePlan  # the fastest that passed
     restart_s: float  # to have it ready the next time
 
     @property
-    def original(self) -> Trial:
+    def original(self) -> EngineTrial:
         return self.trials[0]
 
     @property
-    def chosen(self) -> Trial:
+    def chosen(self) -> EngineTrial:
         return next(trial for trial in self.trials if trial.plan == self.plan)
 
     @property
@@ -60,7 +60,7 @@ class Report:
         assert self.chosen.median_ms is not None
         return (min(eager) - self.chosen.median_ms) / 1000 * num_images / self.sizes[0]
 
-    def images_per_s(self, trial: Trial) -> float | None:
+    def images_per_s(self, trial: EngineTrial) -> float | None:
         return None if trial.median_ms is None else 1000 * self.sizes[0] / trial.median_ms
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,9 +70,9 @@ class Report:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Report":
         """Raises KeyError, TypeError, ValueError or ConfigError for anything that `to_dict` did not write."""
-        trials = tuple(Trial(**{**trial, "plan": Plan(**trial["plan"])}) for trial in values["trials"])
+        trials = tuple(EngineTrial(**{**trial, "plan": EnginePlan(**trial["plan"])}) for trial in values["trials"])
         batch, height, width = values["sizes"]
-        report = cls(**{**values, "sizes": (batch, height, width), "trials": trials, "plan": Plan(**values["plan"])})
+        report = cls(**{**values, "sizes": (batch, height, width), "trials": trials, "plan": EnginePlan(**values["plan"])})
         if not any(trial.plan == report.plan and trial.median_ms for trial in trials):
             raise ValueError(f"the plan {report.plan} was not measured")
         return report

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from convmix.errors import ConfigError, ModelError, did_you_mean
 from convmix.hardware import fast_bf16
 from convmix.speed import store
-from convmix.speed.backends import Dtype, Plan, Runner, UnavailableError, build
-from convmix.speed.check import LIMITS, Limits, Original
-from convmix.speed.report import Report, Sizes, Trial
+from convmix.speed.backends import Dtype, EnginePlan, Runner, UnavailableError, build
+from convmix.speed.check import LIMITS, Original, OutputTolerance
+from convmix.speed.report import EngineTrial, Report, Sizes
 
 Precision = Literal["exact", "bf16", "int8"]
 PRECISIONS = ("exact", "bf16", "int8")
@@ -32,7 +32,7 @@ FINALISTS = 4
 ROUNDS = 9  # of the finalists
 ROUNDS_S = 30.0  # fewer rounds, but as many as the heats, where they take longer than this
 TURN_S = 0.05
-ORIGINAL = Plan()
+ORIGINAL = EnginePlan()
 SMALL_BATCH = 32  # up to here the time between launches may be the larger part, so a graph of them is tried first
 
 
@@ -49,7 +49,7 @@ class Optimized(nn.Module):
         self.report = report
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> EnginePlan:
         return self.report.plan
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def optimize(
     images: Tensor | None = None,
     targets: Tensor | None = None,
     calibration: Tensor | None = None,
-    limits: Limits | None = None,
+    limits: OutputTolerance | None = None,
     budget_s: float = BUDGET_S,
     again: bool = False,
 ) -> Optimized:
@@ -116,7 +116,7 @@ def restore(model: nn.Module, name: str) -> Optimized | None:
         return None
 
 
-def candidates(precision: Precision, *, batch_size: int, device: torch.device) -> list[Plan]:
+def candidates(precision: Precision, *, batch_size: int, device: torch.device) -> list[EnginePlan]:
     """The plans to try: the original, then by what they cost to build, the more promising first."""
     dtypes: tuple[Dtype, ...] = ("fp32",) if precision == "exact" else ("bf16", "fp32") if fast_bf16(device) else ("fp32", "bf16")
     folds = (True, False)
@@ -124,18 +124,18 @@ def candidates(precision: Precision, *, batch_size: int, device: torch.device) -
     streams = (1, threads) if threads > 1 and batch_size % threads == 0 else (1,)
     plans = [ORIGINAL]
     if precision == "int8" and device.type == "cpu":  # the only plans that compute in what was asked for
-        plans += [Plan("openvino", "int8", folded=fold, streams=s) for fold in (False, True) for s in reversed(streams)]
-    plans += [Plan("native", d) for d in dtypes] if device.type == "cpu" else []
+        plans += [EnginePlan("openvino", "int8", folded=fold, streams=s) for fold in (False, True) for s in reversed(streams)]
+    plans += [EnginePlan("native", d) for d in dtypes] if device.type == "cpu" else []
     if device.type == "cuda":
-        plans += [Plan("triton", d, graph=graph) for d in dtypes for graph in (batch_size <= SMALL_BATCH, batch_size > SMALL_BATCH)]
-    plans += [Plan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
+        plans += [EnginePlan("triton", d, graph=graph) for d in dtypes for graph in (batch_size <= SMALL_BATCH, batch_size > SMALL_BATCH)]
+    plans += [EnginePlan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
     if device.type == "cpu":
-        plans += [Plan("openvino", d, folded=fold, streams=s) for d in dtypes for s in streams for fold in folds]
-        plans += [Plan("onnxruntime", folded=fold) for fold in folds]
-    compiled = [Plan("compile", d, layout, fold) for d in dtypes for layout in ("nchw", "nhwc") for fold in folds]
+        plans += [EnginePlan("openvino", d, folded=fold, streams=s) for d in dtypes for s in streams for fold in folds]
+        plans += [EnginePlan("onnxruntime", folded=fold) for fold in folds]
+    compiled = [EnginePlan("compile", d, layout, fold) for d in dtypes for layout in ("nchw", "nhwc") for fold in folds]
     plans += compiled[:2]
     if device.type == "cpu":
-        plans += [Plan("aoti", dtypes[0], folded=fold) for fold in folds]
+        plans += [EnginePlan("aoti", dtypes[0], folded=fold) for fold in folds]
     plans += compiled[2:]
     return list(dict.fromkeys(plans))
 
@@ -144,15 +144,15 @@ class _Race:
     """Candidates of one model, tried one after the other on `batch` (B,C,H,W)."""
 
     def __init__(
-        self, model: nn.Module, original: Original, batch: Tensor, calibration: Tensor | None, limits: Limits | None, folder: Path
+        self, model: nn.Module, original: Original, batch: Tensor, calibration: Tensor | None, limits: OutputTolerance | None, folder: Path
     ) -> None:
         self.model, self.original, self.batch, self.calibration = model, original, batch, calibration
         self.limits, self.folder = limits, folder
-        self.found: dict[Plan, Trial] = {}
-        self.running: dict[Plan, Runner] = {}  # those that may still win
+        self.found: dict[EnginePlan, EngineTrial] = {}
+        self.running: dict[EnginePlan, Runner] = {}  # those that may still win
         self.unfoldable: str | None = None  # the reason, once known
 
-    def run(self, plans: list[Plan], budget_s: float) -> None:
+    def run(self, plans: list[EnginePlan], budget_s: float) -> None:
         """Try every plan; those far behind the leader leave, and free their memory. The original's own time is not the candidates'."""
         leader = ORIGINAL
         self.found[leader] = self._try(leader)
@@ -161,7 +161,7 @@ class _Race:
             if plan in self.found:
                 continue
             if time.monotonic() - started > budget_s:
-                self.found[plan] = Trial(plan, f"not tried, {budget_s:.0f} s were over")
+                self.found[plan] = EngineTrial(plan, f"not tried, {budget_s:.0f} s were over")
                 continue
             self.found[plan] = self._try(plan)
             if plan not in self.running:
@@ -183,13 +183,13 @@ class _Race:
         self._is_right(ORIGINAL)  # for its row in the report
         return self.running[winner]
 
-    def files(self, plan: Plan) -> Path:
+    def files(self, plan: EnginePlan) -> Path:
         """The folder for the engine's own files."""
         folder = self.folder / str(plan).replace(" ", "_")
         folder.mkdir(exist_ok=True)
         return folder
 
-    def restart_s(self, plan: Plan) -> float:
+    def restart_s(self, plan: EnginePlan) -> float:
         """What the next start takes: from the engine's files, tried here; where it has none, as long as this time."""
         files = self.files(plan)
         if any(files.iterdir()):
@@ -202,26 +202,26 @@ class _Race:
                 files.mkdir()
         return self.found[plan].start_s or 0.0
 
-    def _try(self, plan: Plan) -> Trial:
+    def _try(self, plan: EnginePlan) -> EngineTrial:
         """Built, compared on one batch, and timed twice."""
         if plan.folded and self.unfoldable:
-            return Trial(plan, self.unfoldable)
+            return EngineTrial(plan, self.unfoldable)
         started = time.perf_counter()
         try:
             runner = build(plan, self.model, self.batch, calibration=self.calibration, store=self.files(plan))
         except UnavailableError as error:
             if plan.folded and plan.backend == "eager":
                 self.unfoldable = str(error)
-            return Trial(plan, str(error))
+            return EngineTrial(plan, str(error))
         start_s = time.perf_counter() - started
         outputs = runner(self.original.images[: len(self.batch)])
         difference, reason = self.original.difference(outputs), self.original.objection(outputs, self._limits(plan))
         if reason:
-            return Trial(plan, reason, start_s, difference=difference)
+            return EngineTrial(plan, reason, start_s, difference=difference)
         self.running[plan] = runner
-        return Trial(plan, None, start_s, min(self._time(runner) for _ in range(2)), difference=difference)
+        return EngineTrial(plan, None, start_s, min(self._time(runner) for _ in range(2)), difference=difference)
 
-    def _is_right(self, plan: Plan) -> bool:
+    def _is_right(self, plan: EnginePlan) -> bool:
         """On all images; its row of the report says so."""
         outputs = self.running[plan](self.original.images)
         reason = self.original.objection(outputs, self._limits(plan))
@@ -235,7 +235,7 @@ class _Race:
         return reason is None
 
     def _time_in_turn(self, rounds: int) -> None:
-        times: dict[Plan, list[float]] = {plan: [] for plan in self.running}
+        times: dict[EnginePlan, list[float]] = {plan: [] for plan in self.running}
         started = time.monotonic()
         for i in range(rounds):
             if i >= HEATS and time.monotonic() - started > ROUNDS_S:
@@ -246,7 +246,7 @@ class _Race:
             low, median, high = statistics.quantiles(ms, n=4)
             self.found[plan] = replace(self.found[plan], median_ms=median, spread_ms=high - low)
 
-    def _leave(self, plans: list[Plan]) -> None:
+    def _leave(self, plans: list[EnginePlan]) -> None:
         for plan in plans:
             self.found[plan] = replace(self.found[plan], rejected="slower")
             if plan != ORIGINAL:  # what the others are compared with, and what remains if all others are wrong
@@ -262,12 +262,12 @@ class _Race:
             calls += 1
         return 1000 * (time.perf_counter() - started) / calls
 
-    def _ms(self, plan: Plan) -> float:
+    def _ms(self, plan: EnginePlan) -> float:
         ms = self.found[plan].median_ms
         assert ms is not None  # those running were timed
         return ms
 
-    def _limits(self, plan: Plan) -> Limits:
+    def _limits(self, plan: EnginePlan) -> OutputTolerance:
         return self.limits or LIMITS[plan.dtype]
 
 

@@ -1,9 +1,9 @@
-"""The tasks, by the name that a model directory stores."""
+"""What differs between classification, detection and segmentation: head, loss, decoding, metric."""
 
 from importlib import import_module
 
-from convmix.metrics.calibration import Calibration
 from convmix.errors import RunError, did_you_mean
+from convmix.metrics.calibration import Calibration
 from convmix.tasks.base import Task
 
 _HOME = {  # imported when somebody has the task: detectors bring torchvision and timm, which take seconds

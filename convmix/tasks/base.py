@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convmix.metrics.calibration import Calibration
 from convmix.config import Augment, Dense, Optim, Run
 from convmix.data.examples import Examples
-from convmix.data.traced_placement import Frame
 from convmix.data.loaders import train_batches
+from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
-from convmix.data.transforms import Loads, Preprocess
+from convmix.data.traced_placement import TracedPlacement
+from convmix.metrics.calibration import Calibration
 
 
 class Task(ABC):
@@ -158,7 +158,7 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+    def finished(self, outputs: dict[str, Tensor], frame: TracedPlacement | None) -> dict[str, Tensor]:
         """Inside the exported graph: what `deployed` gives, made ready for programs that know nothing of convmix.
 
         frame: where the image lies on the input, where the graph itself has put it there; answers are then in the image's own pixels.

@@ -10,18 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convmix.metrics.calibration import Calibration, calibrate_logits
 from convmix.config import Augment, Dense, Optim, Run, model_arguments
-from convmix.data.examples import Examples
-from convmix.data.traced_placement import Frame
 from convmix.data.augment.mixing import BatchMix
+from convmix.data.augment.training_transform import training_transform
+from convmix.data.examples import Examples
+from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
-from convmix.data.transforms import Loads, Preprocess, training_transform
-from convmix.plots.curves import predictions_picture
+from convmix.data.traced_placement import TracedPlacement
 from convmix.errors import ModelError
+from convmix.metrics.calibration import Calibration, calibrate_logits
 from convmix.metrics.classification import classification_metrics
 from convmix.models import catalog, weights
 from convmix.models.describe import count_macs
+from convmix.plots.curves import predictions_picture
 from convmix.results import Classes
 from convmix.speed.fold import fold
 from convmix.tasks.base import Task
@@ -145,7 +146,7 @@ class Classify(Task):
     def deployed(self, model: nn.Module) -> nn.Module:
         return Logits(model)
 
-    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+    def finished(self, outputs: dict[str, Tensor], frame: TracedPlacement | None) -> dict[str, Tensor]:
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
         return {"logits": outputs["logits"], "probabilities": (outputs["logits"] / temperature).softmax(1)}
 

@@ -17,8 +17,8 @@ from convmix.config import Augment, Dense, Optim, Run
 from convmix.data.decode import viewable
 from convmix.data.dense import DensePreprocess, DenseTransform, check_augment
 from convmix.data.examples import Examples
+from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
-from convmix.data.transforms import Loads, Preprocess
 from convmix.errors import ConfigError, ModelError
 from convmix.models.macs import macs_of
 from convmix.tasks.base import Task

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from convmix.config import Dense
 from convmix.data import rle
 from convmix.data.examples import Examples
-from convmix.data.traced_placement import Frame
 from convmix.data.placement import Placement
+from convmix.data.preprocessing import Preprocess
 from convmix.data.targets import Targets
-from convmix.data.transforms import Preprocess
+from convmix.data.traced_placement import TracedPlacement
 from convmix.metrics.detection import detection_metrics
 from convmix.plots.overlay import draw, grid_picture, truth_of
 from convmix.results import Boxes, Masks
@@ -95,7 +95,7 @@ class Detect(DenseTask):
     def deployed(self, model: nn.Module) -> nn.Module:
         return frozen(DeployedRetinaNet(cast(RetinaNet, model)))
 
-    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+    def finished(self, outputs: dict[str, Tensor], frame: TracedPlacement | None) -> dict[str, Tensor]:
         """With a frame, objects without area on the image leave their places to those behind them, as `observe` leaves them out."""
         if frame is None:
             return outputs

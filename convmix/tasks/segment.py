@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from convmix.config import Dense
 from convmix.data.examples import Examples
-from convmix.data.traced_placement import Frame
+from convmix.data.preprocessing import Preprocess
 from convmix.data.targets import IGNORE, Targets
-from convmix.data.transforms import Preprocess
+from convmix.data.traced_placement import TracedPlacement
+from convmix.metrics.segmentation import confusion, segmentation_metrics
 from convmix.plots.overlay import draw_map, grid_picture
 from convmix.results import SemanticMap
-from convmix.metrics.segmentation import confusion, segmentation_metrics
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
 from convmix.tasks.semanticfpn import SemanticFpn
@@ -101,9 +101,9 @@ class Segment(DenseTask):
         return torch.uint8 if len(self.labels) < IGNORE else torch.int16
 
     def deployed(self, model: nn.Module) -> nn.Module:
-        return frozen(Logits(model))
+        return frozen(ClassMapLogits(model))
 
-    def finished(self, outputs: dict[str, Tensor], frame: Frame | None) -> dict[str, Tensor]:
+    def finished(self, outputs: dict[str, Tensor], frame: TracedPlacement | None) -> dict[str, Tensor]:
         """With a frame also `classes` and `certainty` N,H,W of the image's own pixels, as in SemanticMap."""
         if frame is None:
             return outputs
@@ -124,7 +124,7 @@ class Segment(DenseTask):
         return evidence.float().softmax(1)
 
 
-class Logits(nn.Module):
+class ClassMapLogits(nn.Module):
     """A segmenter's network for other programs: N,C,H,W -> `logits` N,k,h,w."""
 
     def __init__(self, network: nn.Module) -> None:

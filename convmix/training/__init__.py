@@ -1,1 +1,1 @@
-"""Learning: a job is prepared, fitted step by step, and finished into a model directory."""
+"""Learning: a run is set up, fitted step by step and completed as a model directory."""

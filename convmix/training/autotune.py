@@ -53,7 +53,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TuningTrial:
     """One candidate, and what became of it."""
 
     tuned: Tuned
@@ -69,7 +69,7 @@ class Tuning:
     """What was chosen, and by which measurements."""
 
     tuned: Tuned
-    trials: tuple[Trial, ...] = ()  # the default first; empty where nothing was tried
+    trials: tuple[TuningTrial, ...] = ()  # the default first; empty where nothing was tried
 
     def __str__(self) -> str:
         """'bf16, channels_last: 640 ms a step; nchw 1100 ms, fp32 1500 ms'."""
@@ -80,7 +80,7 @@ class Tuning:
 
 def from_dict(values: Mapping[str, Any]) -> Tuning:
     """The inverse of `dataclasses.asdict` on a `Tuning`."""
-    trials = (Trial(Tuned(**t["tuned"]), t["step_ms"], t["rejected"]) for t in values["trials"])
+    trials = (TuningTrial(Tuned(**t["tuned"]), t["step_ms"], t["rejected"]) for t in values["trials"])
     return Tuning(Tuned(**values["tuned"]), tuple(trials))
 
 
@@ -262,9 +262,9 @@ class _Race:
                 best = other
         return best
 
-    def trials(self, chosen: Tuned) -> tuple[Trial, ...]:
+    def trials(self, chosen: Tuned) -> tuple[TuningTrial, ...]:
         return tuple(
-            Trial(t, self.ms(t) if ms else None, None if t == chosen else self.rejected.get(t, "not faster"))
+            TuningTrial(t, self.ms(t) if ms else None, None if t == chosen else self.rejected.get(t, "not faster"))
             for t, ms in self.steps_ms.items()
         )
 

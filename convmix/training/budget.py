@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from convmix.training.schedule import Plan
+from convmix.training.schedule import StepPlan
 
 FINISH_S = 4.0  # writing the model directory, its pictures and its card
 SKIPPED_STEPS = 2  # the first steps pay for allocation and compilation
@@ -40,7 +40,7 @@ class Budget:
         """Whether enough was measured for a new plan."""
         return self.steps >= self.next_plan
 
-    def replan(self, plan: Plan, step: int, longest: int) -> Plan:
+    def replan(self, plan: StepPlan, step: int, longest: int) -> StepPlan:
         """The plan whose last step, validation, calibration and test end within the budget, and not after step `longest`."""
         now = time.monotonic()
         # all the time that was not validation counts as the steps': data, saves and pictures come along with them

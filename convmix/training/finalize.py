@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from convmix.artifacts.artifact import save_description, write_bytes, write_csv, write_json
-from convmix.metrics.calibration import FEWEST
+from convmix.artifacts.artifact import save_description
 from convmix.artifacts.card import model_card
+from convmix.atomic import write_bytes, write_csv, write_json
 from convmix.config import parse_duration, to_dict
 from convmix.data.loaders import eval_batches
 from convmix.hardware import describe_machine
 from convmix.inference.batches import run_model
+from convmix.metrics.calibration import FEWEST
 from convmix.tasks.base import Task
 from convmix.training.distributed import from_main
 from convmix.training.loop import Training, outputs_of, validate
@@ -44,7 +45,7 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
     """Write config.json and convmix.json as they stand."""
     job = t.job
     save_description(
-        job.out, model=t.judged_model, task=job.task, preprocess=job.preprocess,
+        job.out, model=t.eval_model, task=job.task, preprocess=job.preprocess,
         info=_info(t, metrics, finished=finished),
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ def finish(t: Training) -> TrainResult:
 
     job = t.job
     kept = from_main(lambda: load_file(job.out / "model.safetensors"))
-    t.judged_model.load_state_dict(kept)
+    t.eval_model.load_state_dict(kept)
     _calibrate(t)
     metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
     if "test" in job.splits:
@@ -122,7 +123,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
 def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
     """The run as one JSON of numbers, without a path of this machine: what tables of results are generated from."""
     job, p, c = t.job, t.position, t.job.task.calibration
-    network = t.judged_model
+    network = t.eval_model
     data_name = Path(job.spec).name
     settings = [part for k, v in job.overrides.items() for part in (f"--{k.replace('_', '-')}", _text(v))]
     return {
@@ -169,7 +170,7 @@ def _picture(t: Training) -> bytes:
     some = test.select(chosen.tolist())
     loads = job.task.preprocessing(job.preprocess)
     batches = list(eval_batches(some, loads, batch_size=job.task.pictured, rank=0, world=1, workers=0))
-    outputs = run_model(t.judged_model, batches, device=t.accelerator.device, precision=t.precision, observe=job.task.observe)
+    outputs = run_model(t.eval_model, batches, device=t.accelerator.device, precision=t.precision, observe=job.task.observe)
     title = f"{job.run.model} on {len(outputs.indices)} of {len(test)} test images"
     inputs = torch.cat([b.images for b in batches])
     return job.task.picture(some.select(outputs.indices.numpy()), job.preprocess, inputs, outputs.values, outputs.targets, title=title)

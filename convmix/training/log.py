@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from convmix.artifacts.artifact import write_bytes, write_csv
+from convmix.atomic import write_bytes, write_csv
 from convmix.plots.curves import curves_picture
 
 REDRAW_EVERY_S = 0.2

@@ -14,22 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from convmix.artifacts.artifact import save_weights
+from convmix.data.device_cache import DeviceCache, resident_batches
+from convmix.data.image_cache import ImageCache
 from convmix.data.loaders import Batch, eval_batches, train_batches
-from convmix.data.image_cache import Memory
-from convmix.data.device_cache import Resident, resident_batches
 from convmix.data.targets import PerImage, Targets
 from convmix.errors import TrainingError
 from convmix.inference.batches import Outputs, in_order, joined, run_model
 from convmix.metrics.classification import headline
-from convmix.training.distributed import from_all, from_main, share_buffers
+from convmix.training.autotune import Compiled, Tuning, learning
 from convmix.training.budget import Budget
-from convmix.training.setup import Job
+from convmix.training.distributed import from_all, from_main, share_buffers
 from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
+from convmix.training.setup import TrainingSetup
 from convmix.training.sharding import whole
 from convmix.training.signals import Interrupted, StopRequests
-from convmix.training.state import Position, gather_state, seed_step, write_state
-from convmix.training.autotune import Compiled, Tuning, learning
+from convmix.training.state import TrainState, gather_state, seed_step, write_state
 
 STATE = "state/last.safetensors"
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
@@ -42,20 +42,20 @@ CHECK_EVERY = 20  # steps between two looks at the losses on an accelerator, whe
 class Training:
     """A job with its moving parts."""
 
-    job: Job
+    job: TrainingSetup
     accelerator: Any
     model: nn.Module  # as prepared by accelerate
     optimizer: Any
     ema: Any  # timm's ModelEmaV3, or None
-    position: Position
+    position: TrainState
     log: TrainingLog
     budget: Budget | None
     started: float  # time.monotonic() at which elapsed time was zero
     tuning: Tuning
     unsharded: nn.Module | None = None  # with FSDP, what is validated and kept: a copy of the model that `gather_judged` fills
     compiled: Compiled | None = None  # the forward pass of training steps, where that is faster
-    memories: Mapping[str, Memory] = field(default_factory=dict)  # split -> its decoded images, where they are kept
-    resident: Resident | None = None  # the training images, where they are kept and changed on the device
+    memories: Mapping[str, ImageCache] = field(default_factory=dict)  # split -> its decoded images, where they are kept
+    resident: DeviceCache | None = None  # the training images, where they are kept and changed on the device
     saved_at: float = field(default_factory=time.monotonic)
     mark: float = 0.0  # when the last step ended
     pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
@@ -71,7 +71,7 @@ class Training:
         return self.accelerator.unwrap_model(self.model)
 
     @property
-    def judged_model(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """What is validated and kept: the moving average where there is one; with FSDP as it was when it was last gathered."""
         if self.unsharded is not None:
             return self.unsharded
@@ -201,7 +201,7 @@ def end_epoch(t: Training) -> None:
     if keep:
         p.kept_epoch, p.kept_metrics = row["epoch"], metrics
         if t.accelerator.is_main_process:
-            save_weights(job.out, t.judged_model)
+            save_weights(job.out, t.eval_model)
     if 0 < job.run.schedule.patience <= p.stale_epochs:
         p.stopped = "early stopping"
     p.epoch_loss, p.epoch_correct, p.epoch_images = 0.0, 0, 0
@@ -266,8 +266,8 @@ def outputs_of(t: Training, split: str) -> Outputs:
         rank=acc.process_index, world=acc.num_processes, workers=job.run.data.workers,
         memory=t.memories.get(split), device=acc.device,
     )  # fmt: skip
-    share_buffers(t.judged_model)
-    mine = run_model(t.judged_model, batches, device=acc.device, precision=t.precision, observe=job.task.observe)
+    share_buffers(t.eval_model)
+    mine = run_model(t.eval_model, batches, device=acc.device, precision=t.precision, observe=job.task.observe)
     learn(t)
     outputs = _gather(mine)
     t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}

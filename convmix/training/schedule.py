@@ -1,6 +1,6 @@
 """How far a training is, and the learning rate there: pure functions of the step.
 
-    step -> Plan.progress -> 0..1 -> learning_rate
+    step -> StepPlan.progress -> 0..1 -> learning_rate
 
 A wall-clock budget only changes the plan: when a new measurement moves the last step, progress goes on from where it stands,
 so the learning rate never jumps.
@@ -15,7 +15,7 @@ from convmix.config import Schedule
 
 
 @dataclass(frozen=True)
-class Plan:
+class StepPlan:
     """How many optimiser steps a training has."""
 
     steps_per_epoch: int
@@ -30,7 +30,7 @@ class Plan:
             return 1.0
         return self.anchor_progress + (1 - self.anchor_progress) * (step - self.anchor_step) / left
 
-    def ending_at(self, total_steps: int, *, now: int) -> "Plan":
+    def ending_at(self, total_steps: int, *, now: int) -> "StepPlan":
         """The same training with another last step, continuous in progress at step `now`."""
         return replace(self, total_steps=max(total_steps, now), anchor_step=now, anchor_progress=self.progress(now))
 
@@ -40,9 +40,9 @@ class Plan:
         return math.ceil(self.total_steps / self.steps_per_epoch)
 
 
-def full_plan(schedule: Schedule, steps_per_epoch: int) -> Plan:
+def full_plan(schedule: Schedule, steps_per_epoch: int) -> StepPlan:
     """The plan without a budget."""
-    return Plan(steps_per_epoch, steps_per_epoch * total_epochs(schedule))
+    return StepPlan(steps_per_epoch, steps_per_epoch * total_epochs(schedule))
 
 
 def total_epochs(schedule: Schedule) -> int:
@@ -50,7 +50,7 @@ def total_epochs(schedule: Schedule) -> int:
     return schedule.epochs + (schedule.cooldown_epochs if schedule.schedule == "cosine" else 0)
 
 
-def learning_rate(schedule: Schedule, peak: float, plan: Plan, step: int) -> float:
+def learning_rate(schedule: Schedule, peak: float, plan: StepPlan, step: int) -> float:
     """Learning rate of optimiser step `step` (0 is the first).
 
     triangular: interp(t, [0, 0.4 E, 0.8 E, E], [0, peak, peak/20, 0]), the authors' ConvMixer schedule.

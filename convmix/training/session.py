@@ -14,26 +14,26 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from convmix.artifacts.artifact import write_csv, write_json
+from convmix.atomic import write_csv, write_json
 from convmix.config import Optim, Run, override, parse_duration
 from convmix.data.augment.device_augment import for_transform
-from convmix.data.image_cache import Memory, allot, memory_limit
+from convmix.data.device_cache import DeviceCache, fits, load
+from convmix.data.image_cache import ImageCache, allot, memory_limit
 from convmix.data.order import batch_bounds, steps_per_epoch
-from convmix.data.device_cache import Resident, fits, load
-from convmix.data.remote.urls import conceal
+from convmix.data.remote.urls import redact
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
-from convmix.training.distributed import SILENCE, from_main, lost_another
+from convmix.training.autotune import Compiled, Tuning, default, lay_out, tune
 from convmix.training.batch_norm import synchronised
 from convmix.training.budget import Budget
+from convmix.training.distributed import SILENCE, from_main, lost_another
 from convmix.training.finalize import TrainResult, describe_run, finish
-from convmix.training.setup import JOB, Job, goes_on, job_file, new_job, resumed_job
 from convmix.training.log import TrainingLog
 from convmix.training.loop import STATE, Training, fit, save
-from convmix.training.schedule import Plan, full_plan
+from convmix.training.schedule import StepPlan, full_plan
+from convmix.training.setup import JOB, TrainingSetup, goes_on, job_file, new_job, resumed_job
 from convmix.training.sharding import refuse_unshardable, shard
-from convmix.training.state import Position, read_state, restore_optimizer, restore_weights
-from convmix.training.autotune import Compiled, Tuning, default, lay_out, tune
+from convmix.training.state import TrainState, read_state, restore_optimizer, restore_weights
 
 
 def train_session(
@@ -52,7 +52,7 @@ def train_session(
     Raises a ConvmixError for every mistake of the user, Interrupted after SIGINT or SIGTERM with the state saved.
     """
     started = time.monotonic()
-    spec = conceal(spec)
+    spec = redact(spec)
     processes = _processes(device)
     speaks = processes.is_main_process
     _refuse_unrestartable(out, autoresume=autoresume)
@@ -95,7 +95,7 @@ def default_out(spec: str, *, resume: bool) -> Path:
     return places[max(0, first_free - 1)] if resume else places[first_free]
 
 
-def _tuning(job: Job, processes: Any, console: Console, *, started: float, resume: bool) -> Tuning:
+def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: float, resume: bool) -> Tuning:
     """How this training computes: as it began where it is resumed, else as the main process finds out. Task and model are made ready."""
     run, device = job.run, processes.device
     train = job.splits["train"]
@@ -128,13 +128,13 @@ def _sharded(run: Run, processes: Any) -> bool:
     return run.parallel == "fsdp" and processes.num_processes > 1
 
 
-def _full_plan(job: Job) -> Plan:
+def _full_plan(job: TrainingSetup) -> StepPlan:
     """The plan that no clock cuts short."""
     run = job.run
     return full_plan(run.schedule, steps_per_epoch(len(job.splits["train"]), run.optim.batch_size, drop_last=run.data.drop_last))
 
 
-def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
+def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
     """Model, optimiser and averages through accelerate; the state restored or its files begun."""
     run = job.run
     sharded = _sharded(run, accelerator)
@@ -155,7 +155,7 @@ def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, s
     for module in (job.model, *([ema.module] if ema else ())) if sharded else ():
         shard(module, accelerator.device)
     optimizer = _optimizer(job.model, run.optim)
-    position = restore_optimizer(saved, optimizer=optimizer, scaler=accelerator.scaler) if saved else Position(_full_plan(job))
+    position = restore_optimizer(saved, optimizer=optimizer, scaler=accelerator.scaler) if saved else TrainState(_full_plan(job))
     # evaluation mode: accelerate adds autocast and no DistributedDataParallel
     model, optimizer = accelerator.prepare_model(job.model, evaluation_mode=sharded), accelerator.prepare_optimizer(optimizer)
     log = TrainingLog(
@@ -185,7 +185,7 @@ def _training(job: Job, tuning: Tuning, accelerator: Any, console: Console, *, s
     return training
 
 
-def _resident(job: Job, accelerator: Any) -> Resident | None:
+def _resident(job: TrainingSetup, accelerator: Any) -> DeviceCache | None:
     """The training images on the device, where they are to be changed there; ConfigError where that was asked for and cannot be done."""
     run, device, sizes = job.run, accelerator.device, job.sizes["train"]
     asked = run.data.augment_on
@@ -208,7 +208,7 @@ def _resident(job: Job, accelerator: Any) -> Resident | None:
     return load(job.splits["train"], augment, workers=run.data.workers, device=device)
 
 
-def _memories(job: Job, processes: int, *, keeps_train: bool) -> dict[str, Memory]:
+def _memories(job: TrainingSetup, processes: int, *, keeps_train: bool) -> dict[str, ImageCache]:
     """Where decoded training images are kept, and validation images as evaluation reads them; the test is decoded once anyway."""
     sizes = {"train": job.sizes["train"]} if keeps_train else {}
     if "val" in job.splits:
@@ -227,7 +227,7 @@ def _processes(device: str | None) -> Any:
     return PartialState(cpu=(device or default_device().type) == "cpu", timeout=SILENCE)
 
 
-def _accelerator(job: Job, device: torch.device, precision: str) -> Any:
+def _accelerator(job: TrainingSetup, device: torch.device, precision: str) -> Any:
     """accelerate's engine in the precision and with the tracker of the run."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -264,7 +264,7 @@ def _optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     )  # fmt: skip
 
 
-def _freeze(job: Job) -> None:
+def _freeze(job: TrainingSetup) -> None:
     """Everything but the classifier, for a linear probe."""
     if job.run.net.freeze == "backbone":
         model: Any = job.model
@@ -328,7 +328,7 @@ def _refuse_taken(out: Path) -> None:
         raise RunError(f"{out} exists already; give another --out, or --resume to go on with the training in it")
 
 
-def _refuse_changes(job: Job, spec: str, recipe: str | None, overrides: Mapping[str, object]) -> None:
+def _refuse_changes(job: TrainingSetup, spec: str, recipe: str | None, overrides: Mapping[str, object]) -> None:
     """A resumed training keeps its settings; another value is an error rather than silently ignored."""
     if recipe is not None and recipe != job.run.recipe:
         raise ConfigError(f"recipe {recipe}: {job.out} was started with {job.run.recipe} and goes on with it")

@@ -1,6 +1,6 @@
 """From what the user asked for to everything a training needs: data opened and checked, settings resolved, model built.
 
-spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, preprocessing, task, model -> Job
+spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, preprocessing, task, model -> TrainingSetup
 """
 
 import dataclasses
@@ -21,26 +21,26 @@ from convmix import config, recipes
 from convmix.config import Data, Run
 from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
+from convmix.data.inspection import announce, refuse_too_little
+from convmix.data.preprocessing import Preprocess
+from convmix.data.remote.urls import is_url
 from convmix.data.scan import Scan, clean, scan, split_rows
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
-from convmix.data.transforms import Preprocess
-from convmix.data.remote.urls import is_url
 from convmix.errors import ConfigError, DataError, ModelError, RunError
-from convmix.data.inspection import announce, refuse_too_little
 from convmix.models import catalog
 from convmix.tasks import TASKS, create_task, task_class
 from convmix.tasks.base import Task
+from convmix.training.autotune import Tuning, from_dict
 from convmix.training.distributed import from_all, from_main
 from convmix.training.log import scan_progress
-from convmix.training.autotune import Tuning, from_dict
 
 JOB = Path("state") / "job.json"
 NAMELESS = "none"  # torchrun's id of every job over several machines that was given no --rdzv-id
 
 
 @dataclass
-class Job:
+class TrainingSetup:
     """A training that can start."""
 
     spec: str  # the data set as the user named it
@@ -59,7 +59,7 @@ class Job:
     tuning: Tuning | None = None  # how it computes; None where that is still to be found out
 
 
-def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> Job:
+def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> TrainingSetup:
     """Open the data, resolve the settings and build the model; raises a ConvmixError for any mistake found on the way."""
     name = recipe or ("digits" if spec == "digits" else None)
     model = overrides.get("model")
@@ -73,7 +73,7 @@ def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], o
     return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True)
 
 
-def resumed_job(out: Path, *, console: Console, speaks: bool) -> Job:
+def resumed_job(out: Path, *, console: Console, speaks: bool) -> TrainingSetup:
     """The job that `out` was started with; its data must not have changed since."""
     saved = from_main(lambda: _read_job(out))
     run = config.from_dict(saved["run"])
@@ -114,7 +114,7 @@ def _launch() -> str | None:
     return os.environ.get("TORCHELASTIC_RUN_ID")
 
 
-def job_file(job: Job) -> dict[str, Any]:
+def job_file(job: TrainingSetup) -> dict[str, Any]:
     """What `resumed_job` reads back."""
     return {
         "spec": job.spec,
@@ -179,7 +179,7 @@ def _build(
     overrides: dict[str, Any],
     asked_for: set[str],
     fresh: bool,
-) -> Job:
+) -> TrainingSetup:
     cleaned = clean(source, scanned)
     if not len(cleaned.splits.get("train", ())):
         raise DataError(f"{spec} has no training images")
@@ -203,7 +203,7 @@ def _build(
         "notes": list(scanned.notes),
     }
     sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
-    return Job(
+    return TrainingSetup(
         spec, out, run, overrides, task, cleaned.splits, sizes, preprocess, model, provenance,
         notes=[*scanned.notes, *reading, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
     )  # fmt: skip

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convmix.artifacts.artifact import write_tensors
+from convmix.atomic import write_tensors
 from convmix.errors import RunError
-from convmix.training.schedule import Plan
+from convmix.training.schedule import StepPlan
 from convmix.training.sharding import part_like, whole
 
 
 @dataclass
-class Position:
+class TrainState:
     """Where a training stands; plain JSON values but for the plan."""
 
-    plan: Plan
+    plan: StepPlan
     step: int = 0  # optimiser steps done
     images_seen: int = 0
     elapsed_s: float = 0.0  # wall clock of all sittings, scan and validation included
@@ -40,14 +40,14 @@ class Position:
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """What the file holds; the same whatever the number of processes."""
 
     tensors: dict[str, Tensor]  # "model.NAME", "ema.NAME" and "optim.INDEX.NAME", whole, on the CPU or not
     meta: dict[str, Any]
 
 
-def gather_state(position: Position, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> State:
+def gather_state(position: TrainState, *, model: nn.Module, optimizer: Any, ema: nn.Module | None, scaler: Any) -> SavedState:
     """The state as it stands; every process has to ask, since each may hold a part of it."""
     optim = optimizer.state_dict()
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -66,34 +66,34 @@ def gather_state(position: Position, *, model: nn.Module, optimizer: Any, ema: n
         "param_groups": optim["param_groups"],
         "scaler": scaler.state_dict() if scaler is not None else None,
     }
-    return State({k: whole(v.detach()).contiguous() for k, v in tensors.items()}, meta)
+    return SavedState({k: whole(v.detach()).contiguous() for k, v in tensors.items()}, meta)
 
 
-def write_state(path: Path, state: State) -> None:
+def write_state(path: Path, state: SavedState) -> None:
     """Replace the state file; a killed process leaves the previous one."""
     write_tensors(path, state.tensors, {"state": json.dumps(state.meta)})
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> SavedState:
     """RunError where the file is none."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["state"])
-            return State({k: file.get_tensor(k) for k in file.keys()}, meta)  # noqa: SIM118 (safe_open is no mapping)
+            return SavedState({k: file.get_tensor(k) for k in file.keys()}, meta)  # noqa: SIM118 (safe_open is no mapping)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}") from None
 
 
-def restore_weights(state: State, *, model: nn.Module, ema: nn.Module | None) -> None:
+def restore_weights(state: SavedState, *, model: nn.Module, ema: nn.Module | None) -> None:
     """Model and averages in place, before they are sharded."""
     model.load_state_dict(_under("model.", state.tensors))
     if ema is not None:
         ema.load_state_dict(_under("ema.", state.tensors))
 
 
-def restore_optimizer(saved: State, *, optimizer: Any, scaler: Any) -> Position:
+def restore_optimizer(saved: SavedState, *, optimizer: Any, scaler: Any) -> TrainState:
     """Optimiser and loss scale in place; the position. The optimiser's parameters may be sharded by now."""
     state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in saved.meta["optim_scalars"].items()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -105,8 +105,8 @@ def restore_optimizer(saved: State, *, optimizer: Any, scaler: Any) -> Position:
     if scaler is not None and saved.meta["scaler"]:
         scaler.load_state_dict(saved.meta["scaler"])
     values = saved.meta["position"]
-    known = {f.name for f in fields(Position)}
-    return Position(**{k: v for k, v in values.items() if k in known and k != "plan"}, plan=Plan(**values["plan"]))
+    known = {f.name for f in fields(TrainState)}
+    return TrainState(**{k: v for k, v in values.items() if k in known and k != "plan"}, plan=StepPlan(**values["plan"]))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -10,12 +10,12 @@ from tiny_run import LABELS, make_run, write_folder
 
 from convmix import api
 from convmix.artifacts.artifact import load_artifact
+from convmix.artifacts.provenance import recorded_rows
+from convmix.audit.doctor import doctor
+from convmix.audit.labels import suspect
 from convmix.config import Data
 from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
-from convmix.audit.doctor import doctor
-from convmix.audit.labels import suspect
-from convmix.artifacts.provenance import recorded_rows
 from tests.made_once import MadeOnce
 
 FLIPPED_EVERY = 20  # 5 % of the labels

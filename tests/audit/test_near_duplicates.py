@@ -8,10 +8,10 @@ import pytest
 from PIL import Image, ImageEnhance
 from planted import NEAR, encoded, mirrored, resized, shifted
 
-from convmix.config import Data
-from convmix.data.sources import open_source
 from convmix.audit.image_facts import thumbnail
 from convmix.audit.near_duplicates import ALIKE, near_copies
+from convmix.config import Data
+from convmix.data.sources import open_source
 
 PER_CHANGE = 60
 RECALL = 0.95

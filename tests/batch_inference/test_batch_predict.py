@@ -11,12 +11,11 @@ import pytest
 from large_inputs import BROKEN, write_everything
 from tiny_run import make_run, write_folder
 
+from convmix.batch_inference import cluster, job
+from convmix.batch_inference.actor import Worker
+from convmix.batch_inference.partitions import Tally
 from convmix.errors import ConfigError, RunError
 from convmix.inference.prediction import predict
-from convmix.batch_inference import cluster
-from convmix.batch_inference import job
-from convmix.batch_inference.partitions import Tally
-from convmix.batch_inference.actor import Worker
 from tests.patience import until
 
 pytestmark = [

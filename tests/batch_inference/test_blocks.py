@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from large_inputs import write_table
 
-from convmix.errors import DataError
-from convmix.batch_inference.blocks import Block, Images, Rows, Shard, difference, divide, from_line, to_line
+from convmix.batch_inference.blocks import Block, Images, RowBlock, ShardBlock, difference, divide, from_line, to_line
 from convmix.batch_inference.listing import Entry
+from convmix.errors import DataError
 
 
 def divided(*entries: Entry, part_size: int = 3, image: str | None = None, name: str | None = None) -> list[Block]:
@@ -17,16 +17,16 @@ def divided(*entries: Entry, part_size: int = 3, image: str | None = None, name:
 
 def test_single_images_fill_partitions_and_shards_are_whole() -> None:
     blocks = divided(*(Entry(f"{i}.png") for i in range(4)), Entry("a.tar"), Entry("4.png"))
-    assert [type(b) for b in blocks] == [Images, Shard, Images]
+    assert [type(b) for b in blocks] == [Images, ShardBlock, Images]
     assert [[f.name for f in b.files] for b in blocks] == [["0.png", "1.png", "2.png"], ["a.tar"], ["3.png", "4.png"]]
 
 
 def test_row_groups_are_joined_but_never_cut(tmp_path: Path) -> None:
     path = write_table(tmp_path / "t.parquet", [b"x"] * 11, group=2)
-    blocks = [b for b in divided(Entry(str(path)), part_size=5) if isinstance(b, Rows)]
+    blocks = [b for b in divided(Entry(str(path)), part_size=5) if isinstance(b, RowBlock)]
     assert [(b.groups, b.first, b.count) for b in blocks] == [((0, 2), 0, 4), ((2, 4), 4, 4), ((4, 6), 8, 3)]
     [block] = divided(Entry(str(write_table(tmp_path / "u.parquet", [b"x"] * 11))))
-    assert isinstance(block, Rows) and block.count == 11
+    assert isinstance(block, RowBlock) and block.count == 11
 
 
 def test_a_line_gives_the_block_back(tmp_path: Path) -> None:

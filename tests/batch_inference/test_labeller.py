@@ -13,16 +13,16 @@ from PIL import Image
 from tiny_run import make_run
 
 from convmix.artifacts.artifact import load_artifact, save_artifact
-from convmix.config import Dense
-from convmix.data.transforms import Preprocess
-from convmix.inference.prediction import predict
+from convmix.batch_inference.actor import BlockWork, Labeller, ahead, chunks
 from convmix.batch_inference.blocks import divide
 from convmix.batch_inference.listing import entries
 from convmix.batch_inference.manifest import Settings, open_job
-from convmix.batch_inference.partitions import Tally
 from convmix.batch_inference.packaging import pack
+from convmix.batch_inference.partitions import Tally
 from convmix.batch_inference.storage import Folder
-from convmix.batch_inference.actor import Labeller, Work, ahead, chunks
+from convmix.config import Dense
+from convmix.data.preprocessing import Preprocess
+from convmix.inference.prediction import predict
 from convmix.tasks import create_task
 
 SETTINGS = Settings(top=1, threshold=0.0, precision="fp32", part_size=10, image_column=None, name_column=None)
@@ -45,7 +45,7 @@ def label(run: Path, data: Path, output: Path, *, threads: int = 1) -> Tally:
     folder = Folder(output)
     blocks = divide(entries(str(data)), part_size=10, image_column=None, name_column=None)
     manifest, division = open_job(folder, blocks, data=str(data), model="", settings=SETTINGS)
-    work = Work(str(folder), "", manifest.key, SETTINGS, batch_size=2, threads=threads, device="cpu")
+    work = BlockWork(str(folder), "", manifest.key, SETTINGS, batch_size=2, threads=threads, device="cpu")
     return Labeller(pack(load_artifact(run), run), work, "here").compute(0, division.span(0))
 
 

@@ -7,9 +7,9 @@ import fsspec
 import pytest
 from tiny_run import write_folder, write_image
 
+from convmix.batch_inference.listing import entries
 from convmix.errors import ConfigError, DataError
 from convmix.inference.file_names import find_files
-from convmix.batch_inference.listing import entries
 
 
 def names(data: object) -> list[str]:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from convmix.errors import ConfigError
 from convmix.batch_inference.blocks import Images
 from convmix.batch_inference.listing import Entry
 from convmix.batch_inference.manifest import Division, Manifest, Settings, open_job, read_block
 from convmix.batch_inference.storage import Folder
+from convmix.errors import ConfigError
 
 SETTINGS = Settings(top=1, threshold=None, precision="auto", part_size=2, image_column=None, name_column=None)
 BLOCKS = (Images((Entry("a.png", 1, "1"), Entry("b.png", 1, "1"))), Images((Entry("c.png", 1, "1"),)))

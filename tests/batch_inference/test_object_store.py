@@ -8,8 +8,8 @@ import pytest
 from large_inputs import write_everything
 from tiny_run import make_run
 
-from convmix.errors import ConfigError
 from convmix.batch_inference import job
+from convmix.errors import ConfigError
 
 pytest.importorskip("s3fs", reason="reads s3://; pip install s3fs")
 moto_server = pytest.importorskip("moto.server", reason="serves s3://; pip install moto[server]")

@@ -6,13 +6,13 @@ import fsspec
 import pytest
 from large_inputs import BROKEN, encoded, write_shard, write_table
 
-from convmix.data.decode import BadImage
-from convmix.batch_inference.blocks import Images, Rows, Shard, divide
+from convmix.batch_inference.blocks import Images, RowBlock, ShardBlock, divide
 from convmix.batch_inference.listing import Entry
 from convmix.batch_inference.reading import sources
+from convmix.data.decode import BadImage
 
 
-def read(block: Images | Rows | Shard, folder: Path | str = "") -> dict[str, bytes | str]:
+def read(block: Images | RowBlock | ShardBlock, folder: Path | str = "") -> dict[str, bytes | str]:
     found = list(sources(block, str(folder)))
     assert len({name for name, _ in found}) == len(found)
     return {name: source.reason if isinstance(source, BadImage) else source for name, source in found}
@@ -45,14 +45,14 @@ def test_one_image_of_each_sample_of_a_shard(tmp_path: Path) -> None:
         (".z.png", b"-"),
     ]
     path = write_shard(tmp_path / "s.tar", members)
-    assert read(Shard((Entry(str(path)),))) == {f"{path}/x/1.jpg": b"one", f"{path}/y/2.WEBP": b"two"}
+    assert read(ShardBlock((Entry(str(path)),))) == {f"{path}/x/1.jpg": b"one", f"{path}/y/2.WEBP": b"two"}
 
 
 @pytest.mark.parametrize(("cut", "whole"), [(512 * 3 + 100, 1), (512 * 2 + 100, 1), (512 * 4, 2)])  # in an image, in a header, between
 def test_a_shard_that_breaks_off_says_so_and_keeps_what_was_before(tmp_path: Path, cut: int, whole: int) -> None:
     path = write_shard(tmp_path / "s.tar", [(f"{i}.png", bytes([i]) * 400) for i in range(3)])
     path.write_bytes(path.read_bytes()[:cut])
-    found = read(Shard((Entry(str(path)),)))
+    found = read(ShardBlock((Entry(str(path)),)))
     assert [v for v in found.values() if isinstance(v, bytes)] == [bytes([i]) * 400 for i in range(whole)]
     assert "cannot be read to its end" in str(found[str(path)])
 
@@ -62,7 +62,7 @@ def test_a_damaged_header_in_the_middle_of_a_shard_is_not_its_end(tmp_path: Path
     raw = bytearray(path.read_bytes())
     raw[1024:1100] = b"\xff" * 76
     path.write_bytes(bytes(raw))
-    found = read(Shard((Entry(str(path)),)))
+    found = read(ShardBlock((Entry(str(path)),)))
     assert list(found) == [f"{path}/0.png", str(path)] and "cannot be read to its end" in str(found[str(path)])
 
 

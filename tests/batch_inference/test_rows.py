@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from convmix.batch_inference.partitions import Tally, read_tally, write_part
+from convmix.batch_inference.rows import labels_in, row, schema
+from convmix.batch_inference.storage import Folder
 from convmix.data import rle
 from convmix.inference.dense_prediction import found_in
 from convmix.inference.predictor import Answer, Result
 from convmix.results import Boxes, Classes, Masks, SemanticMap
-from convmix.batch_inference.partitions import Tally, read_tally, write_part
-from convmix.batch_inference.rows import labels_in, row, schema
-from convmix.batch_inference.storage import Folder
 
 LABELS = ("ant", "bee", "cat")
 BOX = torch.tensor([[1.0, 2.0, 5.5, 6.25], [0.0, 0.0, 2.0, 2.0]])

@@ -10,22 +10,22 @@ from rich.console import Console
 
 from convmix.benchmarking import roofline
 from convmix.benchmarking.bar_plots import bars, lines
-from convmix.benchmarking.rounds import Lane, Result
 from convmix.benchmarking.record import record, summary, table
 from convmix.benchmarking.roofline import Rates, measure_rates, operations
-from convmix.benchmarking.work import Contender, Work
-from convmix.speed.backends import Plan
+from convmix.benchmarking.rounds import Lane, Result
+from convmix.benchmarking.work import Implementation, Work
+from convmix.speed.backends import EnginePlan
 
 RATES = Rates(matmul_fp32=100e9, matmul_bf16=400e9, copy=20e9)
 WORK = Work("convmixer_8_2_k3_p4", "inference", 8, 16, 16, 3, "cpu", 1, "bf16", 1.0)
 RESULT = Result(
     WORK,
     (
-        Lane(Contender("official path", "official", Plan()), "eager fp32", 0.1, (400.0, 420.0, 380.0), 50.0, 0.0),
-        Lane(Contender("slow peer", "peer", Plan()), "eager fp32", 0.1, (300.0, 300.0, 300.0), 50.0, 1e-7),
-        Lane(Contender("good peer", "peer", Plan(dtype="bf16")), "eager bf16", 9.0, (100.0, 110.0, 90.0), 40.0, 1e-3),
-        Lane(Contender("broken", "peer", Plan()), failed="it is not installed"),
-        Lane(Contender("convmix", "ours"), "native bf16", 1.0, (50.0, 50.0, 30.0), 30.0, 2e-3),
+        Lane(Implementation("official path", "official", EnginePlan()), "eager fp32", 0.1, (400.0, 420.0, 380.0), 50.0, 0.0),
+        Lane(Implementation("slow peer", "peer", EnginePlan()), "eager fp32", 0.1, (300.0, 300.0, 300.0), 50.0, 1e-7),
+        Lane(Implementation("good peer", "peer", EnginePlan(dtype="bf16")), "eager bf16", 9.0, (100.0, 110.0, 90.0), 40.0, 1e-3),
+        Lane(Implementation("broken", "peer", EnginePlan()), failed="it is not installed"),
+        Lane(Implementation("convmix", "ours"), "native bf16", 1.0, (50.0, 50.0, 30.0), 30.0, 2e-3),
     ),
 )
 

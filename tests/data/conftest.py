@@ -8,8 +8,7 @@ import pytest
 from served import Web, make_shards, serving
 from written import Item, make_items
 
-from convmix.data.remote import shard_cache
-from convmix.data.remote import stores
+from convmix.data.remote import shard_cache, stores
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from convmix.config import Augment, Size
 from convmix.data.decode import BadImage, Image
 from convmix.data.dense import DensePreprocess, DenseTransform, check_augment
 from convmix.data.loaders import eval_batches, train_batches
-from convmix.data.targets import IGNORE, Instances, Objects, PerImage, Regions, Truth
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
+from convmix.data.targets import IGNORE, InstanceTargets, Objects, PerImage, Regions, Truth
 from convmix.errors import ConfigError
 
 FITS = ("crop", "letterbox", "stretch")
@@ -31,7 +31,9 @@ def written(classes: np.ndarray, folder: Path) -> Regions:
     return Regions(str(path), CLASSES)
 
 
-def drawn(transform: DenseTransform, image: Image, annotation: Objects | Regions, seed: int) -> tuple[np.ndarray, Instances | torch.Tensor]:
+def drawn(
+    transform: DenseTransform, image: Image, annotation: Objects | Regions, seed: int
+) -> tuple[np.ndarray, InstanceTargets | torch.Tensor]:
     random.seed(seed)
     torch.manual_seed(seed)
     moved, target = transform.change(image, annotation)
@@ -58,7 +60,7 @@ def test_boxes_and_masks_follow_the_pixels(fit: str, size: Size, masks: bool) ->
     compared, differing = 0, []
     for seed in range(80):
         pixels, target = drawn(transform, image, objects, seed)
-        assert isinstance(target, Instances) and target.boxes.dtype == torch.float32
+        assert isinstance(target, InstanceTargets) and target.boxes.dtype == torch.float32
         assert masks == (target.masks is not None)
         for i, (box, label) in enumerate(zip(target.boxes, target.labels.tolist(), strict=True)):
             own = pixels == 10 + 10 * label
@@ -79,7 +81,7 @@ def test_smooth_resampling_keeps_edges_where_the_boxes_are(interpolation: str) -
     differing = []
     for seed in range(60):
         pixels, target = drawn(transform, image, objects, seed)
-        assert isinstance(target, Instances) and target.masks is not None
+        assert isinstance(target, InstanceTargets) and target.masks is not None
         bright = pixels > 128  # the mean around the image is 128
         for mask, moved in zip(target.masks.numpy(), target.boxes.numpy(), strict=True):
             assert np.abs(moved - extent(bright)).max() <= 1
@@ -116,7 +118,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(fit: str, in_ch
     moved, target = training.change(image, objects)
     assert np.array_equal(np.asarray(moved), np.asarray(placed))
     assert torch.equal(training.normalise(moved), p(image))
-    assert isinstance(target, Instances)
+    assert isinstance(target, InstanceTargets)
     expected = truth.placement.boxes_to_input(torch.from_numpy(objects.boxes))
     assert torch.equal(target.boxes, expected[target.labels])
     assert truth.annotation is objects
@@ -146,7 +148,7 @@ def test_images_without_objects_and_images_of_one_pixel(masks: bool) -> None:
             for fit in FITS:
                 pixels, target = drawn(DenseTransform(replace(PLAIN, fit=fit), WILD, masks=masks), image, objects, 0)
                 assert pixels.shape == (96, 128) and (pixels == 255).any()
-                assert isinstance(target, Instances) and target.boxes.shape == (0, 4) and target.labels.shape == (0,)
+                assert isinstance(target, InstanceTargets) and target.boxes.shape == (0, 4) and target.labels.shape == (0,)
                 assert target.masks is None or target.masks.shape == (0, 96, 128)
 
 
@@ -156,7 +158,7 @@ def test_zoom_is_drawn_evenly_over_its_octaves_and_the_place_over_the_room() -> 
     sides, shifts, whole = [], set(), np.asarray([[0, 0, 64, 48]])
     for seed in range(600):
         _, target = drawn(transform, image, objects_of(size, whole, masks=False), seed)
-        assert isinstance(target, Instances)
+        assert isinstance(target, InstanceTargets)
         left, top, right, bottom = target.boxes[0].tolist()
         sides.append(right - left)
         if right - left < 60:  # smaller than 1/2
@@ -227,7 +229,7 @@ def test_augmentation_is_a_function_of_the_seed(in_chans: int) -> None:
     objects = objects_of(size, rectangles(size))
     (a, x), (b, y), (c, _) = (drawn(t, image, objects, seed) for t, seed in ((transform, 1), (again, 1), (transform, 2)))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
-    assert isinstance(x, Instances) and isinstance(y, Instances) and torch.equal(x.boxes, y.boxes)
+    assert isinstance(x, InstanceTargets) and isinstance(y, InstanceTargets) and torch.equal(x.boxes, y.boxes)
     assert again == transform and again.shape == (in_chans, 96, 128)
     still = drawn(replace(transform, augment=replace(transform.augment, color_jitter=0.0)), image, objects, 1)[0]
     assert not np.array_equal(a, still)
@@ -243,7 +245,7 @@ def test_colours_change_only_where_the_image_is(in_chans: int) -> None:
     levels = set()
     for seed in range(20):
         pixels, target = drawn(transform, image, objects_of((60, 80), np.asarray([[0, 0, 80, 60]])), seed)
-        assert isinstance(target, Instances)
+        assert isinstance(target, InstanceTargets)
         left, top, right, bottom = target.boxes[0].int().tolist()
         inside = pixels[top:bottom, left:right].astype(np.float32)
         levels.add(float(inside.flat[0]))

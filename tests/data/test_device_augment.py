@@ -14,9 +14,10 @@ from convmix.config import Augment
 from convmix.data.augment import device_draws as draws
 from convmix.data.augment import device_geometry as geometry
 from convmix.data.augment.device_augment import DeviceAugment, apply, for_transform
-from convmix.data.geometry import random_box
 from convmix.data.augment.randaugment import rand_augment
-from convmix.data.transforms import Preprocess, training_transform
+from convmix.data.augment.training_transform import training_transform
+from convmix.data.geometry import random_box
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError
 
 SIZE = (32, 32)

@@ -9,8 +9,8 @@ import pytest
 from laid_out import BOX, classes, photos, table, text
 
 import convmix
-from convmix.errors import DataError
 from convmix.data.inspection import lines
+from convmix.errors import DataError
 from tests.command_line import Command
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -6,8 +6,8 @@ import pytest
 from laid_out import BOX, classes, coco, labelme, listed, mask, photos, picture, table, text, voc_xml
 from layout_cases import Case, Cases
 
-from convmix.errors import DataError
 from convmix.data.inspection import Inspection, inspect
+from convmix.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 case = Cases()

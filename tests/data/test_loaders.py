@@ -20,9 +20,10 @@ import torch.multiprocessing
 
 from convmix.config import Augment
 from convmix.data import loaders
+from convmix.data.augment.training_transform import training_transform
 from convmix.data.loaders import Batch, default_workers, eval_batches, train_batches
 from convmix.data.order import epoch_order, steps_per_epoch
-from convmix.data.transforms import Preprocess, training_transform
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import DataError
 from tests.patience import PATIENCE_S
 

@@ -11,8 +11,8 @@ import pytest
 from convmix.config import Data, Run, override
 from convmix.data.loaders import Annotated, train_batches
 from convmix.data.order import batch_bounds, sharded_order, steps_per_epoch
+from convmix.data.preprocessing import Preprocess
 from convmix.data.sources import open_source
-from convmix.data.transforms import Preprocess
 from convmix.errors import ConfigError
 from tests.data.test_loaders import pictures
 from tests.tiny_run import write_image

@@ -11,7 +11,7 @@ from painted import extent
 from convmix.config import Size
 from convmix.data.dense import placement
 from convmix.data.placement import Placement
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 
 FITS = ("crop", "letterbox", "stretch")
 sizes = st.tuples(st.integers(1, 90), st.integers(1, 90))

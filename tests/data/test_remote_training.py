@@ -20,11 +20,12 @@ from written import encoded
 import convmix
 from convmix.cli import main
 from convmix.config import Augment, Data
-from convmix.data.remote import shard_cache
+from convmix.data.augment.training_transform import training_transform
 from convmix.data.examples import Examples
 from convmix.data.loaders import train_batches
+from convmix.data.preprocessing import Preprocess
+from convmix.data.remote import shard_cache
 from convmix.data.sources import open_source
-from convmix.data.transforms import Preprocess, training_transform
 from convmix.errors import DataError
 from tests import two_processes
 from tests.made_once import MadeOnce

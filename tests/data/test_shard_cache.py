@@ -12,8 +12,7 @@ from fetching import fetch
 from served import Web, all_of, rows, the_one
 
 from convmix.config import Data
-from convmix.data.remote import shard_cache
-from convmix.data.remote import stores
+from convmix.data.remote import shard_cache, stores
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError
 

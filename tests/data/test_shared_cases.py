@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from convmix.errors import DataError
 from convmix.data.inspection import inspect
+from convmix.errors import DataError
 
 
 @pytest.mark.usefixtures("own_cache")

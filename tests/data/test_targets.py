@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from convmix.data.targets import Instances, PerImage, as_batch
+from convmix.data.targets import InstanceTargets, PerImage, as_batch
 from convmix.inference.batches import in_order, joined
 
 
-def instances(n: int) -> Instances:
-    return Instances(torch.full((n, 4), float(n)), torch.zeros(n, dtype=torch.int64))
+def instances(n: int) -> InstanceTargets:
+    return InstanceTargets(torch.full((n, 4), float(n)), torch.zeros(n, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(("images", "parts"), [(7, 2), (8, 4), (5, 3), (2, 4), (1, 1)])

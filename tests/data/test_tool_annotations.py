@@ -11,8 +11,8 @@ from PIL import Image
 
 from convmix.config import Data
 from convmix.data import rle
-from convmix.data.readers.annotated import open_annotated
 from convmix.data.examples import Source
+from convmix.data.readers.annotated import open_annotated
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 NAMES = ["0.jpg", "1.jpg"]

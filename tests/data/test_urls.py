@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmix.data.remote.urls import conceal, file_system, is_url, reveal, without_credentials
+from convmix.data.remote.urls import file_system, is_url, redact, restore, without_credentials
 from convmix.errors import ConfigError
 
 
@@ -21,8 +21,8 @@ from convmix.errors import ConfigError
 )
 def test_credentials_are_taken_out_and_kept_by_this_process(url: str, shown: str) -> None:
     assert without_credentials(url) == shown
-    assert conceal(url) == shown
-    assert reveal(shown) == url
+    assert redact(url) == shown
+    assert restore(shown) == url
 
 
 def test_places_that_are_no_urls() -> None:

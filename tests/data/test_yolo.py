@@ -7,8 +7,8 @@ import pytest
 from drawn import draw, objects, write
 
 from convmix.data import rle
-from convmix.data.readers.annotated import open_annotated
 from convmix.data.examples import Source
+from convmix.data.readers.annotated import open_annotated
 from convmix.errors import DataError
 
 NAMES = "names: [dog, cat]\n"

@@ -11,8 +11,8 @@ from torch import nn
 
 from convmix.artifacts.artifact import Artifact
 from convmix.data import rle
+from convmix.data.preprocessing import Preprocess
 from convmix.data.targets import Objects
-from convmix.data.transforms import Preprocess
 from convmix.evaluation.selection import Selection
 from convmix.results import Boxes, Masks
 

@@ -14,13 +14,13 @@ from rich.console import Console
 from tiny_run import LABELS, make_run, write_folder
 
 from convmix.artifacts.artifact import Artifact
-from convmix.metrics.calibration import calibrate_logits, choose_threshold, expected_calibration_error
 from convmix.evaluation import evaluate, table
-from convmix.evaluation.model_outputs import Answers
-from convmix.evaluation.gallery import ERRORS, EXTREMES, PAIRS, PER_PAIR, confusions, examples_of, least_sure, surest, worst
-from convmix.evaluation.confusion_plots import MOST_CLASSES, accuracies_picture, confusion_picture, robustness_picture
 from convmix.evaluation.classification_result import Damage
+from convmix.evaluation.confusion_plots import MOST_CLASSES, accuracies_picture, confusion_picture, robustness_picture
+from convmix.evaluation.gallery import ERRORS, EXTREMES, PAIRS, PER_PAIR, confusions, examples_of, least_sure, surest, worst
+from convmix.evaluation.model_outputs import Answers
 from convmix.evaluation.slices import Slice
+from convmix.metrics.calibration import calibrate_logits, choose_threshold, expected_calibration_error
 from convmix.metrics.classification import wilson_interval
 from convmix.results import Classes
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convmix.metrics.calibration import coverage_curve, reliability
 from convmix.evaluation.reliability import coverage_picture, reliability_picture
+from convmix.metrics.calibration import coverage_curve, reliability
 
 CONFIDENCE = np.linspace(0.2, 1.0, 200)
 CORRECT = np.tile([1, 1, 0, 1], 50)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convmix.artifacts.artifact import Artifact, load_artifact, save_artifact
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.models.catalog import create_model
 from convmix.tasks.classify import Classify
 

@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 from convmix.explanation.activations import activation_statistics
-from convmix.explanation.receptive_field import receptive_fields, square_side
 from convmix.explanation.hooked_copy import specimen
+from convmix.explanation.receptive_field import receptive_fields, square_side
 from convmix.explanation.weights import Depthwise, depthwise_layers, filters_picture, first_filters, kernels_picture
 from convmix.models.catalog import create_model
 

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from convmix.errors import ConfigError
 from convmix.explanation import attribution
 from convmix.explanation.attribution import METHODS, attribute, check_methods
-from convmix.explanation.stages import Layer, map_layer
 from convmix.explanation.hooked_copy import specimen
+from convmix.explanation.stages import Layer, map_layer
 
 CPU = torch.device("cpu")
 

@@ -15,11 +15,10 @@ from torch import nn
 from convmix.artifacts.artifact import Artifact
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.explanation import subject
-from convmix.explanation import explain
 from convmix.explanation.attribution import METHODS
 from convmix.explanation.attribution_maps import overlaid
-from convmix.explanation.explanation_result import MethodVerdict
 from convmix.explanation.explain import explain
+from convmix.explanation.explanation_result import MethodVerdict
 from convmix.explanation.terminal_table import table
 from convmix.models.catalog import create_model
 
@@ -128,7 +127,7 @@ def test_the_model_stays_as_it_was_found(run, files, tmp_path, monkeypatch, fail
         model.head.register_forward_hook(lambda m, args, y: None)
         before = state_of(model)
         if fails:
-            monkeypatch.setattr(study, "activation_statistics", lambda *_: 1 / 0)
+            monkeypatch.setattr("convmix.explanation.explain.activation_statistics", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 explain(run, files[:1], output=tmp_path)
         else:

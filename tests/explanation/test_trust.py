@@ -7,9 +7,9 @@ from evidence import PATCH, SIDE, noise
 
 from convmix.explanation import trust
 from convmix.explanation.attribution import METHODS, attribute
-from convmix.explanation.stages import map_layer
 from convmix.explanation.hooked_copy import randomised, specimen
-from convmix.explanation.trust import RandomOrders, Score, blurred, rank_correlation, score, score_random
+from convmix.explanation.stages import map_layer
+from convmix.explanation.trust import FaithfulnessScore, RandomOrders, blurred, rank_correlation, score, score_random
 from convmix.models.catalog import create_model
 
 CPU = torch.device("cpu")
@@ -57,7 +57,7 @@ def test_constant_and_broken_maps_are_never_trusted(judged):
 
 
 def test_a_constant_map_is_not_saved_by_a_lucky_order():
-    lucky = Score(0.1, 0.9, RandomOrders((0.4, 0.5, 0.6), (0.4, 0.5, 0.6), moved=1.0), is_constant=True, moved=1.0)
+    lucky = FaithfulnessScore(0.1, 0.9, RandomOrders((0.4, 0.5, 0.6), (0.4, 0.5, 0.6), moved=1.0), is_constant=True, moved=1.0)
     assert lucky.passes is False
 
 
@@ -100,13 +100,13 @@ def test_words_say_which_score_fails():
     random = RandomOrders((0.4, 0.5, 0.6), (0.4, 0.5, 0.6), moved=1.0)
 
     def words(deletion, insertion):
-        return Score(deletion, insertion, random, is_constant=False, moved=1.0).words
+        return FaithfulnessScore(deletion, insertion, random, is_constant=False, moved=1.0).words
 
     assert words(0.55, 0.54) == "deletion no better than random"
     assert words(0.45, 0.44) == "insertion no better than random"
     assert words(0.6, 0.4) == "deletion and insertion no better than random"
     wide = RandomOrders((0.2, 0.5, 0.8), (0.8, 0.5, 0.2), moved=1.0)
-    doubtful = Score(0.4, 0.6, wide, is_constant=False, moved=1.0)
+    doubtful = FaithfulnessScore(0.4, 0.6, wide, is_constant=False, moved=1.0)
     assert doubtful.passes is None and doubtful.words == "in doubt: hardly better than random"
 
 

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from tiny_run import LABELS, make_run
 
-from convmix.artifacts.artifact import Artifact, load_artifact, save_calibration, write_csv
-from convmix.metrics.calibration import Calibration
+from convmix.artifacts.artifact import Artifact, load_artifact, save_calibration
+from convmix.atomic import write_csv
 from convmix.data.scan import digest_of
 from convmix.exporting import export as module
+from convmix.metrics.calibration import Calibration
 
 CALIBRATION = Calibration(1.7, 0.6, "val", 36, 0.2, 0.1, 0.7, 0.6)
 

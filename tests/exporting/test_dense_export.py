@@ -17,11 +17,11 @@ from exporting_runs import Writer
 import convmix
 from convmix import cli
 from convmix.artifacts.artifact import load_artifact
+from convmix.artifacts.runtime.exported import read_description
 from convmix.data import rle
 from convmix.exporting import torch_program
 from convmix.inference.predictor import Predictor
 from convmix.results import Boxes, Masks, SemanticMap
-from convmix.artifacts.runtime.exported import read_description
 from convmix.tasks import create_task
 from tests.made_once import MadeOnce
 

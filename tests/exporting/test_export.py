@@ -16,6 +16,7 @@ from PIL import Image
 
 import convmix
 from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.artifacts.runtime.exported import read_description, read_exported
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.classification_result import Evaluation
 from convmix.exporting import export as module
@@ -24,7 +25,6 @@ from convmix.exporting.timing import race
 from convmix.exporting.verification import VerificationError
 from convmix.inference.prediction import Prediction, predict
 from convmix.inference.predictor import Predictor
-from convmix.artifacts.runtime.exported import read_description, read_exported
 from convmix.speed import backends
 from tests.made_once import MadeOnce
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convmix.data.dense import placement
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.exporting.preprocessing import Normalised, Placed
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}

@@ -15,13 +15,13 @@ import torch
 import uvicorn
 
 from convmix.serving import server
-from convmix.serving.limits import Limits
-from convmix.serving.worker_pool import Pool
+from convmix.serving.limits import RequestLimits
+from convmix.serving.worker_pool import WorkerPool
 from tests.patience import PATIENCE_S
 from tests.serving.live import Client
 
 
-class Threads(Pool):
+class Threads(WorkerPool):
     """Orders and replies go through pickle, as they do on their way to a process and back."""
 
     def _look_after(self) -> None:
@@ -43,7 +43,7 @@ class Threads(Pool):
 
 
 @contextlib.contextmanager
-def inside(run: Path, limits: Limits | None = None) -> Iterator[Client]:
+def inside(run: Path, limits: RequestLimits | None = None) -> Iterator[Client]:
     """A server for `run` on a free port, ready."""
     places: Queue[str | BaseException] = Queue()
     made: list[uvicorn.Server] = []
@@ -55,12 +55,12 @@ def inside(run: Path, limits: Limits | None = None) -> Iterator[Client]:
 
     def serve() -> None:
         try:
-            server.serve(run, port=0, limits=limits or Limits(time_s=PATIENCE_S), announce=places.put)
+            server.serve(run, port=0, limits=limits or RequestLimits(time_s=PATIENCE_S), announce=places.put)
         except BaseException as error:
             places.put(error)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "Pool", Threads)
+        patch.setattr(server, "WorkerPool", Threads)
         patch.setattr(uvicorn, "Server", Server)
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

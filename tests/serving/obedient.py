@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmix.serving.messages import ImageOrder
+from convmix.serving.messages import ImageMessage
 from convmix.serving.problem import Problem
 
 
@@ -19,7 +19,7 @@ def make_obedient(closed: Path | None = None) -> Callable[[Sequence[Any]], list[
     return obey
 
 
-def obey(orders: Sequence[ImageOrder]) -> list[Any]:
+def obey(orders: Sequence[ImageMessage]) -> list[Any]:
     """`die` ends the worker, `sleep N` takes N seconds, `raise` is a bug, `bad` a bad image; anything else is labelled by its digest.
 
     `hold PATH` says by a file PATH.begun that it has begun, and ends when there is a file PATH.
@@ -41,7 +41,7 @@ def obey(orders: Sequence[ImageOrder]) -> list[Any]:
     return replies
 
 
-def row(order: ImageOrder) -> dict[str, Any]:
+def row(order: ImageMessage) -> dict[str, Any]:
     label = digest(order.data)
     return {
         "name": order.name, "label": label, "probability": 0.5, "sure": True, "alternatives": [], "error": None, "width": 1, "height": 1,

@@ -12,10 +12,10 @@ import uvicorn
 
 from convmix.serving.app import create_app
 from convmix.serving.batching import Queue
+from convmix.serving.limits import RequestLimits
+from convmix.serving.metrics import ServerMetrics
 from convmix.serving.model_info import ModelFacts
-from convmix.serving.metrics import Exposition
-from convmix.serving.limits import Limits
-from convmix.serving.worker_pool import Pool
+from convmix.serving.worker_pool import WorkerPool
 from tests.serving.live import Client
 from tests.serving.obedient import make_obedient
 
@@ -24,20 +24,25 @@ from tests.serving.obedient import make_obedient
 class Rehearsal(Client):
     """A server in this process."""
 
-    answers: Pool
+    answers: WorkerPool
 
 
 @contextlib.contextmanager
 def rehearsal(
-    limits: Limits | None = None, *, workers: int = 1, key: str | None = None, origins: Sequence[str] = (), closed: Path | None = None
+    limits: RequestLimits | None = None,
+    *,
+    workers: int = 1,
+    key: str | None = None,
+    origins: Sequence[str] = (),
+    closed: Path | None = None,
 ) -> Iterator[Rehearsal]:
     """A server on a free port, ready; while there is a file `closed`, no worker comes up."""
-    limits, exposition = limits or Limits(), Exposition()
+    limits, exposition = limits or RequestLimits(), ServerMetrics()
     queue = Queue(size=limits.queue, batch_size=limits.batch_size, wait_s=limits.batch_wait_ms / 1000)
-    answers = Pool(
+    answers = WorkerPool(
         queue, partial(make_obedient, closed), size=workers, silent_s=limits.time_s, computed=exposition.computed, died=exposition.died
     )
-    explanations = Pool(Queue(size=8, batch_size=1, wait_s=0), make_obedient, size=1, silent_s=limits.time_s)
+    explanations = WorkerPool(Queue(size=8, batch_size=1, wait_s=0), make_obedient, size=1, silent_s=limits.time_s)
     exposition.watch(queued=lambda: len(queue), workers=lambda: len(answers.process_ids))
     facts = ModelFacts("rehearsal", "classify", ("ant", "bee"), (), {"name": "rehearsal"})
     app = create_app(

@@ -10,11 +10,11 @@ import torch
 
 from convmix.artifacts.artifact import load_artifact, save_artifact
 from convmix.config import Dense
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.exporting.export import export
 from convmix.inference.prediction import predict
 from convmix.inference.predictor import Predictor
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
 from convmix.serving.schema import ModelAnswer, PredictAnswer
 from convmix.tasks import create_task
 from tests.dense_scenes import CLASSES
@@ -45,7 +45,7 @@ def exported_server(exported: tuple[str, Path]) -> Iterator[Client]:
         with live(exported[1], "--batch-size", "4", "--batch-wait-ms", "50") as started:
             yield started
     else:
-        with inside(exported[1], Limits(batch_size=4, batch_wait_ms=50, time_s=PATIENCE_S)) as here:
+        with inside(exported[1], RequestLimits(batch_size=4, batch_wait_ms=50, time_s=PATIENCE_S)) as here:
             yield here
 
 

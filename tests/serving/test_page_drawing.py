@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from convmix.data import rle
-from convmix.plots.overlay import palette
-from convmix.inference.prediction_files import Found
+from convmix.inference.prediction_files import DetectionFile
 from convmix.inference.result_files import classes_png
+from convmix.plots.overlay import palette
 from convmix.results import Boxes, Masks, SemanticMap
 from tests.dense_scenes import CLASSES, scene
 from tests.serving.live import Live
@@ -38,7 +38,7 @@ def image(tmp_path: Path) -> Path:
 
 def found(result: Boxes | SemanticMap) -> dict[str, Any]:
     """The row of the server."""
-    return Found("scene.png", "", result).to_dict() | {"width": SIZE[1], "height": SIZE[0]}
+    return DetectionFile("scene.png", "", result).to_dict() | {"width": SIZE[1], "height": SIZE[0]}
 
 
 def masks(labels: tuple[str, ...] = CLASSES) -> tuple[Masks, np.ndarray]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from convmix.serving.batching import Full, Queue
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
 from tests.patience import PATIENCE_S, until
 from tests.serving.live import Client, Reply
 from tests.serving.obedient import digest
@@ -75,7 +75,7 @@ def test_a_closed_queue_is_emptied_first() -> None:
 
 
 def test_only_the_image_that_kills_workers_is_given_up() -> None:
-    with rehearsal(Limits(batch_wait_ms=500, batch_size=8)) as server:
+    with rehearsal(RequestLimits(batch_wait_ms=500, batch_size=8)) as server:
         first = server.answers.process_ids
         with ThreadPoolExecutor(8) as clients:
             orders = [b"one", b"two", b"die", b"three", b"four"]
@@ -106,7 +106,7 @@ def test_readiness_ends_and_comes_back(tmp_path: Path) -> None:
 
 def test_a_full_queue_is_a_429_that_says_when_to_come_again(tmp_path: Path) -> None:
     go, begun = tmp_path / "go", tmp_path / "go.begun"
-    with rehearsal(Limits(queue=4, images=4, batch_size=1, time_s=PATIENCE_S)) as server, ThreadPoolExecutor(8) as clients:
+    with rehearsal(RequestLimits(queue=4, images=4, batch_size=1, time_s=PATIENCE_S)) as server, ThreadPoolExecutor(8) as clients:
         busy = clients.submit(server.predict, f"hold {go}".encode())
         until(begun.exists)  # it has come and left the queue
         assert len(server.answers.queue) == 0
@@ -157,7 +157,7 @@ def crowd(server: Client, size: int) -> Iterator[Crowd]:
 
 
 def test_a_crowd_is_answered_and_nobody_gets_anothers_answer() -> None:
-    with rehearsal(Limits(batch_wait_ms=50), workers=2) as server:
+    with rehearsal(RequestLimits(batch_wait_ms=50), workers=2) as server:
         with crowd(server, 32) as asking:
             asking.go_on(4)
         assert server.metric("convmix_batch_images_sum") > server.metric("convmix_batch_images_count"), "no batch held two images"
@@ -165,7 +165,7 @@ def test_a_crowd_is_answered_and_nobody_gets_anothers_answer() -> None:
 
 def test_a_crowd_is_answered_while_workers_are_killed() -> None:
     """One after the other: an image that is in two workers that die is given up, which another test shows."""
-    with rehearsal(Limits(time_s=PATIENCE_S), workers=2) as server, crowd(server, 16) as asking:
+    with rehearsal(RequestLimits(time_s=PATIENCE_S), workers=2) as server, crowd(server, 16) as asking:
         for deaths in (1, 2):
             until(lambda: len(server.answers.process_ids) == 2)
             asking.go_on(2)  # so that none is left of those that were in the worker that died

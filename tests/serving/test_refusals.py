@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from convmix.errors import ConfigError
-from convmix.serving.limits import Limits
+from convmix.serving.limits import RequestLimits
 from convmix.serving.server import checked_key
 from tests.patience import PATIENCE_S, until
 from tests.serving.live import Client, as_form
@@ -21,14 +21,14 @@ KEY = "a key of some length"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Client]:
-    with rehearsal(Limits(image_bytes=1000, request_bytes=5000, images=3, queue=8, time_s=PATIENCE_S)) as started:
+    with rehearsal(RequestLimits(image_bytes=1000, request_bytes=5000, images=3, queue=8, time_s=PATIENCE_S)) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def hasty_server() -> Iterator[Client]:
     """It gives a request one second to arrive and one to be answered; on a busy machine that may be too little for any."""
-    with rehearsal(Limits(time_s=1.0)) as started:
+    with rehearsal(RequestLimits(time_s=1.0)) as started:
         yield started
 
 
@@ -201,4 +201,4 @@ def test_other_sites_are_let_in_by_name_only() -> None:
 @pytest.mark.parametrize(("name", "value"), [("images", 0), ("time_s", float("nan")), ("batch_wait_ms", -1), ("queue", 3)])
 def test_limits_that_cannot_be_kept_are_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match="images" if name == "queue" else name):
-        Limits(**{name: value})  # type: ignore[arg-type]
+        RequestLimits(**{name: value})  # type: ignore[arg-type]

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from convmix.artifacts.artifact import save_artifact, save_calibration
-from convmix.metrics.calibration import Calibration
 from convmix.config import Dense
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.inference.prediction import predict
+from convmix.metrics.calibration import Calibration
 from convmix.serving.schema import ErrorAnswer, ExplainAnswer, ModelAnswer, PredictAnswer
 from convmix.tasks import create_task
 from tests.dense_scenes import CLASSES, scene

@@ -15,7 +15,7 @@ from convmix.errors import ConfigError, ModelError
 from convmix.hardware import fast_bf16
 from convmix.models.catalog import create_model
 from convmix.speed import backends
-from convmix.speed.backends import Plan, Runner, UnavailableError, build
+from convmix.speed.backends import EnginePlan, Runner, UnavailableError, build
 
 FAMILIES = {
     "convmixer": ("convmixer_16_2_k5_p4", {}),
@@ -23,21 +23,27 @@ FAMILIES = {
     "convmlp": ("convmlp", {"blocks": [1, 1, 1], "dims": [16, 16, 32], "mlp_ratios": [1, 1, 1], "channels": 8, "n_conv_blocks": 1}),
 }
 TOLERANCE = {"fp32": 1e-5, "bf16": 0.05, "fp16": 0.01, "autocast": 0.05, "int8": 0.25}  # of the largest logit
-EAGER = [Plan(layout="nhwc"), Plan(dtype="bf16"), Plan(dtype="fp16", layout="nhwc"), Plan(dtype="autocast"), Plan(folded=True)]
+EAGER = [
+    EnginePlan(layout="nhwc"),
+    EnginePlan(dtype="bf16"),
+    EnginePlan(dtype="fp16", layout="nhwc"),
+    EnginePlan(dtype="autocast"),
+    EnginePlan(folded=True),
+]
 # The runtimes translate operations, so every family meets each of them. Compilers take all of torch's, and what differs between plans is
 # how the compiler is called: every plan is there once; ConvMLP is compiled behind our kernels, in test_convmlp_convolutions.py.
 ENGINES = (
-    *((family, plan) for plan in (Plan("onnxruntime"), Plan("openvino")) for family in FAMILIES),
-    ("convmixer", Plan("openvino", "bf16", streams=2)),
-    ("convmixer", Plan("openvino", "int8")),  # convolutions
-    ("convmlp", Plan("openvino", "int8")),  # and matrix products
-    ("multiscale", Plan("compile")),
-    ("convmixer", Plan("compile", "autocast")),
-    ("convmixer", Plan("compile", "bf16", "nhwc", folded=True)),
-    ("convmixer", Plan("aoti")),
-    ("convmixer", Plan("aoti", "bf16")),
+    *((family, plan) for plan in (EnginePlan("onnxruntime"), EnginePlan("openvino")) for family in FAMILIES),
+    ("convmixer", EnginePlan("openvino", "bf16", streams=2)),
+    ("convmixer", EnginePlan("openvino", "int8")),  # convolutions
+    ("convmlp", EnginePlan("openvino", "int8")),  # and matrix products
+    ("multiscale", EnginePlan("compile")),
+    ("convmixer", EnginePlan("compile", "autocast")),
+    ("convmixer", EnginePlan("compile", "bf16", "nhwc", folded=True)),
+    ("convmixer", EnginePlan("aoti")),
+    ("convmixer", EnginePlan("aoti", "bf16")),
 )
-Engine = Callable[[str, Plan], tuple[Runner, Path]]
+Engine = Callable[[str, EnginePlan], tuple[Runner, Path]]
 
 
 def model_of(family: str) -> nn.Module:
@@ -55,7 +61,7 @@ def images(n: int, *, seed: int = 1) -> Tensor:
     return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 + 1
 
 
-def need(plan: Plan) -> None:
+def need(plan: EnginePlan) -> None:
     """Skip where the engine is not installed."""
     for package in {"onnxruntime": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}.get(plan.backend, ()):
         pytest.importorskip(package)
@@ -63,7 +69,7 @@ def need(plan: Plan) -> None:
         pytest.importorskip("nncf")
 
 
-def built(plan: Plan, model: nn.Module, store: Path | None = None) -> Runner:
+def built(plan: EnginePlan, model: nn.Module, store: Path | None = None) -> Runner:
     need(plan)
     try:
         return build(plan, model, images(4), calibration=images(16, seed=2), store=store)
@@ -78,7 +84,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """family, plan -> the family's `model_of` built once, and the folder with the engine's own files; read only."""
 
     @functools.cache
-    def make(family: str, plan: Plan) -> tuple[Runner, Path]:
+    def make(family: str, plan: EnginePlan) -> tuple[Runner, Path]:
         store = tmp_path_factory.mktemp("engine")
         return built(plan, model_of(family), store), store
 
@@ -97,7 +103,7 @@ def assert_equal(runner: Runner, model: nn.Module, n: int) -> None:
 
 @pytest.mark.parametrize("plan", EAGER, ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_eager_plans_equal_the_model(family: str, plan: Plan) -> None:
+def test_eager_plans_equal_the_model(family: str, plan: EnginePlan) -> None:
     model = model_of(family)
     runner = built(plan, model)
     for n in (4, 3, 9):  # a full batch, a part of one, more than one
@@ -106,7 +112,7 @@ def test_eager_plans_equal_the_model(family: str, plan: Plan) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "plan"), ENGINES, ids=str)
-def test_engines_equal_the_model(family: str, plan: Plan, engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+def test_engines_equal_the_model(family: str, plan: EnginePlan, engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     runner, _ = engine(family, plan)
     if plan.backend in ("onnxruntime", "openvino"):
         assert capfd.readouterr() == ("", "")  # although the exporters draw bars and warn
@@ -123,13 +129,13 @@ def test_compiled_models_of_one_class_do_not_share_torchs_limit() -> None:
         first, second = model_of("convmixer"), model_of("convmixer")
         with torch.no_grad():
             second.head.weight.mul_(-1)
-        runners = [built(Plan("compile"), model) for model in (first, second)]
+        runners = [built(EnginePlan("compile"), model) for model in (first, second)]
         for runner, model in zip(runners, (first, second), strict=True):
             assert_equal(runner, model, 4)
 
 
-@pytest.mark.parametrize("plan", [Plan(), Plan("openvino", streams=4), Plan("onnxruntime")], ids=str)
-def test_any_number_of_images_is_answered(plan: Plan, engine: Engine) -> None:
+@pytest.mark.parametrize("plan", [EnginePlan(), EnginePlan("openvino", streams=4), EnginePlan("onnxruntime")], ids=str)
+def test_any_number_of_images_is_answered(plan: EnginePlan, engine: Engine) -> None:
     model = model_of("convmixer")
     runner, _ = engine("convmixer", plan)
     for n in (0, 1, 4, 5, 8, 11):
@@ -137,17 +143,17 @@ def test_any_number_of_images_is_answered(plan: Plan, engine: Engine) -> None:
 
 
 def test_images_of_another_size_are_refused() -> None:
-    runner = build(Plan(), model_of("convmixer"), images(4))
+    runner = build(EnginePlan(), model_of("convmixer"), images(4))
     with pytest.raises(ModelError, match="built for images n,3,32,32, got 2,3,40,32"):
         runner(torch.zeros(2, 3, 40, 32))
     with pytest.raises(ModelError, match="got 3,32,32"):
         runner(torch.zeros(3, 32, 32))
     with pytest.raises(ModelError, match="expected float32 images"):
-        build(Plan(), model_of("convmixer"), torch.zeros(4, 3, 32, 32, dtype=torch.float64))
+        build(EnginePlan(), model_of("convmixer"), torch.zeros(4, 3, 32, 32, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("plan", [Plan(dtype="bf16", layout="nhwc"), Plan("openvino")], ids=str)
-def test_the_model_stays_as_it_is(plan: Plan) -> None:
+@pytest.mark.parametrize("plan", [EnginePlan(dtype="bf16", layout="nhwc"), EnginePlan("openvino")], ids=str)
+def test_the_model_stays_as_it_is(plan: EnginePlan) -> None:
     model = model_of("convmixer").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     runner = built(plan, model)
@@ -159,25 +165,25 @@ def test_the_model_stays_as_it_is(plan: Plan) -> None:
 
 def test_models_of_timm_run_as_well() -> None:
     model = create_model("resnet10t", num_classes=5).eval()
-    for plan in (Plan(layout="nhwc"), Plan("openvino")):
+    for plan in (EnginePlan(layout="nhwc"), EnginePlan("openvino")):
         assert_equal(built(plan, model), model, 3)
     with pytest.raises(UnavailableError, match="cannot be folded"):
-        build(Plan(folded=True), model, images(4))
+        build(EnginePlan(folded=True), model, images(4))
     with pytest.raises(UnavailableError, match="ResNet"):
-        build(Plan("native"), model, images(4))
+        build(EnginePlan("native"), model, images(4))
 
 
-@pytest.mark.parametrize(("package", "plan"), [("openvino", Plan("openvino")), ("onnxruntime", Plan("onnxruntime"))])
-def test_a_missing_package_is_a_reason(package: str, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("package", "plan"), [("openvino", EnginePlan("openvino")), ("onnxruntime", EnginePlan("onnxruntime"))])
+def test_a_missing_package_is_a_reason(package: str, plan: EnginePlan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UnavailableError, match=rf"{package} is not installed; pip install 'convmix\[speed\]'"):
         build(plan, model_of("convmixer"), images(4))
 
 
 def test_int8_without_images_is_a_reason() -> None:
-    need(Plan("openvino", "int8"))
+    need(EnginePlan("openvino", "int8"))
     with pytest.raises(UnavailableError, match="int8 needs calibration images"):
-        build(Plan("openvino", "int8"), model_of("convmixer"), images(4))
+        build(EnginePlan("openvino", "int8"), model_of("convmixer"), images(4))
 
 
 def test_a_failing_engine_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,12 +192,12 @@ def test_a_failing_engine_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setitem(backends._BUILDERS, "compile", fail)
     with pytest.raises(UnavailableError, match=r"^RuntimeError: no such instruction$"):
-        build(Plan("compile"), model_of("convmixer"), images(4))
+        build(EnginePlan("compile"), model_of("convmixer"), images(4))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [Plan("onnxruntime"), Plan("openvino", "int8"), Plan("aoti")], ids=str)
-def test_kept_files_are_used_instead_of_the_model(plan: Plan, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("plan", [EnginePlan("onnxruntime"), EnginePlan("openvino", "int8"), EnginePlan("aoti")], ids=str)
+def test_kept_files_are_used_instead_of_the_model(plan: EnginePlan, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     _, store = engine("convmixer", plan)
     other = model_of("convmixer")
     nn.init.zeros_(other.head.weight)
@@ -213,12 +219,12 @@ def test_kept_files_are_used_instead_of_the_model(plan: Plan, engine: Engine, mo
 )
 def test_impossible_plans_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Plan(**arguments)  # type: ignore[arg-type]
+        EnginePlan(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
 def test_nothing_is_sent_and_no_telemetry_is_left_behind(tmp_path: Path) -> None:
-    need(Plan("openvino", "int8"))
+    need(EnginePlan("openvino", "int8"))
     program = """
 import socket, sys
 def refuse(*arguments, **_):
@@ -227,8 +233,8 @@ def refuse(*arguments, **_):
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 import torch
 from convmix.models.catalog import create_model
-from convmix.speed.backends import Plan, build
-build(Plan("openvino", "int8"), create_model("convmixer_8_1_k3_p4"), torch.zeros(2, 3, 8, 8), calibration=torch.randn(4, 3, 8, 8))
+from convmix.speed.backends import EnginePlan, build
+build(EnginePlan("openvino", "int8"), create_model("convmixer_8_1_k3_p4"), torch.zeros(2, 3, 8, 8), calibration=torch.randn(4, 3, 8, 8))
 print(sys.modules["openvino_telemetry"])
 """
     environment = {k: v for k, v in os.environ.items() if k not in ("CI", "NNCF_CI", "NNCF_DEV")} | {"HOME": str(tmp_path / "home")}
@@ -243,7 +249,7 @@ def test_compiled_models_have_their_weights_packed() -> None:
     """What freezing is for; a setting that torch ignored once."""
     if not fast_bf16(torch.device("cpu")):
         pytest.skip("oneDNN packs weights for bf16 hardware")
-    runner = built(Plan("compile", "bf16", "nhwc"), model_of("convmlp"))
+    runner = built(EnginePlan("compile", "bf16", "nhwc"), model_of("convmlp"))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         runner(images(4))
     names = {event.key for event in profile.key_averages()}

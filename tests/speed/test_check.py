@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from convmix.errors import ModelError
-from convmix.speed.check import LIMITS, Limits, Original
+from convmix.speed.check import LIMITS, Original, OutputTolerance
 
-LOOSE = Limits(difference=10.0, changed=0.1, lost=0.05)
+LOOSE = OutputTolerance(difference=10.0, changed=0.1, lost=0.05)
 
 
 def original(*, targets: torch.Tensor | None = None, is_noise: bool = False) -> Original:
@@ -28,8 +28,8 @@ def test_differences_are_shares_of_the_largest_logit() -> None:
     shifted[3, 1] -= 0.5
     assert plain.difference(shifted) == pytest.approx(0.25)
     assert plain.difference(shifted[:3]) == 0
-    assert plain.objection(shifted, Limits(0.26, 0.0)) is None
-    assert "differs by 2.5e-01 of the largest, 2e-01 is allowed" in str(plain.objection(shifted, Limits(0.24, 0.0)))
+    assert plain.objection(shifted, OutputTolerance(0.26, 0.0)) is None
+    assert "differs by 2.5e-01 of the largest, 2e-01 is allowed" in str(plain.objection(shifted, OutputTolerance(0.24, 0.0)))
 
 
 def test_nan_is_objected_to() -> None:
@@ -49,11 +49,11 @@ def test_too_many_changed_classes_are_objected_to() -> None:
 
 def test_lost_accuracy_is_objected_to_where_classes_are_known() -> None:
     truth = torch.arange(4).repeat_interleave(10)
-    limits = Limits(10.0, 1.0, lost=0.05)
+    limits = OutputTolerance(10.0, 1.0, lost=0.05)
     assert original(targets=truth).objection(with_wrong(2), limits) is None
     assert "right for 37 of 40 images, the original for 40" in str(original(targets=truth).objection(with_wrong(3), limits))
     assert original(targets=truth.roll(1)).objection(with_wrong(2), limits) is None
-    strict = Limits(10.0, 1.0, lost=0.0)
+    strict = OutputTolerance(10.0, 1.0, lost=0.0)
     assert original(targets=truth).objection(with_wrong(1), strict) is None  # a single image is no evidence
     assert original(targets=truth).objection(with_wrong(2), strict) is not None
 

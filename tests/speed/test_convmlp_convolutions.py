@@ -10,7 +10,7 @@ from convmix.errors import ModelError
 from convmix.models.catalog import create_model
 from convmix.ops import build
 from convmix.ops.winograd import WinogradConv2d
-from convmix.speed.backends import Plan
+from convmix.speed.backends import EnginePlan
 from convmix.speed.backends import build as build_runner
 from convmix.speed.fold import fold
 from convmix.speed.winograd import use_winograd
@@ -70,7 +70,7 @@ def test_the_native_backend_of_convmlp_equals_the_model(dtype, tolerance, monkey
     if dtype == "bf16":  # the graph alone; the code that inductor makes of it is looked at in fp32
         monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     model, x = convmlp(), torch.randn(3, 3, 40, 36)
-    runner = build_runner(Plan("native", dtype), model, x[:2])
+    runner = build_runner(EnginePlan("native", dtype), model, x[:2])
     with torch.no_grad():
         expected = model(x)
     assert float((runner(x) - expected).abs().max() / expected.abs().max()) < tolerance

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from convmix.errors import ConfigError, ModelError
 from convmix.models.catalog import create_model
 from convmix.speed import backends, select, store
-from convmix.speed.backends import Plan, UnavailableError
-from convmix.speed.report import Report, Trial, table
+from convmix.speed.backends import EnginePlan, UnavailableError
+from convmix.speed.report import EngineTrial, Report, table
 from convmix.speed.select import Optimized, candidates, optimize
 
 SIZES = (4, 16, 16)
 CPU = torch.device("cpu")
-FAKE = Plan("onnxruntime")  # its builder is replaced
+FAKE = EnginePlan("onnxruntime")  # its builder is replaced
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def images() -> Tensor:
 
 
 @pytest.fixture(autouse=True)
-def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
+def plans(monkeypatch: pytest.MonkeyPatch) -> list[EnginePlan]:
     """Two plans instead of dozens."""
-    some = [Plan(), FAKE]
+    some = [EnginePlan(), FAKE]
     monkeypatch.setattr(select, "candidates", lambda *_, **__: some)
     monkeypatch.setattr(select, "TURN_S", 0.0)
     return some
@@ -74,7 +74,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., list[
     def replaced(change: Callable[[Tensor, Tensor], Tensor] = lambda _, y: y, *, takes_s: float = 0.01) -> list[int]:
         builds: list[int] = []
 
-        def build(plan: Plan, net: nn.Module, example: Tensor, calibration: Tensor | None, files: Path | None) -> backends.Call:
+        def build(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, files: Path | None) -> backends.Call:
             builds.append(1)
 
             def call(x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Callable[..., list[
 
             return call
 
-        def slower(_: Plan, net: nn.Module, *rest: object) -> backends.Call:
+        def slower(_: EnginePlan, net: nn.Module, *rest: object) -> backends.Call:
             def call(x: Tensor) -> Tensor:
                 clock.now_s += 0.02
                 return net(x)
@@ -104,7 +104,7 @@ def text_of(report: Report) -> str:
     return captured.get()
 
 
-def trial_of(faster: Optimized, plan: Plan = FAKE) -> Trial:
+def trial_of(faster: Optimized, plan: EnginePlan = FAKE) -> EngineTrial:
     return next(trial for trial in faster.report.trials if trial.plan == plan)
 
 
@@ -119,7 +119,7 @@ def test_the_fastest_that_is_right_wins(model: nn.Module, images: Tensor, engine
     assert (chosen.rejected, chosen.changed, chosen.correct, faster.report.checked) == (None, 0, 10, 10)
     assert chosen.difference is not None
     assert chosen.difference < 1e-6
-    assert (faster.report.original.plan, faster.report.original.correct) == (Plan(), 10)
+    assert (faster.report.original.plan, faster.report.original.correct) == (EnginePlan(), 10)
     assert "* " in text_of(faster.report)
     assert "accuracy 100.00 % (+0.00 points; 95 % interval 72.25 to 100.00 %) on 10 validation images" in text_of(faster.report)
 
@@ -139,7 +139,7 @@ def test_an_engine_with_wrong_output_is_rejected(
 ) -> None:
     engine(change)
     faster = optimize(model, sizes=SIZES, images=images)
-    assert faster.plan == Plan()
+    assert faster.plan == EnginePlan()
     assert str(trial_of(faster).rejected).startswith("wrong: an output differs by")
     assert torch.equal(faster(images), model(images))
     assert "wrong: an output differs" in text_of(faster.report)
@@ -148,21 +148,21 @@ def test_an_engine_with_wrong_output_is_rejected(
 def test_an_engine_that_is_wrong_on_later_images_is_rejected(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
     engine(lambda x, y: torch.where((x == images[9]).flatten(1).all(1)[:, None], -y, y))
     faster = optimize(model, sizes=SIZES, images=images)
-    assert faster.plan == Plan()
+    assert faster.plan == EnginePlan()
     assert "wrong" in str(trial_of(faster).rejected)
     assert trial_of(faster).median_ms is not None  # it passed the first batch and was timed
 
 
 def test_limits_can_be_given(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
     engine(lambda x, y: y * 1.01)
-    assert optimize(model, sizes=SIZES, images=images).plan == Plan()
+    assert optimize(model, sizes=SIZES, images=images).plan == EnginePlan()
     assert optimize(model, sizes=SIZES, images=images, limits=select.Limits(0.02, 0.0), again=True).plan == FAKE
 
 
 def test_a_slower_engine_is_not_taken(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
     engine(takes_s=0.06)
     faster = optimize(model, sizes=SIZES, images=images)
-    assert faster.plan == Plan()
+    assert faster.plan == EnginePlan()
     assert trial_of(faster).rejected == "slower"
 
 
@@ -172,7 +172,7 @@ def test_an_engine_that_is_not_there_is_listed(model: nn.Module, monkeypatch: py
 
     monkeypatch.setitem(backends._BUILDERS, "onnxruntime", missing)
     faster = optimize(model, sizes=SIZES)
-    assert faster.plan == Plan()
+    assert faster.plan == EnginePlan()
     assert trial_of(faster).rejected == "it is not installed"
     assert "it is not installed" in text_of(faster.report)
     assert faster.report.checked == 0  # noise
@@ -183,7 +183,7 @@ def test_nothing_is_begun_after_the_budget(model: nn.Module, engine: Callable[..
     faster = optimize(model, sizes=SIZES, budget_s=0.0)
     assert not builds
     assert trial_of(faster).rejected == "not tried, 0 s were over"
-    assert faster.plan == Plan()
+    assert faster.plan == EnginePlan()
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_a_choice_that_does_not_start_any_more_is_measured_again(
         raise OSError("the file is cut short")
 
     monkeypatch.setitem(backends._BUILDERS, "onnxruntime", broken)
-    assert optimize(model, sizes=SIZES).plan == Plan()
+    assert optimize(model, sizes=SIZES).plan == EnginePlan()
     assert measured() == 1
 
 
@@ -317,7 +317,7 @@ def test_each_precision_allows_what_it_says() -> None:
     allowed = {"exact": {"fp32"}, "bf16": {"fp32", "bf16"}, "int8": {"fp32", "bf16", "int8"}}
     for precision, dtypes in allowed.items():
         some = candidates(precision, batch_size=8, device=CPU)  # type: ignore[arg-type]
-        assert some[0] == Plan()
+        assert some[0] == EnginePlan()
         assert {plan.dtype for plan in some} == dtypes
         assert {plan.backend for plan in some} == {"eager", "native", "openvino", "onnxruntime", "compile", "aoti"}
         assert len(set(some)) == len(some)

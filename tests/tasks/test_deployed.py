@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from convmix.config import Dense
-from convmix.data.traced_placement import Frame
 from convmix.data.placement import Placement
 from convmix.data.targets import PerImage, Truth
+from convmix.data.traced_placement import TracedPlacement
 from convmix.tasks import create_task, deployed_retinanet, retinanet
 from convmix.tasks.base import Task
 from convmix.tasks.retinanet import MIN_SCORE
@@ -146,10 +146,10 @@ def test_maps_are_the_networks_own() -> None:
         assert torch.equal(task.observed_from(outputs), network(noise(n, size)))
 
 
-def frame_of(placement: Placement) -> Frame:
+def frame_of(placement: Placement) -> TracedPlacement:
     scale = torch.tensor(placement.scale[0]), torch.tensor(placement.scale[1])
     offset = torch.tensor(float(placement.offset[0])), torch.tensor(float(placement.offset[1]))
-    return Frame(placement.size, placement.input_size, scale, offset)
+    return TracedPlacement(placement.size, placement.input_size, scale, offset)
 
 
 @torch.no_grad()

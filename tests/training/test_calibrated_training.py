@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 import convmix
-from convmix.metrics.calibration import calibrate_logits
 from convmix.artifacts.provenance import validation_images
+from convmix.metrics.calibration import calibrate_logits
 from convmix.training import loop
 from convmix.training.session import train_session
 from tests.conftest import make_photos

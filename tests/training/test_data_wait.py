@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import convmix
-from convmix.data import transforms
+from convmix.data import preprocessing
+from convmix.data.augment import training_transform
 from convmix.training import loop
 from convmix.training.session import train_session
 
@@ -151,13 +152,14 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every image that this process decodes for a batch."""
-    real, count = transforms.decode, []
+    real, count = preprocessing.decode, []
 
-    def decode(source: str | bytes | Path, *, in_chans: int, max_pixels: int) -> transforms.Image:
+    def decode(source: str | bytes | Path, *, in_chans: int, max_pixels: int) -> preprocessing.Image:
         count.append(1)
         return real(source, in_chans=in_chans, max_pixels=max_pixels)
 
-    monkeypatch.setattr(transforms, "decode", decode)
+    for module in (preprocessing, training_transform):
+        monkeypatch.setattr(module, "decode", decode)
     return count
 
 

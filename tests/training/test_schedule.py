@@ -2,7 +2,7 @@ import pytest
 
 from convmix.config import Schedule
 from convmix.training.budget import Budget
-from convmix.training.schedule import Plan, full_plan, learning_rate
+from convmix.training.schedule import StepPlan, full_plan, learning_rate
 
 AUTHORS_LOG = {0: 0.005, 4: 0.025, 9: 0.05, 10: 0.04525, 14: 0.02625, 19: 0.0025, 22: 0.001, 24: 0.0}
 
@@ -51,7 +51,7 @@ def test_the_polynomial_rate_falls_to_zero() -> None:
 
 
 def test_replanning_never_makes_progress_jump() -> None:
-    plan = Plan(steps_per_epoch=100, total_steps=1000)
+    plan = StepPlan(steps_per_epoch=100, total_steps=1000)
     shorter = plan.ending_at(500, now=200)
     longer = shorter.ending_at(900, now=300)
     assert shorter.progress(200) == plan.progress(200) == pytest.approx(0.2)
@@ -74,18 +74,18 @@ def measured(monkeypatch: pytest.MonkeyPatch, *, steps: int, step_s: float, **nu
 def test_budget_leaves_time_for_validation_calibration_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = measured(monkeypatch, steps=12, step_s=0.5, seconds=96.0, num_val=100, num_test=200)
     budget.eval_image_s = 0.1  # 10 s a validation, 20 s the test
-    plan = budget.replan(Plan(steps_per_epoch=40, total_steps=4000), step=12, longest=4000)
+    plan = budget.replan(StepPlan(steps_per_epoch=40, total_steps=4000), step=12, longest=4000)
     # 96 - 6 gone - 4 to finish - 20 test - 10 calibration - 10 last validation = 46 s: an epoch, validated (30), then 16 s = 32 steps
     assert plan.total_steps == 12 + 40 + 32
-    assert budget.replan(Plan(40, 4000), step=12, longest=50).total_steps == 50
+    assert budget.replan(StepPlan(40, 4000), step=12, longest=50).total_steps == 50
 
 
 def test_time_between_steps_counts_but_validation_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = measured(monkeypatch, steps=12, step_s=1.0, seconds=100.0, num_val=0, num_test=0)
     budget.evaluation_took(5.0, 10)  # of the 10 s measured, so a step took half a second
-    assert budget.replan(Plan(1000, 4000), step=12, longest=4000).total_steps == 12 + int((100 - 12 - 4) / 0.5)
+    assert budget.replan(StepPlan(1000, 4000), step=12, longest=4000).total_steps == 12 + int((100 - 12 - 4) / 0.5)
 
 
 def test_an_overdrawn_budget_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = measured(monkeypatch, steps=10, step_s=9.9, seconds=100.0, num_val=0, num_test=0)
-    assert budget.replan(Plan(40, 4000), step=10, longest=4000).total_steps == 10
+    assert budget.replan(StepPlan(40, 4000), step=10, longest=4000).total_steps == 10

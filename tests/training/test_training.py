@@ -135,7 +135,7 @@ def test_kept_are_the_later_of_the_best_epochs_or_the_last(
     after: list[dict[str, torch.Tensor]] = []
 
     def validate(t: loop.Training, split: str) -> dict[str, float]:
-        after.append({k: v.clone() for k, v in t.judged_model.state_dict().items()})
+        after.append({k: v.clone() for k, v in t.eval_model.state_dict().items()})
         return {"n": 6, "loss": 1.0, "accuracy": next(scores), "correct": 0, "accuracy_interval": (0.0, 1.0), "top5": 1.0}
 
     monkeypatch.setattr(loop, "validate", validate)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 import convmix
 from convmix.config import Run
 from convmix.errors import ConfigError
-from convmix.training import loop, session
-from convmix.training import autotune
-from convmix.training.autotune import Trial, Tuned, Tuning, from_dict
+from convmix.training import autotune, loop, session
+from convmix.training.autotune import Tuned, Tuning, TuningTrial, from_dict
 from tests.training.test_distributed import train_twice
 from tests.training.test_resume import SETTINGS, same_bits
 from tests.two_processes import Pair
@@ -53,7 +52,7 @@ def watch_steps(monkeypatch: pytest.MonkeyPatch, *, stop_after: int | None = Non
 
 def test_a_training_computes_as_was_found_and_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = Tuned("nhwc", "fp32")
-    found = Tuning(replace(usual, layout="nchw"), (Trial(usual, 20.0, "slower"), Trial(replace(usual, layout="nchw"), 12.0)))
+    found = Tuning(replace(usual, layout="nchw"), (TuningTrial(usual, 20.0, "slower"), TuningTrial(replace(usual, layout="nchw"), 12.0)))
     asked, seen = choose(monkeypatch, found), watch_steps(monkeypatch)
     out, console = tmp_path / "run", Console(file=io.StringIO(), width=200)
     overrides = {**SMALL, "epochs": 2, "budget": "1h", "accumulate": 2}
@@ -76,7 +75,7 @@ def test_untuned_trainings_keep_the_default(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
 ) -> None:
     seen = watch_steps(monkeypatch)
-    monkeypatch.setattr(tuning, "step_seconds", pytest.fail)
+    monkeypatch.setattr(autotune, "step_seconds", pytest.fail)
     convmix.train(photos, out=tmp_path / "run", quiet=True, device="cpu", **{**SMALL, "epochs": 1, **settings})
     [t] = seen
     assert t.tuning == Tuning(FP32)
@@ -113,7 +112,7 @@ def test_steps_alone_take_the_compiled_model(photos: Path, tmp_path: Path, monke
         return forward
 
     choose(monkeypatch, Tuning(replace(FP32, compile=True)))
-    monkeypatch.setattr(tuning, "_compile", compile_)
+    monkeypatch.setattr(autotune, "_compile", compile_)
     run = convmix.train(photos, out=tmp_path / "run", quiet=True, device="cpu", **{**SMALL, "epochs": 2, "accumulate": 2, "ema_decay": 0.9})
     steps = json.loads((run.path / "convmix.json").read_text())["training"]["steps"]
     assert sizes == [6] * 2 * steps
@@ -126,7 +125,7 @@ def test_steps_alone_take_the_compiled_model(photos: Path, tmp_path: Path, monke
     ids=["nchw", "compiled"],
 )
 def test_a_resumed_training_computes_as_it_began(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Tuned) -> None:
-    found = Tuning(how, (Trial(how, 1.0),))
+    found = Tuning(how, (TuningTrial(how, 1.0),))
     settings = {**SETTINGS, "model": "convmixer_8_1_k3_p4"}  # one block, for compiling takes longer with each
     asked = choose(monkeypatch, found)
     convmix.train(photos, out=tmp_path / "whole", quiet=True, device="cpu", **settings)

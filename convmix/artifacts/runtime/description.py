@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from convmix.metrics.calibration import Calibration
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, RunError, did_you_mean
+from convmix.metrics.calibration import Calibration
 from convmix.tasks import task_class
 
 FORMAT = 1
@@ -27,7 +27,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)
-class Description:
+class ExportDescription:
     """An exported model. Raises RunError for values that do not exist or do not go together."""
 
     engine: str  # of ENGINES
@@ -88,7 +88,7 @@ class Description:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, *, where: str) -> "Description":
+    def from_json(cls, text: str | bytes, *, where: str) -> "ExportDescription":
         """The inverse of `to_json`; RunError, beginning with `where`, for anything else."""
         try:
             values = json.loads(text)
@@ -108,7 +108,7 @@ class Description:
         return described
 
     @classmethod
-    def _from(cls, values: Mapping[str, Any]) -> "Description":
+    def _from(cls, values: Mapping[str, Any]) -> "ExportDescription":
         derived = ("format", "kind", "threshold", "input")
         known = {f.name for f in fields(cls)}
         if unknown := [key for key in values if key not in (*known, *derived)]:

@@ -6,12 +6,12 @@ read_exported(path) -> Exported(folder, description, network, preprocess, batch_
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmix.data.transforms import Preprocess
-from convmix.errors import RunError
-from convmix.artifacts.runtime.description import FILE, Description
+from convmix.artifacts.runtime.description import FILE, ExportDescription
 from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.artifacts.runtime.pixels import Pixels, WholePixels
 from convmix.artifacts.runtime.sessions import PACKAGE, SUFFIXES, inside, open_session
+from convmix.data.preprocessing import Preprocess
+from convmix.errors import RunError
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Exported:
     """An exported model, ready to run."""
 
     folder: Path
-    description: Description
+    description: ExportDescription
     network: ExportedNetwork
     preprocess: Preprocess  # what the pipeline does in front of it
     batch_size: int | None  # that the pipeline may give it; None: any, 1: whole images, each of its own size
@@ -40,11 +40,11 @@ def read_exported(path: Path) -> Exported:
     return Exported(file.parent, description, network.eval(), preprocess, 1 if description.bake == "resize" else None)
 
 
-def read_description(path: Path) -> tuple[Description, Path]:
+def read_description(path: Path) -> tuple[ExportDescription, Path]:
     """What the model says of itself, and the file to open: where both are there, model.json must be what is inside the model."""
     folder = path if path.is_dir() else path.parent
     beside = folder / FILE
-    described = Description.from_json(beside.read_bytes(), where=str(beside)) if beside.is_file() else None
+    described = ExportDescription.from_json(beside.read_bytes(), where=str(beside)) if beside.is_file() else None
     file = folder / described.file if path.is_dir() and described else path
     if not file.is_file():
         raise RunError(f"{folder} has no {file.name}, which its {FILE} names; export the model again")
@@ -55,7 +55,7 @@ def read_description(path: Path) -> tuple[Description, Path]:
     text = inside(file)
     if text is None:
         raise RunError(f"{file} holds no description of convmix; expected a model that `convmix export` wrote")
-    held = Description.from_json(text, where=f"the description in {file}")
+    held = ExportDescription.from_json(text, where=f"the description in {file}")
     if described is not None and described != held:
         raise RunError(f"{beside} is not what {file.name} says of itself; one of the two was changed, export the model again")
     return held, file

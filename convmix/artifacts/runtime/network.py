@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convmix.artifacts.runtime.description import ExportDescription
+from convmix.artifacts.runtime.sessions import Session
 from convmix.data.dense import placement
 from convmix.errors import ModelError
-from convmix.artifacts.runtime.description import Description
-from convmix.artifacts.runtime.sessions import Session
 from convmix.tasks import create_task
 
 
@@ -18,7 +18,7 @@ class ExportedNetwork(nn.Module):
     images: normalised, or levels 0..255 where the graph normalises (`artifacts.runtime.pixels`).
     """
 
-    def __init__(self, description: Description, session: Session) -> None:
+    def __init__(self, description: ExportDescription, session: Session) -> None:
         super().__init__()
         self.description = description
         self.task = create_task(description.task, description.labels)

@@ -11,7 +11,7 @@ import PIL.Image
 from torch import Tensor
 
 from convmix.data.decode import MODES, Image
-from convmix.data.transforms import Preprocess
+from convmix.data.preprocessing import Preprocess
 
 
 class Pixels(Preprocess):

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from convmix.artifacts.runtime.description import FILE, KEY, ExportDescription
 from convmix.errors import RunError
-from convmix.artifacts.runtime.description import FILE, KEY, Description
 from convmix.speed.backends import imported, quiet
 
 PACKAGE = "model.aoti.pt2"  # beside model.pt2: the same, compiled for processors like the one it was exported on
@@ -39,7 +39,7 @@ def inside(path: Path) -> str | None:
         ) from None
 
 
-def open_session(path: Path, description: Description) -> Session:
+def open_session(path: Path, description: ExportDescription) -> Session:
     """The model file in the engine of its suffix; RunError where it cannot be opened, UnavailableError where the engine is missing."""
     opens = _package if path.name == PACKAGE else _OPEN[path.suffix]
     try:
@@ -52,7 +52,7 @@ def open_session(path: Path, description: Description) -> Session:
         raise RunError(f"{path} cannot be opened: {said[0]}") from None
 
 
-def _onnx(path: Path, description: Description) -> Session:
+def _onnx(path: Path, description: ExportDescription) -> Session:
     ort = imported("onnxruntime", extra="export")
     session = ort.InferenceSession(str(path), _onnx_options(ort), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
@@ -67,7 +67,7 @@ def _onnx_options(ort: Any) -> Any:
     return options
 
 
-def _openvino(path: Path, description: Description) -> Session:
+def _openvino(path: Path, description: ExportDescription) -> Session:
     core = imported("openvino", extra="export").Core()
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -83,19 +83,19 @@ def _openvino(path: Path, description: Description) -> Session:
     return run
 
 
-def _program(path: Path, description: Description) -> Session:
+def _program(path: Path, description: ExportDescription) -> Session:
     with _without_pickles():
         program = torch.export.load(str(path))
     return _of_torch(program.module(), description)
 
 
-def _package(path: Path, description: Description) -> Session:
+def _package(path: Path, description: ExportDescription) -> Session:
     from torch._inductor import aoti_load_package
 
     return _of_torch(aoti_load_package(str(path)), description)
 
 
-def _of_torch(graph: Callable[..., dict[str, torch.Tensor]], description: Description) -> Session:
+def _of_torch(graph: Callable[..., dict[str, torch.Tensor]], description: ExportDescription) -> Session:
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode(False), torch.no_grad():
             found = graph(torch.from_numpy(np.ascontiguousarray(images)))
@@ -141,5 +141,5 @@ def _inside_program(path: Path) -> str | None:
 
 
 _INSIDE: dict[str, Callable[[Path], str | None]] = {".onnx": _inside_onnx, ".xml": _inside_openvino, ".pt2": _inside_program}
-_OPEN: dict[str, Callable[[Path, Description], Session]] = {".onnx": _onnx, ".xml": _openvino, ".pt2": _program}
+_OPEN: dict[str, Callable[[Path, ExportDescription], Session]] = {".onnx": _onnx, ".xml": _openvino, ".pt2": _program}
 SUFFIXES = tuple(_OPEN)

@@ -17,9 +17,9 @@ from torch import Tensor
 from convmix.data.augment import device_color as color
 from convmix.data.augment import device_draws as draws
 from convmix.data.augment import device_geometry as geometry
-from convmix.data.augment.device_draws import Draws, Layer, Layers
+from convmix.data.augment.device_draws import DrawnOperation, Draws, Layers
 from convmix.data.augment.randaugment import RandAugment
-from convmix.data.transforms import ColorJitter, TrainTransform
+from convmix.data.augment.training_transform import ColorJitter, TrainTransform
 from convmix.errors import ConfigError
 
 
@@ -84,7 +84,7 @@ class DeviceAugment:
         return torch.where(inside, filled, y)
 
 
-def apply(x: Tensor, layer: Layer, fill: Tensor) -> None:
+def apply(x: Tensor, layer: DrawnOperation, fill: Tensor) -> None:
     """One operation on every image of x n,C,h,w uint8, in place. Which image has which is known before, so nothing waits for the device."""
     for kind, change in _CHANGES.items():
         rows = np.flatnonzero(layer.kind == kind)

@@ -30,7 +30,7 @@ _TRIES = 10
 
 
 @dataclass(frozen=True)
-class Layer:
+class DrawnOperation:
     """One operation for every image."""
 
     kind: np.ndarray  # n int: NONE .. AFFINE
@@ -38,8 +38,8 @@ class Layer:
     matrix: np.ndarray  # n,6 float64, of AFFINE
     resample: np.ndarray  # n int: NEAREST, BILINEAR or BICUBIC, of AFFINE
 
-    def part(self, a: int, b: int) -> "Layer":
-        return Layer(*(getattr(self, f.name)[a:b] for f in fields(self)))
+    def part(self, a: int, b: int) -> "DrawnOperation":
+        return DrawnOperation(*(getattr(self, f.name)[a:b] for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Draws:
     shift: np.ndarray  # n,2 int: row and column at which the padded image is cut
     hflip: np.ndarray  # n bool
     vflip: np.ndarray  # n bool
-    layers: tuple[Layer, ...]
+    layers: tuple[DrawnOperation, ...]
     erased: np.ndarray  # n,4 int: top, left, height, width; empty boxes where nothing is
 
     def part(self, a: int, b: int) -> "Draws":
@@ -60,7 +60,7 @@ class Draws:
         return replace(self, **own, layers=tuple(layer.part(a, b) for layer in self.layers))
 
 
-Layers = Callable[[np.random.Generator, int], list[Layer]]
+Layers = Callable[[np.random.Generator, int], list[DrawnOperation]]
 
 
 def boxes(rng: np.random.Generator, n: int, image: tuple[int, int], *, aspect: float, augment: Augment) -> np.ndarray:
@@ -101,7 +101,7 @@ def jitter_layers(strength: float) -> Layers:
     """Brightness, contrast and saturation in random order: torchvision's ColorJitter."""
     low, high = max(0.0, 1 - strength), 1 + strength
 
-    def draw(rng: np.random.Generator, n: int) -> list[Layer]:
+    def draw(rng: np.random.Generator, n: int) -> list[DrawnOperation]:
         order = rng.permuted(np.tile([BRIGHTNESS, CONTRAST, COLOR], (n, 1)), axis=1)
         return [_layer(order[:, i], rng.uniform(low, high, n)) for i in range(3)]
 
@@ -116,7 +116,7 @@ def timm_layers(transform: Any, size: tuple[int, int]) -> Layers:
     resample = ops[0].kwargs["resample"]
     choices = np.array([_RESAMPLING[int(r)] for r in (resample if isinstance(resample, (list, tuple)) else [resample])])
 
-    def draw(rng: np.random.Generator, n: int) -> list[Layer]:
+    def draw(rng: np.random.Generator, n: int) -> list[DrawnOperation]:
         if weights is None:
             chosen = rng.integers(0, len(ops), (n, transform.num_layers))
         else:  # without replacement
@@ -126,7 +126,9 @@ def timm_layers(transform: Any, size: tuple[int, int]) -> Layers:
     return draw
 
 
-def _timm_layer(rng: np.random.Generator, ops: Sequence[Any], chosen: np.ndarray, size: tuple[int, int], resample: np.ndarray) -> Layer:
+def _timm_layer(
+    rng: np.random.Generator, ops: Sequence[Any], chosen: np.ndarray, size: tuple[int, int], resample: np.ndarray
+) -> DrawnOperation:
     n, op = len(chosen), ops[0]
     std = op.magnitude_std
     magnitude = rng.uniform(0, op.magnitude, n) if std == math.inf else op.magnitude + std * rng.standard_normal(n)
@@ -193,11 +195,11 @@ def torchvision_layers(transform: Any, size: tuple[int, int]) -> Layers:
     kind = np.array([m[0] for m in made])
     value, matrix = np.array([m[1] for m in made]), np.array([m[2] for m in made])  # ops,2 and ops,2,6: by sign
 
-    def draw(rng: np.random.Generator, n: int) -> list[Layer]:
+    def draw(rng: np.random.Generator, n: int) -> list[DrawnOperation]:
         layers = []
         for _ in range(transform.num_ops):
             chosen, sign = rng.integers(0, len(made), n), rng.integers(0, 2, n)
-            layers.append(Layer(kind[chosen], value[chosen, sign], matrix[chosen, sign], np.full(n, NEAREST)))
+            layers.append(DrawnOperation(kind[chosen], value[chosen, sign], matrix[chosen, sign], np.full(n, NEAREST)))
         return layers
 
     return draw
@@ -226,6 +228,6 @@ def _torchvision_op(name: str, magnitude: float, signed: bool, size: tuple[int, 
     return _KINDS[name], values, matrices
 
 
-def _layer(kind: np.ndarray, value: np.ndarray, resample: np.ndarray | None = None) -> Layer:
+def _layer(kind: np.ndarray, value: np.ndarray, resample: np.ndarray | None = None) -> DrawnOperation:
     n = len(kind)
-    return Layer(kind, value, np.tile([1.0, 0, 0, 0, 1, 0], (n, 1)), np.full(n, NEAREST) if resample is None else resample)
+    return DrawnOperation(kind, value, np.tile([1.0, 0, 0, 0, 1, 0], (n, 1)), np.full(n, NEAREST) if resample is None else resample)

@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convmix.config import Data
-from convmix.data.readers.coco import read_coco
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import printable
-from convmix.data.readers.mapfolders import MapSet, read_class_maps, read_object_maps, why_no_class_map
-from convmix.data.readers.objectrows import ObjectSet, image_labels
 from convmix.data.readers.box_table import TABLES, find_box_tables, is_box_table, read_box_tables
+from convmix.data.readers.coco import read_coco
 from convmix.data.readers.cvat import read_cvat
 from convmix.data.readers.evidence import READ_FORMS, forms
 from convmix.data.readers.labelme import read_labelme
 from convmix.data.readers.labelstudio import read_labelstudio
+from convmix.data.readers.mapfolders import MapSet, read_class_maps, read_object_maps, why_no_class_map
 from convmix.data.readers.maps import MapFiles, find_maps
+from convmix.data.readers.objectrows import ObjectSet, image_labels
 from convmix.data.readers.paired import PairedSplits, Wording, paired_splits
 from convmix.data.readers.pairing import pair
 from convmix.data.readers.splits import Splits
 from convmix.data.readers.survey import Survey, folder_of, foreign_notes, some, spread, survey, survey_around
-from convmix.data.readers.yaml_splits import DataYaml, load_data_yaml, yaml_splits
 from convmix.data.readers.voc import read_voc
+from convmix.data.readers.yaml_splits import DataYaml, load_data_yaml, yaml_splits
 from convmix.data.readers.yolo import NAME_FILES, read_names, read_yolo
 from convmix.errors import DataError
 

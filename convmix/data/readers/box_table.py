@@ -8,9 +8,9 @@ from typing import Any
 
 from convmix.config import Data
 from convmix.data.formats import IMAGE_COLUMNS, LABEL_COLUMNS
-from convmix.data.readers.objectrows import Fault, ObjectSet, image_size
 from convmix.data.readers.label_cells import plain_header
 from convmix.data.readers.names import Ambiguous, ImageIndex
+from convmix.data.readers.objectrows import Fault, ObjectSet, image_size
 from convmix.data.readers.shapes import ImageShapes, Shape, finite, object_set
 from convmix.data.readers.splits import folder_split
 from convmix.data.readers.survey import Survey, folder_of, stem_of

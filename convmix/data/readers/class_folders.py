@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convmix.data.readers.folders import read_folder
 from convmix.data.formats import SPLIT_WORDS, Found, Table, printable
 from convmix.data.readers.evidence import READ_FORMS
+from convmix.data.readers.folders import read_folder
 from convmix.data.readers.maps import IMAGE_WORDS
 from convmix.data.readers.names import ImageIndex
 from convmix.data.readers.paired import MAP_WORDS

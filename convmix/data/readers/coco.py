@@ -16,8 +16,8 @@ import numpy as np
 from convmix.config import Data
 from convmix.data import rle
 from convmix.data.formats import SPLIT_WORDS, printable
-from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
 from convmix.data.readers.names import Ambiguous, ImageIndex
+from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
 from convmix.data.readers.paired import pictures_of
 from convmix.data.readers.splits import Splits, by_folders, by_lists, find_lists
 from convmix.data.readers.survey import Survey, some

@@ -13,9 +13,9 @@ import PIL.Image
 from convmix.config import Data
 from convmix.data import rle
 from convmix.data.formats import printable
-from convmix.data.readers.objectrows import Fault, ObjectSet
 from convmix.data.readers.evidence import load_json
 from convmix.data.readers.names import plain
+from convmix.data.readers.objectrows import Fault, ObjectSet
 from convmix.data.readers.shapes import ImageShapes, Shape, ellipse, extent, finite, object_set
 from convmix.data.readers.survey import Survey, stem_of
 

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 from convmix.config import Data
 from convmix.data.formats import printable
-from convmix.data.readers.objectrows import Fault, ObjectSet
 from convmix.data.readers.evidence import load_json
 from convmix.data.readers.names import ImageIndex, plain
+from convmix.data.readers.objectrows import Fault, ObjectSet
 from convmix.data.readers.shapes import ImageShapes, Shape, ellipse, extent, finite, object_set, rotated
 from convmix.data.readers.survey import Survey
 from convmix.errors import DataError

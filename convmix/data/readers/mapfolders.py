@@ -16,6 +16,7 @@ from convmix.data import rle
 from convmix.data.decode import BadImage
 from convmix.data.formats import image_rows, printable, storable
 from convmix.data.readers.objectrows import Fault, ObjectRows, ObjectSet, fit_box, image_size
+from convmix.data.readers.paired import PairedSplits
 from convmix.data.readers.pixelmaps import (
     NAME_FILES,
     Meaning,
@@ -27,7 +28,6 @@ from convmix.data.readers.pixelmaps import (
     read_objects,
     read_values,
 )
-from convmix.data.readers.paired import PairedSplits
 from convmix.data.readers.survey import spread
 from convmix.data.targets import IGNORE
 from convmix.errors import DataError

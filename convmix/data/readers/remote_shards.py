@@ -11,11 +11,10 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 from convmix.config import Data
-from convmix.data.remote import shard_cache
-from convmix.data.remote import stores
 from convmix.data.formats import Found, by_split, class_names_among
-from convmix.data.remote.shard_images import RemoteShards
 from convmix.data.readers.shards import Index, assemble, index_shard
+from convmix.data.remote import shard_cache, stores
+from convmix.data.remote.shard_images import RemoteShards
 from convmix.data.remote.stores import Shard
 from convmix.data.remote.urls import WEB, scheme
 from convmix.errors import ConfigError

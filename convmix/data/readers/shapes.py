@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from convmix.config import Data, Size
 from convmix.data import rle
 from convmix.data.formats import printable
-from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out
 from convmix.data.readers.names import Ambiguous, ImageIndex
+from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out
 from convmix.data.readers.paired import pictures_of
 from convmix.data.readers.splits import ORDER, Splits, apart, by_folders, by_lists, find_lists
 from convmix.data.readers.survey import Survey

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from convmix.data.remote import web
 from convmix.data.formats import SPLIT_WORDS, braces, first_line
+from convmix.data.remote import web
 from convmix.data.remote.urls import WEB, file_system, scheme, without_credentials
 from convmix.errors import ConfigError, DataError
 
@@ -178,7 +178,7 @@ def _check_web_name(shown: str) -> None:
 
 def _pieces(shard: Shard, start: int, end: int) -> Iterator[bytes]:
     if scheme(shard.url) in WEB:
-        facts = web.Facts(shard.size, shard.version, shard.ranges)
+        facts = web.RemoteFile(shard.size, shard.version, shard.ranges)
         with closing(web.read(shard.url, start=start, end=end, facts=facts)) as pieces:
             yield from pieces
         return

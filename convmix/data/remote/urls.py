@@ -1,7 +1,7 @@
 """Places that are URLs: which file system they are in, and what of them may be written down.
 
-    https://ann:secret@host/set/train-0.tar?signature=...  ->  conceal  ->  https://host/set/train-0.tar, which runs and messages say
-    https://host/set/train-0.tar                           ->  reveal   ->  what the user gave, which requests are made with
+    https://ann:secret@host/set/train-0.tar?signature=...  ->  redact  ->  https://host/set/train-0.tar, which runs and messages say
+    https://host/set/train-0.tar                           ->  restore   ->  what the user gave, which requests are made with
 
 What is taken out stays in this process's memory: no file of a run holds it, and who resumes or evaluates gives it again.
 """
@@ -40,8 +40,8 @@ def without_credentials(url: str) -> str:
     return re.sub(r"^([^:]+://)(?:[^/?#]*@)?([^?#]*).*", r"\1\2", url, flags=re.DOTALL)
 
 
-def conceal(place: str | Path) -> str:
-    """A place as it may be written down; where it is a URL, `reveal` gives the rest of it back in this process."""
+def redact(place: str | Path) -> str:
+    """A place as it may be written down; where it is a URL, `restore` gives the rest of it back in this process."""
     told = os.fspath(place)
     shown = without_credentials(told)
     if shown != told:
@@ -49,7 +49,7 @@ def conceal(place: str | Path) -> str:
     return shown
 
 
-def reveal(place: str) -> str:
+def restore(place: str) -> str:
     """The URL as this process was given it."""
     return _given.get(place, place)
 

@@ -30,7 +30,7 @@ class AbsentError(DataError):
 
 
 @dataclass(frozen=True)
-class Facts:
+class RemoteFile:
     """What a server says of a file."""
 
     size: int  # bytes
@@ -38,17 +38,17 @@ class Facts:
     ranges: bool  # whether parts can be asked for
 
 
-def ask(url: str) -> Facts:
+def ask(url: str) -> RemoteFile:
     """One request, of which the headers alone are read."""
     with _get(url, 0, 1) as answer:
         ranges = answer.status == HTTPStatus.PARTIAL_CONTENT
         size = _whole_size(answer)
         if size is None:
             raise DataError(f"{without_credentials(url)}: the server does not say how large it is (no Content-Length)")
-        return Facts(size, _version(answer), ranges)
+        return RemoteFile(size, _version(answer), ranges)
 
 
-def read(url: str, *, start: int, end: int, facts: Facts) -> Generator[bytes, None, None]:
+def read(url: str, *, start: int, end: int, facts: RemoteFile) -> Generator[bytes, None, None]:
     """Bytes start to end (excluded), piece by piece; of a server that gives no parts the bytes before are read and thrown away.
 
     Raises DataError where the file is no longer the one that `facts` are about, ConnectionError where it breaks off.

@@ -11,7 +11,7 @@ from convmix.models.catalog import create_model
 from convmix.models.convmixer import ConvMixer
 from convmix.ops.depthwise import depthwise_conv2d, reference
 from convmix.ops.gpu import convolution, norm
-from convmix.speed.backends import Plan, build
+from convmix.speed.backends import EnginePlan, build
 
 
 def step(model, pixels):
@@ -159,5 +159,5 @@ def test_folded_models_answer_as_the_original(family, dtype, device):
     pixels = torch.randn(shape, device=device)
     expected = model.eval().cpu().double()(pixels.cpu().double())
     for graph in (False, True) if device.type == "cuda" else (False,):
-        found = build(Plan("triton", dtype, graph=graph), model.float().to(device), torch.zeros(shape, device=device))(pixels)
+        found = build(EnginePlan("triton", dtype, graph=graph), model.float().to(device), torch.zeros(shape, device=device))(pixels)
         assert (found.double() - expected).norm() <= {"fp32": 1e-5, "bf16": 0.05}[dtype] * expected.norm()

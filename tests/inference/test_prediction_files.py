@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from convmix.data import rle
 from convmix.errors import ConfigError
-from convmix.inference.prediction_files import FORMATS, Found, common_folder, encode, output_format, write
+from convmix.inference.prediction_files import FORMATS, DetectionFile, common_folder, encode, output_format, write
 from convmix.inference.result_files import DenseResult
 from convmix.results import Boxes, Masks, SemanticMap
 
@@ -58,11 +58,11 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def found_in(photos: Path, *results: DenseResult) -> list[Found]:
+def found_in(photos: Path, *results: DenseResult) -> list[DetectionFile]:
     """A row per result, the images in turn, and one that cannot be read."""
     files = sorted(map(str, photos.rglob("*.*")))
-    rows = [Found(file, file, result) for file, result in zip(files, results, strict=False)]
-    return [*rows, Found("broken.jpg", "broken.jpg", None, "not an image of a known format")]
+    rows = [DetectionFile(file, file, result) for file, result in zip(files, results, strict=False)]
+    return [*rows, DetectionFile("broken.jpg", "broken.jpg", None, "not an image of a known format")]
 
 
 def csv_rows(file: Path) -> list[dict[str, str]]:
@@ -215,7 +215,7 @@ def test_nothing_is_written_among_the_images(photos: Path, format: str) -> None:
 
 def test_names_outside_the_root_stay_inside_the_folder(tmp_path: Path) -> None:
     names = ["../../x/a.png", "/else/where/a.png", "x/a.png", "X/A.png", "x/a.png"]
-    rows = [Found(name, name, boxes()) for name in names]
+    rows = [DetectionFile(name, name, boxes()) for name in names]
     write(rows, kind=Boxes, format="voc", output=tmp_path / "deep" / "out", labels=LABELS)
     places = [row["file"] for row in csv_rows(tmp_path / "deep" / "out" / "files.csv")]
     assert places[2] == places[4] and len(set(map(str.lower, places))) == 4
@@ -232,7 +232,7 @@ def test_common_folder() -> None:
 def test_the_table_says_what_is_there_and_what_went_wrong(photos: Path) -> None:
     rows = [
         *found_in(photos, boxes((0, 0, 9, 9, 0.875, 1), (0, 0, 9, 9, 0.5, 1), (1, 1, 5, 5, 0.25, 0)), boxes()),
-        Found("\x1b[2J", "", TWO),
+        DetectionFile("\x1b[2J", "", TWO),
     ]
     said = b"".join(encode(rows, kind=Boxes, format="table", labels=LABELS)).decode()
     lines = said.splitlines()
@@ -245,7 +245,7 @@ def test_the_table_says_what_is_there_and_what_went_wrong(photos: Path) -> None:
 
 @pytest.mark.parametrize("kind", [Boxes, Masks, SemanticMap])
 def test_every_format_writes_no_rows_and_only_errors(tmp_path: Path, kind: type[DenseResult]) -> None:
-    broken = [Found("x.png", "x.png", None, "empty file")]
+    broken = [DetectionFile("x.png", "x.png", None, "empty file")]
     for form, (n, rows) in itertools.product(FORMATS[kind], enumerate([[], broken])):
         output = tmp_path / f"{form}-{n}"
         write(rows, kind=kind, format=form, output=output, labels=LABELS)
@@ -259,10 +259,10 @@ def test_files_stream_and_appear_only_when_complete(tmp_path: Path, photos: Path
     """A row is written before the next one is asked for; what stood there stays when the rows break off."""
     asked = []
 
-    def rows() -> Iterator[Found]:
+    def rows() -> Iterator[DetectionFile]:
         for i in range(3):
             asked.append(i)
-            yield Found(f"{i}.png", "", TWO)
+            yield DetectionFile(f"{i}.png", "", TWO)
 
     for form, whole in (("csv", 3), ("jsonl", 1), ("coco", 3)):
         asked.clear()
@@ -271,8 +271,8 @@ def test_files_stream_and_appear_only_when_complete(tmp_path: Path, photos: Path
             next(parts)
         assert asked == [0]
 
-    def breaking() -> Iterator[Found]:
-        yield Found("0.png", "", TWO)
+    def breaking() -> Iterator[DetectionFile]:
+        yield DetectionFile("0.png", "", TWO)
         raise RuntimeError("the device is gone")
 
     (tmp_path / "found.csv").write_text("before")

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from convmix.errors import ConfigError, RunError
 from convmix.metrics.calibration import (
     Bin,
     Calibration,
@@ -20,7 +21,6 @@ from convmix.metrics.calibration import (
     fit_temperature,
     reliability,
 )
-from convmix.errors import ConfigError, RunError
 
 
 def honest(n: int, *, seed: int = 0, k: int = 5) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from convmix.metrics.classification import detection as dm
 from convmix.data import rle
 from convmix.data.targets import Objects
-from convmix.metrics.matching import match
+from convmix.metrics import detection as dm
 from convmix.metrics.classification import headline
+from convmix.metrics.matching import match
 from convmix.results import Boxes, Masks
 from tests.effort import lines_run
 

@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from convmix.data import geometry, rle
 from convmix.data.decode import Image
-from convmix.data.geometric_transform import Motion, move_objects
+from convmix.data.geometric_transform import GeometricTransform, move_objects
 from convmix.data.placement import Placement
 from convmix.data.targets import Objects
 
@@ -25,7 +25,7 @@ from convmix.data.targets import Objects
 def test_objects_move_as_torchvisions_tensors_do(offset: tuple[int, int], hflip: bool, vflip: bool) -> None:
     size, laid, input_size = (60, 80), (120, 160), (96, 128)
     objects = objects_of(size, rectangles(size))
-    motion = Motion(Placement(size, input_size, (2.0, 2.0), offset), hflip, vflip)
+    motion = GeometricTransform(Placement(size, input_size, (2.0, 2.0), offset), hflip, vflip)
     moved = move_objects(objects, motion, masks=True)
     boxes = tv_tensors.BoundingBoxes(torch.from_numpy(objects.boxes), format="XYXY", canvas_size=size)
     masks = tv_tensors.Mask(torch.from_numpy(rle.decode(objects.masks or (), size)))
@@ -46,11 +46,11 @@ def test_crowds_and_rims_are_not_learned(masks: bool) -> None:
         [[0, 0, 20, 20], [30, 30, 50, 50], [71, 40, 91, 60], [69, 10, 89, 30], [60, 60, 70, 61], [10, 80, 30, 95], [72, 64, 92, 80]]
     )
     objects = objects_of(size, boxes, masks=masks, crowd=(1,))
-    motion = Motion(Placement(size, (90, 73), (1.0, 1.0), (0, 0)))  # columns 73 on and rows 90 on are cut off
+    motion = GeometricTransform(Placement(size, (90, 73), (1.0, 1.0), (0, 0)))  # columns 73 on and rows 90 on are cut off
     target = move_objects(objects, motion, masks=masks)
     assert target.labels.tolist() == [0, 2, 3, 4, 5]
     assert target.boxes.tolist() == [[0, 0, 20, 20], [71, 40, 73, 60], [69, 10, 73, 30], [60, 60, 70, 61], [10, 80, 30, 90]]
-    half = move_objects(objects, Motion(Placement(size, (50, 36), (0.5, 0.5), (0, 0))), masks=masks)
+    half = move_objects(objects, GeometricTransform(Placement(size, (50, 36), (0.5, 0.5), (0, 0))), masks=masks)
     assert half.labels.tolist() == [0, 3, 5]  # of object 2 5 % are left, object 4 is half a pixel high
 
 
@@ -60,11 +60,11 @@ def test_a_cut_object_gets_the_box_of_what_is_left_of_its_mask() -> None:
     mask[0, 0:30, 0:5] = 1
     mask[0, 25:30, 0:30] = 1
     objects = Objects((40, 40), np.asarray([[0, 0, 30, 30]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool), rle.encode(mask))
-    up = Motion(Placement((40, 40), (20, 40), (1.0, 1.0), (0, 0)))
+    up = GeometricTransform(Placement((40, 40), (20, 40), (1.0, 1.0), (0, 0)))
     assert move_objects(objects, up, masks=True).boxes.tolist() == [[0, 0, 5, 20]]
     assert move_objects(objects, replace(up, hflip=True, vflip=True), masks=True).boxes.tolist() == [[35, 0, 40, 20]]
     assert move_objects(objects, up, masks=False).boxes.tolist() == [[0, 0, 30, 20]]
-    beside = Motion(Placement((40, 40), (20, 20), (1.0, 1.0), (0, -6)))  # shows two thirds of the box, of the mask nothing
+    beside = GeometricTransform(Placement((40, 40), (20, 20), (1.0, 1.0), (0, -6)))  # shows two thirds of the box, of the mask nothing
     assert len(move_objects(objects, beside, masks=True).boxes) == 0 and len(move_objects(objects, beside, masks=False).boxes) == 1
 
 
@@ -74,7 +74,7 @@ def test_a_tip_of_a_mask_is_not_learned() -> None:
     mask[0, 20:40] = 1
     mask[0, :20, 3] = 1
     objects = Objects((40, 40), np.asarray([[0, 0, 40, 40]], np.float32), np.zeros(1, np.int64), np.zeros(1, bool), rle.encode(mask))
-    upper = Motion(Placement((40, 40), (20, 40), (1.0, 1.0), (0, 0)))
+    upper = GeometricTransform(Placement((40, 40), (20, 40), (1.0, 1.0), (0, 0)))
     target = move_objects(objects, upper, masks=True)
     assert len(target.boxes) == len(target.labels) == 0 and target.masks is not None and target.masks.shape == (0, 20, 40)
     assert len(move_objects(objects, upper, masks=False).boxes) == 1

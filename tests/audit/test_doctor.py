@@ -14,13 +14,13 @@ from planted import Planted
 from rich.console import Console
 from written import Item, make_items, write_folder, write_parquet, write_shards, write_table
 
+from convmix.audit import image_facts as looking
+from convmix.audit.doctor import Examination, doctor, table
+from convmix.audit.image_facts import collect
 from convmix.config import Data
 from convmix.data import parallel_map as sweeping
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError
-from convmix.audit import image_facts as looking
-from convmix.audit.doctor import Examination, doctor, table
-from convmix.audit.image_facts import collect
 
 
 @pytest.fixture(scope="module")

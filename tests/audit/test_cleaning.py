@@ -15,13 +15,13 @@ from PIL import Image
 from planted import Planted, encoded
 
 from convmix import api
+from convmix.audit.cleaning import turn_upright
+from convmix.audit.doctor import Examination, doctor
 from convmix.config import Data
 from convmix.data.decode import decode
 from convmix.data.examples import Source
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError
-from convmix.audit.doctor import Examination, doctor
-from convmix.audit.cleaning import turn_upright
 from tests.patience import until
 
 

@@ -12,8 +12,9 @@ import torch
 from convmix.config import Augment
 from convmix.data import device_cache
 from convmix.data.augment.device_augment import for_transform
+from convmix.data.augment.training_transform import training_transform
 from convmix.data.loaders import Batch, train_batches
-from convmix.data.transforms import Preprocess, training_transform
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import DataError
 from tests.patience import until
 
@@ -40,11 +41,11 @@ class Folder:
         return int(self.labels[i])
 
 
-def kept(examples: Folder, augment: Augment = EVERYTHING) -> device_cache.Resident:
+def kept(examples: Folder, augment: Augment = EVERYTHING) -> device_cache.DeviceCache:
     return device_cache.load(examples, for_transform(training_transform(PREPARE, augment), (24, 24)), workers=0, device=torch.device("cpu"))
 
 
-def batches(examples: Folder, of: device_cache.Resident, **changed: Any) -> list[Batch]:
+def batches(examples: Folder, of: device_cache.DeviceCache, **changed: Any) -> list[Batch]:
     return list(device_cache.resident_batches(of, examples, **{"batch_size": 14, "seed": 3, "epoch": 2, **changed}))
 
 

@@ -10,16 +10,16 @@ import torch
 from rich.console import Console
 
 import convmix
-from convmix.benchmarking import rounds as race_module
 from convmix.benchmarking import roofline
+from convmix.benchmarking import rounds as race_module
 from convmix.benchmarking.process import plain
 from convmix.benchmarking.rounds import race
-from convmix.benchmarking.work import Contender, Work, contenders, sweep
+from convmix.benchmarking.work import Implementation, Work, contenders, sweep
 from convmix.cli import main
 from convmix.errors import ConvmixError
 from convmix.models.catalog import create_model
 from convmix.models.layers import DepthwiseConv2d
-from convmix.speed.backends import Plan
+from convmix.speed.backends import EnginePlan
 
 TINY = "convmixer_8_2_k3_p4"
 
@@ -54,10 +54,10 @@ def test_the_plain_module_is_the_same_architecture_without_our_operator(name):
 @pytest.mark.usefixtures("prepared_processes")
 def test_everyone_computes_the_same_and_a_failure_is_a_reason():
     runners = [
-        Contender("official path", "official", Plan()),
-        Contender("channels_last", "peer", Plan(layout="nhwc")),
-        Contender("impossible", "peer", Plan("openvino", streams=7)),  # two images cannot be shared by seven
-        Contender("ours", "ours", Plan("native")),
+        Implementation("official path", "official", EnginePlan()),
+        Implementation("channels_last", "peer", EnginePlan(layout="nhwc")),
+        Implementation("impossible", "peer", EnginePlan("openvino", streams=7)),  # two images cannot be shared by seven
+        Implementation("ours", "ours", EnginePlan("native")),
     ]
     said: list[str] = []
     result = race(work(), runners, rounds=3, say=said.append)
@@ -90,7 +90,7 @@ def test_a_process_that_dies_is_left_out(monkeypatch):
         return answer(self, word)
 
     monkeypatch.setattr(race_module._Runner, "answer", dying)
-    runners = [Contender("a", "official", Plan()), Contender("b", "peer", Plan())]
+    runners = [Implementation("a", "official", EnginePlan()), Implementation("b", "peer", EnginePlan())]
     result = race(work(), runners, rounds=2, say=lambda _: None)
     assert result.lanes[0].failed is None and len(result.lanes[0].ms) == 2
     assert result.lanes[1].failed == "its process ended with exit code -9 (out of memory?)"
@@ -99,7 +99,7 @@ def test_a_process_that_dies_is_left_out(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("prepared_processes")
 def test_the_command_writes_records_and_pictures(tmp_path, capsys, monkeypatch):
-    quick = [Contender("convmix", "ours"), *contenders(work(), in_sweep=True)]  # the engines themselves: tests/speed
+    quick = [Implementation("convmix", "ours"), *contenders(work(), in_sweep=True)]  # the engines themselves: tests/speed
     monkeypatch.setattr("convmix.benchmarking.measure.contenders", lambda *_, **__: quick)
     monkeypatch.setattr(roofline, "SIDE", 256)
     monkeypatch.setattr(roofline, "COPIED", 2**22)
@@ -126,7 +126,7 @@ def test_our_kernels_take_part_where_there_are_some():
     for model in (TINY, "convmlp_s"):
         assert any(c.plan and c.plan.backend == "native" for c in contenders(work(model=model)))
     assert not any(c.plan and c.plan.backend == "native" for c in contenders(work(model="resnet18")))
-    assert contenders(work(model="resnet18"))[-1] == Contender("convmix", "ours")
+    assert contenders(work(model="resnet18"))[-1] == Implementation("convmix", "ours")
 
 
 @pytest.mark.parametrize(

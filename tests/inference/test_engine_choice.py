@@ -10,21 +10,21 @@ from tiny_run import LABELS, make_run, write_folder
 from torch import nn
 
 import convmix
-from convmix.inference.batches import engine_choice
-from convmix.inference.engine_choice import accelerate, optimize_run
 from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.provenance import recorded_rows
 from convmix.cli import main
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation import evaluate
+from convmix.inference import engine_choice
+from convmix.inference.engine_choice import accelerate, optimize_run
 from convmix.inference.prediction import predict
-from convmix.artifacts.provenance import recorded_rows
 from convmix.speed import select
-from convmix.speed.backends import Plan
+from convmix.speed.backends import EnginePlan
 from tests.made_once import MadeOnce
 from tests.trained_runs import demo
 
 CPU = torch.device("cpu")
-QUICK = [Plan(), Plan(layout="nhwc"), Plan(folded=True)]
+QUICK = [EnginePlan(), EnginePlan(layout="nhwc"), EnginePlan(folded=True)]
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     begun: list[float] = []
     original = select._Race.run
 
-    def counted(self: select._Race, plans: list[Plan], budget_s: float) -> None:
+    def counted(self: select._Race, plans: list[EnginePlan], budget_s: float) -> None:
         begun.append(budget_s)
         original(self, plans, budget_s)
 
@@ -97,7 +97,7 @@ def test_short_jobs_run_as_they_are(run: Artifact, photos: Path, trials: list[fl
 
 def test_long_jobs_spend_a_share_of_their_time_on_a_trial(run: Artifact, trials: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     images_per_s = 100
-    monkeypatch.setattr(acceleration, "_plain_s", lambda artifact, num_images, batch_size, precision: num_images / images_per_s)
+    monkeypatch.setattr(engine_choice, "_plain_s", lambda artifact, num_images, batch_size, precision: num_images / images_per_s)
     for seconds, expected in ((599, []), (1200, [120.0])):
         accelerate(run, seconds * images_per_s, batch_size=32, device=CPU, precision="fp32", optimize="auto")
         assert trials == expected
@@ -182,7 +182,7 @@ def test_the_command_prints_the_trial(run: Artifact, capsys: pytest.CaptureFixtu
 def test_int8_of_a_trained_model_is_right_nearly_as_often(made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("openvino", "nncf"):
         pytest.importorskip(package)
-    monkeypatch.setattr(select, "candidates", lambda *_, **__: [Plan(), Plan("openvino", "int8")])
+    monkeypatch.setattr(select, "candidates", lambda *_, **__: [EnginePlan(), EnginePlan("openvino", "int8")])
     monkeypatch.setattr(select._Race, "_time", lambda _, runner: 1.0 if runner.plan.dtype == "int8" else 2.0)  # whatever the machine says
     trained = shutil.copytree(demo(made_once) / "runs" / "digits", tmp_path / "run")
     plain = evaluate(trained, precision="fp32", optimize="never", workers=0)
@@ -190,7 +190,7 @@ def test_int8_of_a_trained_model_is_right_nearly_as_often(made_once: MadeOnce, t
     assert plain.metrics["accuracy"] > 0.9
     assert abs(quick.metrics["accuracy"] - plain.metrics["accuracy"]) <= 0.005 + 1 / plain.metrics["n"]
     report = convmix.optimize(trained, precision="int8").report
-    assert report.plan == Plan("openvino", "int8"), report.trials
+    assert report.plan == EnginePlan("openvino", "int8"), report.trials
     assert report.checked >= 60
     assert quick.notes[-1].startswith("computed by openvino int8")
     assert quick.metrics["loss"] != plain.metrics["loss"]

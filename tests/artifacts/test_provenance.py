@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny_run import LABELS, make_run, write_folder, write_image
 
-from convmix.artifacts.artifact import Artifact, write_csv
-from convmix.errors import DataError, RunError
+from convmix.artifacts.artifact import Artifact
 from convmix.artifacts.provenance import recorded_digests, recorded_rows, validation_images
+from convmix.atomic import write_csv
+from convmix.errors import DataError, RunError
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from rich.console import Console
 from convmix.data.targets import IGNORE
 from convmix.errors import DataError
 from convmix.evaluation import segmentation
+from convmix.evaluation.confusion_plots import confusion_picture
 from convmix.evaluation.dense_page import worst_and_typical
 from convmix.evaluation.dense_plots import scores_picture
 from convmix.evaluation.dense_result import MapsEvaluation
 from convmix.evaluation.segmentation import evaluate_maps
 from convmix.evaluation.segmentation_page import Example, errors_drawn, table
-from convmix.evaluation.confusion_plots import confusion_picture
 from convmix.results import SemanticMap
 
 LABELS = ("sky <b>", "road", "car", "boat")  # no boat anywhere
@@ -65,7 +65,7 @@ def evaluated(folder: Path, shares: list[float] = SHARES, **more: object) -> Map
 def without_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a second per evaluation; only tests of the page have one."""
     if "page" not in request.node.name:
-        monkeypatch.setattr(mapped, "write_page", lambda *arguments: [])
+        monkeypatch.setattr(segmentation, "write_page", lambda *arguments: [])
 
 
 def test_the_files_hold_what_was_found_out(tmp_path: Path) -> None:

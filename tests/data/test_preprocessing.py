@@ -13,9 +13,10 @@ import timm.data
 import torch
 
 from convmix.config import Augment
+from convmix.data.augment.training_transform import TrainTransform, training_transform
 from convmix.data.decode import BadImage, Image
 from convmix.data.geometry import covering_size, random_box
-from convmix.data.transforms import Preprocess, TrainTransform, training_transform
+from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

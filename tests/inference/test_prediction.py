@@ -15,10 +15,10 @@ import torch
 from tiny_run import LABELS, make_run, write_folder, write_image
 
 from convmix.artifacts.artifact import Artifact, save_calibration
-from convmix.metrics.calibration import Calibration
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.inference.file_names import find_files
 from convmix.inference.prediction import FORMATS, Prediction, encode, predict, predict_stream
+from convmix.metrics.calibration import Calibration
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from convmix.plots import overlay
 from convmix.data import rle
 from convmix.data.targets import IGNORE, Objects
+from convmix.plots import overlay
 from convmix.results import Boxes, Classes, Masks, SemanticMap
 
 LABELS = ("cat", "dog", "a name that is far too long for any label")

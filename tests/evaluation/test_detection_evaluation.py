@@ -13,13 +13,13 @@ from dense_answers import answers, objects, outlines, run_of, selection_of, with
 from PIL import Image
 from rich.console import Console
 
-from convmix.metrics.detection import detection_metrics
 from convmix.evaluation import detection
 from convmix.evaluation.dense_plots import MOST_CURVES, precision_recall_picture
 from convmix.evaluation.dense_result import ObjectsEvaluation
 from convmix.evaluation.detection import evaluate_objects
 from convmix.evaluation.detection_page import table
 from convmix.evaluation.prediction_errors import BACKGROUND, BADLY_PLACED, MISSED, RIGHT, TWICE, WRONG_CLASS
+from convmix.metrics.detection import detection_metrics
 
 LABELS = ("cat <b>", "dog", "fish")  # no fish anywhere
 CAT, DOG = (2, 2, 32, 32, 0), (40, 10, 70, 50, 1)
@@ -40,7 +40,7 @@ def evaluated(folder: Path, *, n: int = 12, masks: bool = False, spoiled: int = 
 def without_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes a second per evaluation; only tests of the page have one."""
     if "page" not in request.node.name:
-        monkeypatch.setattr(found, "write_page", lambda *arguments: [])
+        monkeypatch.setattr(detection, "write_page", lambda *arguments: [])
 
 
 @pytest.mark.parametrize("masks", [False, True])

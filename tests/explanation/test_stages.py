@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from convmix.explanation.attribution import METHODS, attribute
-from convmix.explanation.stages import Layer, as_nchw, map_layer, spread, stage_maps
 from convmix.explanation.hooked_copy import specimen
+from convmix.explanation.stages import Layer, as_nchw, map_layer, spread, stage_maps
 from convmix.models.catalog import create_model
 
 CPU = torch.device("cpu")

@@ -12,12 +12,12 @@ from rich.console import Console
 from tiny_run import LABELS, make_run, write_folder, write_image
 
 from convmix.artifacts.artifact import Artifact, load_artifact
-from convmix.metrics.calibration import fit_temperature
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation import calibration_page
-from convmix.evaluation.calibration_page import Calibrated, table
 from convmix.evaluation.calibrate import calibrate
+from convmix.evaluation.calibration_page import Calibrated, table
 from convmix.inference.prediction import predict
+from convmix.metrics.calibration import fit_temperature
 
 N = {"train": 12, "val": 60, "test": 30}
 
@@ -51,7 +51,7 @@ def without_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     """Drawing takes most of a calibration; only tests of the page and of what is written have pictures."""
     if not any(word in request.node.name for word in ("page", "written")):
         for picture in ("reliability_picture", "coverage_picture"):
-            monkeypatch.setattr(calibrated, picture, lambda *arguments, **settings: b"")
+            monkeypatch.setattr(calibration_page, picture, lambda *arguments, **settings: b"")
 
 
 def text_of(result: Calibrated) -> str:

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from tiny_run import LABELS, make_run, write_image
 
-from convmix.artifacts.artifact import load_artifact, replacing, save_calibration, write_bytes, write_csv, write_json
+from convmix.artifacts.artifact import load_artifact, save_calibration
+from convmix.atomic import replacing, write_bytes, write_csv, write_json
+from convmix.errors import RunError, WriteError
 from convmix.metrics.calibration import Calibration
-from convmix.errors import RunError, TrainingError
 
 
 def no_space(*_: object) -> None:
@@ -73,7 +74,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
     write_bytes(tmp_path / "a", b"old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space) if call == "fsync" else patch.setattr(Path, "replace", no_space)
-        with pytest.raises(TrainingError, match=r"cannot write .*a: No space left"):
+        with pytest.raises(WriteError, match=r"cannot write .*a: No space left"):
             write_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
@@ -90,7 +91,7 @@ def test_an_error_of_the_writer_keeps_the_old_file(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainingError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         write_bytes(tmp_path / "file" / "a", b"x")
 
 
@@ -175,7 +176,7 @@ def test_a_calibration_that_cannot_be_written_leaves_the_old_one(tmp_path: Path,
     save_calibration(made.path, CALIBRATION)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", no_space)
-        with pytest.raises(TrainingError, match=r"cannot write .*convmix\.json"):
+        with pytest.raises(WriteError, match=r"cannot write .*convmix\.json"):
             save_calibration(made.path, dataclasses.replace(CALIBRATION, temperature=3.0))
     assert load_artifact(made.path).calibration == CALIBRATION
 

@@ -13,10 +13,11 @@ import torch
 
 from convmix.config import Augment
 from convmix.data import image_cache
+from convmix.data.augment.training_transform import TrainTransform, training_transform
 from convmix.data.decode import MODES, BadImage
+from convmix.data.image_cache import ImageCache, allot, memory_limit
 from convmix.data.loaders import Batch, _Task, eval_batches, train_batches
-from convmix.data.image_cache import Memory, allot, memory_limit
-from convmix.data.transforms import Preprocess, TrainTransform, training_transform
+from convmix.data.preprocessing import Preprocess
 
 BROKEN = (4, 9)
 AUGMENT = Augment(scale=(0.5, 1.0), ratio=(0.75, 4 / 3), hflip=0.5, vflip=0.5, color_jitter=0.2)
@@ -66,7 +67,7 @@ def transform(channels: int, augment: Augment = AUGMENT) -> TrainTransform:
     return training_transform(preprocess, augment)
 
 
-def epochs(examples: Pictures, change: TrainTransform, kept: Memory | None, *, workers: int) -> list[list[Batch]]:
+def epochs(examples: Pictures, change: TrainTransform, kept: ImageCache | None, *, workers: int) -> list[list[Batch]]:
     """Two whole epochs, one from its third step on, and an evaluation."""
     options = {"batch_size": 5, "seed": 1, "workers": workers, "memory": kept}
     training = [list(train_batches(examples, change, epoch=e, start_step=s, **options)) for e, s in ((0, 0), (1, 0), (2, 2))]  # type: ignore[arg-type]
@@ -89,14 +90,14 @@ def test_kept_images_change_no_batch(tmp_path: Path, workers: int, channels: int
     change = transform(channels, Augment(**(vars(AUGMENT) | {"erasing": erasing})))
     assert_same(
         epochs(examples, change, None, workers=0),
-        epochs(examples, change, Memory(examples.sizes, channels=channels), workers=workers),
+        epochs(examples, change, ImageCache(examples.sizes, channels=channels), workers=workers),
     )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_is_decoded_once_and_a_broken_one_tried_again(tmp_path: Path, workers: int) -> None:
     examples, change = Pictures(tmp_path / "looks"), transform(3)
-    kept = Memory(examples.sizes, channels=3)
+    kept = ImageCache(examples.sizes, channels=3)
     options = {"batch_size": 23, "seed": 1, "workers": workers}
     for epoch, looks in enumerate((23, len(BROKEN), len(BROKEN))):
         [batch] = train_batches(examples, change, epoch=epoch, memory=kept, **options)  # type: ignore[arg-type]
@@ -109,7 +110,7 @@ def test_an_image_is_decoded_once_and_a_broken_one_tried_again(tmp_path: Path, w
 @pytest.mark.parametrize("workers", [0, 2])
 def test_evaluation_keeps_images_at_the_input_size(tmp_path: Path, workers: int) -> None:
     examples, preprocess = Pictures(tmp_path / "looks"), transform(3).preprocess
-    kept = Memory(np.tile((16, 16), (23, 1)), channels=3)
+    kept = ImageCache(np.tile((16, 16), (23, 1)), channels=3)
     first, second = (list(eval_batches(examples, preprocess, batch_size=7, workers=workers, memory=kept)) for _ in range(2))
     assert examples.looked_at() == 23 + len(BROKEN)
     assert_same([first], [second])
@@ -118,14 +119,14 @@ def test_evaluation_keeps_images_at_the_input_size(tmp_path: Path, workers: int)
 
 def test_nothing_is_decoded_ahead_of_need(tmp_path: Path) -> None:
     examples = Pictures(tmp_path / "looks")
-    batches = train_batches(examples, transform(3), batch_size=5, seed=1, epoch=0, workers=0, memory=Memory(examples.sizes, channels=3))
+    batches = train_batches(examples, transform(3), batch_size=5, seed=1, epoch=0, workers=0, memory=ImageCache(examples.sizes, channels=3))
     next(batches)
     assert examples.looked_at() == 5
 
 
 def test_what_is_kept_is_found_after_the_next_opening(tmp_path: Path) -> None:
     examples = Pictures(tmp_path / "looks")
-    kept = Memory(examples.sizes, channels=3)
+    kept = ImageCache(examples.sizes, channels=3)
     kept.open()
     kept.keep(7, examples.picture(7))
     assert kept.find(7) is None  # another process may still be writing it
@@ -138,7 +139,7 @@ def test_what_is_kept_is_found_after_the_next_opening(tmp_path: Path) -> None:
 
 def test_an_image_unlike_what_was_announced_is_not_kept(tmp_path: Path) -> None:
     examples = Pictures(tmp_path / "looks")
-    kept = Memory(examples.sizes, channels=3)
+    kept = ImageCache(examples.sizes, channels=3)
     for other in (examples.picture(1), examples.picture(0).convert("L"), np.zeros((*examples.sizes[0], 3), np.float32)):
         kept.keep(0, other)
     kept.open()
@@ -148,7 +149,7 @@ def test_an_image_unlike_what_was_announced_is_not_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 4])
 def test_pictures_that_are_views_of_the_memory_cannot_be_written_to(tmp_path: Path, channels: int) -> None:
     examples = Pictures(tmp_path / "looks", MODES[channels])
-    kept = Memory(examples.sizes, channels=channels)
+    kept = ImageCache(examples.sizes, channels=channels)
     kept.keep(0, examples.picture(0))
     kept.open()
     for _ in range(2):
@@ -159,7 +160,7 @@ def test_pictures_that_are_views_of_the_memory_cannot_be_written_to(tmp_path: Pa
 
 def test_a_worker_that_is_not_forked_decodes_for_itself(tmp_path: Path) -> None:
     examples = Pictures(tmp_path / "looks")
-    kept = Memory(examples.sizes, channels=3)
+    kept = ImageCache(examples.sizes, channels=3)
     task = _Task(examples, transform(3), 0, 0, kept)
     sent = pickle.loads(pickle.dumps(task))
     assert task.memory is kept and sent.memory is None
@@ -178,7 +179,7 @@ def test_a_split_is_kept_whole_or_not_at_all() -> None:
 
 
 def test_the_limit_is_the_setting_or_a_quarter_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_memory", lambda: 8 * 2**30)
+    monkeypatch.setattr(image_cache, "free_memory", lambda: 8 * 2**30)
     assert memory_limit(4.0, processes=1) == memory_limit(2.0, processes=1) == 2 * 2**30
     assert memory_limit(1.0, processes=1) == 2**30
     assert memory_limit(1.0, processes=4) == 2**28

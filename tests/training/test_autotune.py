@@ -14,7 +14,7 @@ from convmix.config import Augment, Net, Optim, Run
 from convmix.models.catalog import create_model
 from convmix.tasks.classify import Classify
 from convmix.training import autotune
-from convmix.training.autotune import Compiled, Trial, Tuned, Tuning, from_dict, tune
+from convmix.training.autotune import Compiled, Tuned, Tuning, TuningTrial, from_dict, tune
 
 CPU = torch.device("cpu")
 BATCH = 8
@@ -41,8 +41,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, steps_s: dict[Tuned, float | Iterator[float]]) -> None:
         self.steps_s = steps_s
         self.timed: list[Tuned] = []
-        monkeypatch.setattr(tuning, "step_seconds", self)
-        monkeypatch.setattr(tuning, "_compile", lambda model: model)
+        monkeypatch.setattr(autotune, "step_seconds", self)
+        monkeypatch.setattr(autotune, "_compile", lambda model: model)
 
     def __call__(self, trainee: autotune._Trainee) -> float:
         self.timed.append(trainee.tuned)
@@ -91,7 +91,7 @@ def test_the_fastest_is_chosen_and_of_equals_the_simpler(
 
 def test_candidates_take_their_steps_in_turn_and_slow_ones_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch, {USUAL: 0.001, NCHW: 0.0014, FP32: 0.0016})
-    assert tuned(Run(), steps=10_000).trials[2] == Trial(FP32, 1.6, "slower")
+    assert tuned(Run(), steps=10_000).trials[2] == TuningTrial(FP32, 1.6, "slower")
     warm_up = [t for t in (USUAL, NCHW, FP32) for _ in range(2)]
     assert clock.timed == warm_up + [USUAL, NCHW] * autotune.ROUNDS
 
@@ -99,7 +99,7 @@ def test_candidates_take_their_steps_in_turn_and_slow_ones_leave(monkeypatch: py
 def test_neither_the_first_step_nor_one_slow_moment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     warm_up, first, *in_turn = 5.0, 0.14, 0.1, 9.0, 0.1
     Clock(monkeypatch, {USUAL: iter([warm_up, first, *in_turn]), NCHW: 0.12, FP32: 0.12})
-    assert tuned(Run(), steps=10_000).trials[0] == Trial(USUAL, 100.0)
+    assert tuned(Run(), steps=10_000).trials[0] == TuningTrial(USUAL, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -175,12 +175,12 @@ def test_a_candidate_that_fails_is_a_reason_and_no_stop(monkeypatch: pytest.Monk
     assert found.tuned == chosen
     for trial in found.trials:
         if trial.tuned in failures and trial.tuned != chosen:
-            assert trial == Trial(trial.tuned, None, "not on this machine")
+            assert trial == TuningTrial(trial.tuned, None, "not on this machine")
 
 
 def test_the_run_is_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """Real steps, of a model with batch norms, and dropout that draws random numbers."""
-    monkeypatch.setattr(tuning, "_compile", lambda model: model)
+    monkeypatch.setattr(autotune, "_compile", lambda model: model)
     model = create_model("convmixer_16_2_k3_p4", num_classes=3, dropout=0.5)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     layouts = [p.stride() for p in model.parameters()]
@@ -210,8 +210,8 @@ def test_a_timed_step_is_a_training_step_as_its_name_says(monkeypatch: pytest.Mo
         return seconds
 
     real = autotune.step_seconds
-    monkeypatch.setattr(tuning, "step_seconds", time_step)
-    monkeypatch.setattr(tuning, "_compile", lambda model: model)
+    monkeypatch.setattr(autotune, "step_seconds", time_step)
+    monkeypatch.setattr(autotune, "_compile", lambda model: model)
     model = create_model("convmixer_16_2_k3_p4", num_classes=3)
     model.stem[0].register_forward_hook(look)  # copies keep hooks
     found = tuned(Run(tune="always", optim=Optim(accumulate=2)), model=model)
@@ -224,7 +224,7 @@ def test_a_timed_step_is_a_training_step_as_its_name_says(monkeypatch: pytest.Mo
 
 def test_a_frozen_backbone_is_timed_without_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[tuple[bool, bool]] = set()
-    monkeypatch.setattr(tuning, "_compile", lambda model: model)
+    monkeypatch.setattr(autotune, "_compile", lambda model: model)
     model = create_model("convmixer_16_2_k3_p4", num_classes=3)
     for parameter in set(model.parameters()) - set(model.get_classifier().parameters()):
         parameter.requires_grad_(False)
@@ -236,10 +236,15 @@ def test_a_frozen_backbone_is_timed_without_its_gradients(monkeypatch: pytest.Mo
 
 
 def test_a_line_and_json_say_what_was_measured() -> None:
-    trials = (Trial(USUAL, 640.4), Trial(NCHW, 1100.0, "slower"), Trial(FP32, 1500.0, "slower"), Trial(COMPILED, None, "no compiler"))
+    trials = (
+        TuningTrial(USUAL, 640.4),
+        TuningTrial(NCHW, 1100.0, "slower"),
+        TuningTrial(FP32, 1500.0, "slower"),
+        TuningTrial(COMPILED, None, "no compiler"),
+    )
     found = Tuning(USUAL, trials)
     assert str(found) == "bf16, channels_last: 640 ms a step; nchw 1100 ms, fp32 1500 ms, compiled failed (no compiler)"
-    assert str(Tuning(COMPILED, (Trial(USUAL, 6.4, "not faster"), Trial(COMPILED, 3.04)))) == (
+    assert str(Tuning(COMPILED, (TuningTrial(USUAL, 6.4, "not faster"), TuningTrial(COMPILED, 3.04)))) == (
         "bf16, channels_last, compiled: 3.0 ms a step; not compiled 6.4 ms"
     )
     assert str(Tuning(NCHW)) == "bf16, nchw"
@@ -252,7 +257,7 @@ def test_without_measuring_the_layout_is_the_one_of_our_kernels() -> None:
 
 
 def test_batches_of_another_size_are_not_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_compile", lambda model: lambda x: model(x) + 1)
+    monkeypatch.setattr(autotune, "_compile", lambda model: lambda x: model(x) + 1)
     forward = Compiled(nn.Identity(), 4, say=print)
     assert [forward(torch.zeros(n)).sum().item() for n in (4, 3, 5, 4)] == [4, 0, 0, 4]
 
@@ -267,7 +272,7 @@ def test_where_the_compiler_fails_the_training_goes_on(monkeypatch: pytest.Monke
 
         return fail
 
-    monkeypatch.setattr(tuning, "_compile", compile_)
+    monkeypatch.setattr(autotune, "_compile", compile_)
     said: list[str] = []
     forward = Compiled(nn.Identity(), 4, say=said.append)
     assert [forward(torch.ones(4)).sum().item() for _ in range(2)] == [4, 4]
@@ -287,7 +292,7 @@ def test_a_real_trial_compiles_what_computes_as_the_plain_model_does(monkeypatch
         trainees.append(trainee)
         return real(trainee)
 
-    monkeypatch.setattr(tuning, "step_seconds", step_seconds)
+    monkeypatch.setattr(autotune, "step_seconds", step_seconds)
     found = tuned(Run(tune="always", precision="fp32"), model=create_model("convmixer_8_1_k3_p4", num_classes=3))
     assert [t.tuned.compile for t in found.trials] == [False, False, True]
     assert all(t.step_ms is not None and t.step_ms > 0 for t in found.trials)

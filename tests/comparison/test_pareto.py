@@ -2,24 +2,26 @@
 
 import pytest
 
-from convmix.comparison.candidates import Contender
+from convmix.comparison.candidates import Candidate
 from convmix.comparison.effect import Ablation, Effect, effects
 from convmix.comparison.grid import Variation
 from convmix.comparison.interval import Mean
 from convmix.comparison.interval_plot import effects_picture, fronts_picture
-from convmix.comparison.pareto import COSTS, Comparison, Score, Speed, front, fronts, score
+from convmix.comparison.pareto import COSTS, CandidateScore, Comparison, Speed, front, fronts, score
+from convmix.comparison.run import RunOutcome
 from convmix.comparison.table import change_rows, contender_rows
-from convmix.comparison.run import Outcome
 from convmix.config import Run
 from convmix.metrics.classification import wilson_interval
 
 COST = {cost.name: cost for cost in COSTS}
 
 
-def made(name: str, accuracy: float | None, *, parameters: int | None = 10, images_per_s: float | None = None, **more: object) -> Score:
+def made(
+    name: str, accuracy: float | None, *, parameters: int | None = 10, images_per_s: float | None = None, **more: object
+) -> CandidateScore:
     accuracies = {} if accuracy is None else {0: accuracy - 0.01, 1: accuracy + 0.01}
     values = {"macs": 5, "train_s": 1.0, "epochs": 2.0, "lr": 0.1, "weight_decay": 0.0, **more}
-    return Score(Contender(name, {"model": name}), accuracies, 100, parameters, speed=Speed(images_per_s), **values)  # type: ignore[arg-type]
+    return CandidateScore(Candidate(name, {"model": name}), accuracies, 100, parameters, speed=Speed(images_per_s), **values)  # type: ignore[arg-type]
 
 
 def test_the_front_holds_whom_nobody_beats_in_both() -> None:
@@ -51,7 +53,10 @@ def test_who_has_no_result_is_on_no_front_and_last_in_the_table() -> None:
 
 def test_both_intervals_are_given() -> None:
     s = score(
-        Contender("a"), {0: Outcome(record=record(0.5)), 2: Outcome(record=record(0.7)), 1: Outcome(failed="no")}, run=Run(), test_images=99
+        Candidate("a"),
+        {0: RunOutcome(record=record(0.5)), 2: RunOutcome(record=record(0.7)), 1: RunOutcome(failed="no")},
+        run=Run(),
+        test_images=99,
     )
     assert s.accuracies == {0: 0.5, 2: 0.7} and s.failures == {1: "no"}
     assert s.accuracy is not None and s.accuracy.value == pytest.approx(0.6) and s.accuracy.high == 1.0  # 0.6 + 12.7 * 0.1 cut at 1
@@ -81,15 +86,15 @@ def record(accuracy: float) -> dict[str, object]:
     ],
 )
 def test_a_finding_holds_or_fails_surely_or_in_sign(expected: str, found: Mean | None, verdict: str) -> None:
-    effect = Effect(Variation("kernel", Contender("kernel 3"), expected), made("kernel 3", 0.5), found)  # type: ignore[arg-type]
+    effect = Effect(Variation("kernel", Candidate("kernel 3"), expected), made("kernel 3", 0.5), found)  # type: ignore[arg-type]
     assert effect.verdict == verdict
 
 
 def ablation() -> Ablation:
     names = {"kernel 3": ("worse", 0.45), "kernel 9": ("better", 0.4), "no residual": ("", None)}
-    some = [Variation("kernel", Contender(name), expected, name != "kernel 9") for name, (expected, _) in names.items()]  # type: ignore[arg-type]
+    some = [Variation("kernel", Candidate(name), expected, name != "kernel 9") for name, (expected, _) in names.items()]  # type: ignore[arg-type]
     scores = {name: made(name, accuracy) for name, (_, accuracy) in names.items()}
-    base = Score(Contender("base", note="convmixer_8_2_k5_p2"), {0: 0.5, 1: 0.5}, 100, 10, 5, 1.0, 2.0, 0.1, 0.0)
+    base = CandidateScore(Candidate("base", note="convmixer_8_2_k5_p2"), {0: 0.5, 1: 0.5}, 100, 10, 5, 1.0, 2.0, 0.1, 0.0)
     return Ablation("photos", base, effects(some, scores, base), (), (0, 1), {}, {})
 
 

@@ -1,0 +1,1 @@
+"""What a training leaves and everything else reads: model directory, card, Hub, exported models."""

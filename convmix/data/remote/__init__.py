@@ -1,0 +1,1 @@
+"""Data behind URLs and in object stores, through a bounded cache."""

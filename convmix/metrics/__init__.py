@@ -1,0 +1,1 @@
+"""How good answers are, and how sure: scores with intervals, matching of objects, calibration."""

@@ -1,0 +1,1 @@
+"""Pictures and pages: curves, overlays on images, the HTML page."""
