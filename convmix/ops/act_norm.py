@@ -87,7 +87,8 @@ def _forward(u: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, e
         return norm.normalise(u, mean, var, weight.contiguous(), bias.contiguous(), eps, act, residual), mean, var
     assert kernels is not None
     y, mean, var = torch.empty_like(u), torch.empty_like(weight), torch.empty_like(weight)
-    at = [None if t is None else t.data_ptr() for t in (u, residual, weight.contiguous(), bias.contiguous())]
+    weight, bias = weight.contiguous(), bias.contiguous()  # kept here: copies must live until the kernel has read them
+    at = [None if t is None else t.data_ptr() for t in (u, residual, weight, bias)]
     _check(kernels.forward(*at, eps, y.data_ptr(), mean.data_ptr(), var.data_ptr(), *_sizes(u)))
     return y, mean, var
 
@@ -109,7 +110,8 @@ def _backward(dy: Tensor, u: Tensor, weight: Tensor, mean: Tensor, var: Tensor, 
         return norm.gradient(dy, u, weight, mean, var, dweight, dbias, eps, act), dweight, dbias
     assert kernels is not None
     du, dweight, dbias = torch.empty_like(u), torch.empty_like(weight), torch.empty_like(weight)
-    at = [t.data_ptr() for t in (dy, u, weight.contiguous(), mean, var)]
+    weight = weight.contiguous()  # kept here, as above
+    at = [t.data_ptr() for t in (dy, u, weight, mean, var)]
     _check(kernels.backward(*at, eps, du.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), *_sizes(u)))
     return du, dweight, dbias
 

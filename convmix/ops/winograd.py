@@ -64,7 +64,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, vectors: int, relu: bool)
     if weight.numel() != 16 * channels * outputs:
         raise RuntimeError(f"expected {weight.numel() // 16 // outputs} channels, found {channels}")
     y = torch.empty((batch, outputs, height, width), dtype=x.dtype, memory_format=torch.channels_last)
-    at = [t.data_ptr() for t in (x, _aligned(weight), bias, y)]
+    weight = _aligned(weight)  # kept here: a copy must live until the kernel has read it
+    at = [t.data_ptr() for t in (x, weight, bias, y)]
     if y.numel() and library.winograd(*at, batch, height, width, channels, outputs, int(relu), torch.get_num_threads()):
         raise MemoryError("no memory for the working buffers of a convolution")
     return y

@@ -132,3 +132,18 @@ def test_compile_and_export_take_a_model_without_a_break() -> None:
     program = torch.export.export(model.eval(), (images,))
     assert not any("convmix" in str(node.target) for node in program.graph.nodes)  # runs where convmix is not installed
     close(program.module()(images), model(images), 1e-6)
+
+
+def test_weights_with_gaps_give_the_same_bits():
+    torch.manual_seed(0)
+    u, weight, bias = torch.randn(4, 4096, 3, 3), torch.rand(8192) + 0.5, torch.randn(8192)
+    u = u.to(memory_format=torch.channels_last)
+    gaps = (weight[::2], bias[::2])
+    packed = tuple(t.contiguous() for t in gaps)
+    y, mean, var = torch.ops.convmix.act_norm(u, None, *packed, 1e-5, "gelu")
+    gradients = torch.ops.convmix.act_norm_backward(y, u, packed[0], mean, var, 1e-5, "gelu")
+    for _ in range(20):
+        found = torch.ops.convmix.act_norm(u, None, *gaps, 1e-5, "gelu")
+        assert all(torch.equal(a, b) for a, b in zip(found, (y, mean, var), strict=True))
+        found = torch.ops.convmix.act_norm_backward(y, u, gaps[0], mean, var, 1e-5, "gelu")
+        assert all(torch.equal(a, b) for a, b in zip(found, gradients, strict=True))

@@ -117,3 +117,15 @@ def test_exports_with_its_own_shapes():
     )  # fmt: skip
     program = torch.export.export(operator, (x,))
     assert torch.equal(program.module()(x), operator(x))
+
+
+@torch.no_grad()
+def test_weights_off_a_64_byte_boundary_give_the_same_bits():
+    """As those of a file that is mapped into memory."""
+    conv, x = WinogradConv2d(layer(64, 64), relu=False, dtype=torch.float32), torch.randn(2, 64, 9, 12)
+    expected = conv(x)
+    room = torch.empty(conv.weight.numel() + 1)
+    moved = room[1 if room.data_ptr() % 64 == 0 else 0 :][: conv.weight.numel()].view_as(conv.weight).copy_(conv.weight)
+    assert moved.data_ptr() % 64
+    for _ in range(20):
+        assert torch.equal(torch.ops.convmix.winograd_conv2d(x, moved, conv.bias, conv.vectors, False), expected)

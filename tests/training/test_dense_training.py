@@ -37,15 +37,16 @@ def test_the_task_is_seen_in_the_data_and_a_run_predicts_and_is_evaluated(task: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "score", "least"), [("detect", "ap", 0.9), ("instances", "mask_ap", 0.9), ("segment", "miou", 0.95)])
-def test_one_image_is_learned_by_heart(task: str, score: str, least: float, tmp_path: Path) -> None:
-    data = write_scenes(task, tmp_path / "scenes", {"train": 40}, same=True)
-    still = {"val_fraction": 0, "test_fraction": 0, "zoom": "1,1", "hflip": 0, "color_jitter": 0}
+@pytest.mark.parametrize(
+    ("task", "score", "least", "epochs"), [("detect", "ap", 0.75, 50), ("instances", "mask_ap", 0.75, 10), ("segment", "miou", 0.95, 10)]
+)
+def test_one_image_is_learned_by_heart(task: str, score: str, least: float, epochs: int, tmp_path: Path) -> None:
+    """Eight steps an epoch. Over several seeds boxes ended at 0.93 to 1.0, masks at 1.0 and class maps at 0.995: MARGINS in LOG.md."""
+    data = write_scenes(task, tmp_path / "scenes", {"train": 8}, same=True)
+    still = {"val_fraction": 0, "test_fraction": 0, "zoom": "1,1", "hflip": 0, "color_jitter": 0, "batch_size": 1}
     settings = {**DENSE, **still, "model": "convmixer_64_3_k5_p4", "pyramid_channels": 32, "lr": 3e-3, "clip_grad": 5}
-    epochs = 20
     if task == "detect":
         settings["smallest_anchor"] = 40  # far from the shapes' 18 pixels: without the regression no box fits
-        epochs = 50  # which it takes some time to learn; by then AP was 1.0, 0.95 and 0.93 with three seeds
     run = convmix.train(data, out=tmp_path / "run", epochs=epochs, quiet=True, **settings)
     evaluation = convmix.load(run.path).evaluate(split="train")
     assert evaluation.metrics[score] > least
