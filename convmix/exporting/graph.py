@@ -14,7 +14,7 @@ from convmix.data.preprocessing import Preprocess
 from convmix.data.traced_placement import TracedPlacement
 from convmix.errors import ConfigError
 from convmix.exporting.preprocessing import Normalised, Placed
-from convmix.speed.backends import quiet
+from convmix.speed.packages import quiet
 from convmix.tasks.base import Task
 
 _DTYPES = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 
 from convmix.artifacts.runtime.description import KEY, ExportDescription
 from convmix.exporting.quantised import quantise_onnx
-from convmix.speed.backends import imported, quiet
+from convmix.speed.packages import imported, quiet
 
 FILE = "model.onnx"
 

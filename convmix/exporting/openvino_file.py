@@ -8,7 +8,7 @@ from torch.export import ExportedProgram
 
 from convmix.artifacts.runtime.description import KEY, ExportDescription
 from convmix.exporting.quantised import quantise_openvino
-from convmix.speed.backends import imported, quiet
+from convmix.speed.packages import imported, quiet
 
 FILE = "model.xml"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convmix.speed.backends import imported, quiet
+from convmix.speed.packages import imported, quiet, signal_stack_kept
 
 _LAYERS = {"Conv", "Gemm", "MatMul", "Convolution", "GroupConvolution"}  # of ONNX, of OpenVINO
 
@@ -49,7 +49,7 @@ def _quantised(model: Any, before: Mapping[str, list[str]], layers: set[str], ba
             behind[source].append(name)
     inside = _reached(layers, behind) & _reached(layers, before)
     ignored = nncf.IgnoredScope(names=sorted(before.keys() - inside), validate=False)
-    with quiet():
+    with quiet(), signal_stack_kept():
         return nncf.quantize(
             model, nncf.Dataset([wrap(images) for images in batches]), preset=nncf.QuantizationPreset.MIXED, ignored_scope=ignored,
             subset_size=len(batches), fast_bias_correction=True,

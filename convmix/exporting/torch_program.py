@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from convmix.artifacts.runtime.description import FILE as DESCRIPTION
 from convmix.artifacts.runtime.description import ExportDescription
 from convmix.artifacts.runtime.sessions import PACKAGE
-from convmix.speed.backends import quiet
+from convmix.speed.packages import quiet
 
 FILE = "model.pt2"
 

@@ -8,22 +8,17 @@ computed on its own. All engines get the number of threads that torch has. Nothi
 
 import contextlib
 import copy
-import importlib
-import io
-import logging
-import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from convmix.errors import ConfigError, ConvmixError, ModelError, did_you_mean
+from convmix.speed.packages import UnavailableError, imported, openvino_core, quiet, signal_stack_kept
 
 Backend = Literal["eager", "compile", "aoti", "onnxruntime", "openvino", "native", "triton"]
 Layout = Literal["nchw", "nhwc"]
@@ -40,10 +35,6 @@ _DTYPES: dict[str, tuple[str, ...]] = {  # what each engine computes in on a CPU
     "native": ("fp32", "bf16"),
     "triton": ("fp32", "bf16", "fp16"),
 }
-
-
-class UnavailableError(ConvmixError):
-    """An engine that this machine, model or installation does not have; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +216,7 @@ def _onnxruntime(plan: EnginePlan, net: nn.Module, example: Tensor, calibration:
 
 
 def _openvino(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
-    ov = imported("openvino")
-    core = ov.Core()
+    ov, core = imported("openvino"), openvino_core()
     if plan.dtype == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UnavailableError("this CPU has no bf16 arithmetic")
     if len(example) % plan.streams:
@@ -272,7 +262,8 @@ def _quantized(network: Any, calibration: Tensor, *, batch_size: int) -> Any:
     rows = torch.arange(count * batch_size) % len(calibration)  # the last batch is filled with the first images
     batches = [calibration[part].numpy() for part in rows.split(batch_size)]
     preset = nncf.QuantizationPreset.MIXED  # asymmetric activations, which GELU needs
-    return nncf.quantize(network, nncf.Dataset(batches), preset=preset, subset_size=count, fast_bias_correction=True)
+    with signal_stack_kept():
+        return nncf.quantize(network, nncf.Dataset(batches), preset=preset, subset_size=count, fast_bias_correction=True)
 
 
 def _native(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
@@ -332,33 +323,6 @@ _BUILDERS: dict[str, Callable[[EnginePlan, nn.Module, Tensor, Tensor | None, Pat
     "native": _native,
     "triton": _triton,
 }
-
-
-def imported(name: str, *, extra: str = "speed") -> ModuleType:
-    """An optional package; UnavailableError where it is not installed, naming the extra that brings it.
-
-    OpenVINO and NNCF report their use over the network unless told otherwise, and even their opt-out command sends a message. Where the
-    package `openvino_telemetry` is missing both take a stub that sends nothing, so that package is kept out.
-    """
-    if name in ("openvino", "nncf"):
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UnavailableError(f"{name} is not installed; pip install 'convmix[{extra}]'") from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Exporters and compilers warn about their own insides and draw progress bars; what matters comes back as an exception."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _first_line(error: Exception) -> str:

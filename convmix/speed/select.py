@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from convmix.errors import ConfigError, ModelError, did_you_mean
 from convmix.hardware import fast_bf16
 from convmix.speed import store
-from convmix.speed.backends import Dtype, EnginePlan, Runner, UnavailableError, build
+from convmix.speed.backends import Dtype, EnginePlan, Runner, build
 from convmix.speed.check import LIMITS, Original, OutputTolerance
+from convmix.speed.packages import UnavailableError
 from convmix.speed.report import EngineTrial, Report, Sizes
 
 Precision = Literal["exact", "bf16", "int8"]

@@ -199,13 +199,13 @@ def test_targets_that_would_change_something_are_refused(ruled: Path, tmp_path: 
 
 def test_killed_in_the_middle_leaves_no_half_copy(ruled: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom convmix.audit import remedy, examination\n"
+        "import sys, time\nfrom pathlib import Path\nfrom convmix.audit import cleaning, doctor\n"
         "write, n = Path.write_bytes, 0\n"
         "def slowly(self, content):\n"
         "    global n\n    n += 1\n    write(self, content)\n"
         "    if n == 5: Path(sys.argv[2] + '.ready').touch(); time.sleep(600)\n"
-        "remedy.Path.write_bytes = slowly\n"
-        "examination.doctor(sys.argv[1], fix=sys.argv[2], output=sys.argv[2] + '-found', workers=0)\n"
+        "cleaning.Path.write_bytes = slowly\n"
+        "doctor.doctor(sys.argv[1], fix=sys.argv[2], output=sys.argv[2] + '-found', workers=0)\n"
     )
     target = tmp_path / "clean"
     child = subprocess.Popen([sys.executable, "-c", code, str(ruled), str(target)])

@@ -92,7 +92,7 @@ class Wrong(nn.Module):
 
 def test_a_wrong_answer_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = gpu_lanes.build
-    monkeypatch.setattr(gpu_lanes, "build", lambda plan, model, example: real(gpu_lanes.Plan(), Wrong(model), example))
+    monkeypatch.setattr(gpu_lanes, "build", lambda plan, model, example: real(gpu_lanes.EnginePlan(), Wrong(model), example))
     status, record = run(tmp_path, *EAGER, "--kinds", "inference")
     lanes = {lane["name"]: lane for lane in record["works"][0]["lanes"]}
     assert status == 1 and lanes["convmix, folded"]["failed"].startswith("WRONG: the error is")

@@ -41,7 +41,6 @@ EXPORTS = (
 COMPILED = ("detect", "torch", "none")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.single,  # workers of xdist died in these without a word (LOG.md)
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),  # the exporters' own
 ]
 

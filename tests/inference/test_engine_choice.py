@@ -178,7 +178,6 @@ def test_the_command_prints_the_trial(run: Artifact, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
-@pytest.mark.single  # workers of xdist died in it without a word (LOG.md)
 def test_int8_of_a_trained_model_is_right_nearly_as_often(made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("openvino", "nncf"):
         pytest.importorskip(package)

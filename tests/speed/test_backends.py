@@ -15,7 +15,8 @@ from convmix.errors import ConfigError, ModelError
 from convmix.hardware import fast_bf16
 from convmix.models.catalog import create_model
 from convmix.speed import backends
-from convmix.speed.backends import EnginePlan, Runner, UnavailableError, build
+from convmix.speed.backends import EnginePlan, Runner, build
+from convmix.speed.packages import UnavailableError
 
 FAMILIES = {
     "convmixer": ("convmixer_16_2_k5_p4", {}),

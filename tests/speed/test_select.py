@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from convmix.errors import ConfigError, ModelError
 from convmix.models.catalog import create_model
 from convmix.speed import backends, select, store
-from convmix.speed.backends import EnginePlan, UnavailableError
+from convmix.speed.backends import EnginePlan
+from convmix.speed.packages import UnavailableError
 from convmix.speed.report import EngineTrial, Report, table
 from convmix.speed.select import Optimized, candidates, optimize
 
@@ -156,7 +157,7 @@ def test_an_engine_that_is_wrong_on_later_images_is_rejected(model: nn.Module, i
 def test_limits_can_be_given(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
     engine(lambda x, y: y * 1.01)
     assert optimize(model, sizes=SIZES, images=images).plan == EnginePlan()
-    assert optimize(model, sizes=SIZES, images=images, limits=select.Limits(0.02, 0.0), again=True).plan == FAKE
+    assert optimize(model, sizes=SIZES, images=images, limits=select.OutputTolerance(0.02, 0.0), again=True).plan == FAKE
 
 
 def test_a_slower_engine_is_not_taken(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:

@@ -11,6 +11,7 @@ from convmix.config import Dense
 from convmix.data.placement import Placement
 from convmix.data.targets import PerImage, Truth
 from convmix.data.traced_placement import TracedPlacement
+from convmix.speed.packages import openvino_core
 from convmix.tasks import create_task, deployed_retinanet, retinanet
 from convmix.tasks.base import Task
 from convmix.tasks.retinanet import MIN_SCORE
@@ -229,7 +230,7 @@ def by_onnx(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[An
 def by_openvino(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
     import openvino
 
-    compiled = openvino.Core().compile_model(openvino.convert_model(program), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(openvino.convert_model(program), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: list(compiled([images.numpy()]).values())
 
 

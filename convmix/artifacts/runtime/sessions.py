@@ -15,7 +15,7 @@ import torch
 
 from convmix.artifacts.runtime.description import FILE, KEY, ExportDescription
 from convmix.errors import RunError
-from convmix.speed.backends import imported, quiet
+from convmix.speed.packages import imported, openvino_core, quiet
 
 PACKAGE = "model.aoti.pt2"  # beside model.pt2: the same, compiled for processors like the one it was exported on
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -68,7 +68,7 @@ def _onnx_options(ort: Any) -> Any:
 
 
 def _openvino(path: Path, description: ExportDescription) -> Session:
-    core = imported("openvino", extra="export").Core()
+    core = openvino_core(extra="export")
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if description.precision == "fp32" or _HINTS.get(description.precision, "").replace("f", "FP", 1).replace("bFP", "BF") in capabilities:
@@ -127,7 +127,7 @@ def _inside_onnx(path: Path) -> str | None:
 
 
 def _inside_openvino(path: Path) -> str | None:
-    model = imported("openvino", extra="export").Core().read_model(path)
+    model = openvino_core(extra="export").read_model(path)
     return model.get_rt_info([KEY, "description"]).astype(str) if model.has_rt_info([KEY, "description"]) else None
 
 
