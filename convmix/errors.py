@@ -39,6 +39,11 @@ class WriteError(ConvmixError):
     """A file that cannot be written: a full or read-only disk."""
 
 
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of what an error says, cut at `limit` characters; its type's name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:limit]
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """', did you mean X?' for the nearest of `choices`, or '' where none is near."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)

@@ -19,7 +19,7 @@ from convmix.artifacts.runtime.exported import is_exported, read_exported
 from convmix.atomic import write_json, write_tensors
 from convmix.config import Dense
 from convmix.data.preprocessing import Preprocess
-from convmix.errors import ConfigError, RunError
+from convmix.errors import ConfigError, RunError, first_line
 from convmix.metrics.calibration import Calibration
 from convmix.tasks import create_task
 from convmix.tasks.base import Task
@@ -130,7 +130,7 @@ def load_artifact(path: str | Path) -> Artifact:
     except FileNotFoundError:
         raise RunError(f"{path} has no model.safetensors; the training stopped before its first save, run it again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise RunError(f"{weights} cannot be read: {str(error).splitlines()[0]}") from None
+        raise RunError(f"{weights} cannot be read: {first_line(error)}") from None
     return Artifact(path, model.eval(), task, labels, preprocess, info, calibration)
 
 

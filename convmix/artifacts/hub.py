@@ -18,7 +18,7 @@ from typing import Any
 from convmix.artifacts.artifact import load_artifact
 from convmix.artifacts.card import model_card
 from convmix.atomic import write_bytes, write_json
-from convmix.errors import ConfigError, RunError
+from convmix.errors import ConfigError, RunError, first_line
 
 ENDPOINT: str | None = None  # None: huggingface_hub's own, which HF_ENDPOINT sets
 TIMEOUT_S = 10.0
@@ -135,7 +135,7 @@ def _told(repo: str, what: str, endpoint: str) -> Iterator[None]:
         raise RunError("the Hub wants to know who you are: set HF_TOKEN, or run `hf auth login` once") from None
     except Exception as error:  # a dozen kinds of half a dozen libraries
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise RunError(f"{repo} could not be {what} {endpoint} ({reason}){_ADVICE.get(status, '')}") from None
 
 

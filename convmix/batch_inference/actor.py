@@ -18,7 +18,7 @@ from convmix.batch_inference.partitions import Tally, part_name, write_part
 from convmix.batch_inference.reading import Source, sources
 from convmix.batch_inference.storage import Folder
 from convmix.data.decode import BadImage
-from convmix.data.formats import first_line
+from convmix.errors import first_line
 from convmix.hardware import keep_freed_memory
 from convmix.inference.predictor import Answer, Predictor, Prepared
 from convmix.tasks import task_class

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from convmix.batch_inference.listing import SHARD_SUFFIXES, TABLE_SUFFIXES, Entry
 from convmix.batch_inference.storage import opened
-from convmix.errors import DataError, did_you_mean
+from convmix.errors import DataError, did_you_mean, first_line
 
 _NAME_COLUMNS = ("name", "id", "key", "__key__", "filename", "file_name", "path", "url")
 
@@ -75,7 +75,7 @@ def _divide_table(entry: Entry, part_size: int, image_column: str | None, name_c
             schema = table.schema_arrow
             sizes = [table.metadata.row_group(i).num_rows for i in range(table.metadata.num_row_groups)]
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{entry.name}: cannot be read as parquet: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{entry.name}: cannot be read as parquet: {first_line(error)}") from None
     image, name = _image_column(entry.name, schema, image_column), _name_column(entry.name, schema, name_column)
     begin = first = count = 0
     for i, size in enumerate(sizes):

@@ -18,7 +18,7 @@ from typing import Any
 from convmix.batch_inference.actor import BlockWork, Worker
 from convmix.batch_inference.packaging import PackedModel
 from convmix.batch_inference.retries import Retries
-from convmix.errors import ConfigError, ConvmixError
+from convmix.errors import ConfigError, ConvmixError, first_line
 
 _OBJECT_STORE = 96 * 2**20  # bytes on this machine, beside the model; nothing but numbers of blocks goes through it
 _TICK_S = 0.25
@@ -67,7 +67,7 @@ def connected(address: str | None, *, workers: int | None, cpus: int, model_byte
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"address: no Ray cluster answers at {address} ({str(error).splitlines()[0]}); expected local, auto or ray://HOST:10001"
+            f"address: no Ray cluster answers at {address} ({first_line(error)}); expected local, auto or ray://HOST:10001"
         ) from None
     try:
         yield

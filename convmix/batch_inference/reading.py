@@ -13,9 +13,10 @@ from typing import IO, Any, Self
 from convmix.batch_inference.blocks import Block, Images, RowBlock, ShardBlock
 from convmix.batch_inference.storage import opened, plain
 from convmix.data.decode import BadImage, read_file
-from convmix.data.formats import first_line, printable
+from convmix.data.formats import printable
 from convmix.data.readers.shards import image_suffix
 from convmix.data.remote.urls import file_system, is_url
+from convmix.errors import first_line
 
 Source = tuple[str, bytes | BadImage]
 _AT_ONCE = 32  # files that are asked for at once; rows that are read at once

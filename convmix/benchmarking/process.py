@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.benchmarking.work import Implementation, Work
-from convmix.errors import ConvmixError
+from convmix.errors import ConvmixError, first_line
 from convmix.hardware import keep_freed_memory
 
 TURN_S = 0.2  # of one turn at least
@@ -57,7 +57,7 @@ def serve(pipe: Connection, work: Work, contender: Implementation) -> None:
         pipe.send(str(error))
         return
     except Exception as error:  # an engine may raise anything; the race goes on without it
-        pipe.send(f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}")
+        pipe.send(f"{type(error).__name__}: {first_line(error)}")
         return
     pipe.send(Ready(plan, time.perf_counter() - started, first.float().cpu().numpy()))
     _forget_peak(device)

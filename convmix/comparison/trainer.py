@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from convmix.errors import ConfigError, ConvmixError, DataError, RunError
+from convmix.errors import ConfigError, ConvmixError, DataError, RunError, first_line
 from convmix.training.signals import Interrupted, StopRequests
 
 POLL_S = 0.2
@@ -129,7 +129,7 @@ def _train(order: Order) -> TrainingOutcome:
     except ConvmixError as error:
         return TrainingOutcome("failed", str(error))
     except Exception as error:  # a model of timm may raise anything; the others go on without it
-        return TrainingOutcome("failed", f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0]}")
+        return TrainingOutcome("failed", f"{type(error).__name__}: {first_line(error)}")
     return TrainingOutcome("done")
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import PIL.Image
 
 from convmix.data.extra_formats import register_for
+from convmix.errors import first_line
 
 MODES = {3: "RGB", 1: "L", 4: "RGBA"}  # in_chans -> the mode of an 8-bit picture
 Image = PIL.Image.Image | np.ndarray  # an ndarray is H,W,C float32
@@ -319,7 +320,7 @@ def _array_in_range(pixels: np.ndarray) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = first_line(error)
     low = text.lower()
     if isinstance(error, (EOFError, struct.error)) or any(word in low for word in ("truncated", "unexpected end", "not enough", "eof")):
         return "truncated"

@@ -170,7 +170,3 @@ def braces(pattern: str) -> list[str]:
     else:
         choices = match.group(1).split(",")
     return [text for choice in choices for text in braces(pattern[: match.start()] + choice + pattern[match.end() :])]
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

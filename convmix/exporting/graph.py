@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 from convmix.data.decode import MODES
 from convmix.data.preprocessing import Preprocess
 from convmix.data.traced_placement import TracedPlacement
-from convmix.errors import ConfigError
+from convmix.errors import ConfigError, first_line
 from convmix.exporting.preprocessing import Normalised, Placed
 from convmix.speed.packages import quiet
 from convmix.tasks.base import Task
@@ -67,9 +67,7 @@ def trace(graph: Graph, preprocess: Preprocess, *, bake: str, dynamic: tuple[str
             return torch.export.export(graph.eval(), (example,), dynamic_shapes=(shapes,))
     except (torch._dynamo.exc.UserError, ValueError) as error:  # constraints violated: the network fixes a size
         if {"height", "width"} & set(dynamic) and bake != "resize":
-            raise ConfigError(
-                f"size: the network cannot be exported for sizes that change ({str(error).splitlines()[0]}); take fixed"
-            ) from error
+            raise ConfigError(f"size: the network cannot be exported for sizes that change ({first_line(error)}); take fixed") from error
         raise
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from convmix.data.loaders import Batch
 from convmix.data.targets import PerImage, Targets
-from convmix.errors import ConfigError, did_you_mean
+from convmix.errors import ConfigError, did_you_mean, first_line
 from convmix.hardware import autocast, default_device, resolve_precision
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "int8")  # int8: on the CPU, through `acceleration`
@@ -37,7 +37,7 @@ def resolve(device: str | None, precision: str) -> tuple[torch.device, str]:
             chosen = torch.device(device)
             torch.zeros(1, device=chosen).item()
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise ConfigError(f"device: {device} cannot be used here ({str(error).splitlines()[0]}); leave it out, or give cpu") from None
+            raise ConfigError(f"device: {device} cannot be used here ({first_line(error)}); leave it out, or give cpu") from None
     return chosen, resolve_precision(precision, chosen)
 
 

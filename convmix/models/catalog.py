@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmix.errors import ModelError, WeightsError, did_you_mean
+from convmix.errors import ModelError, WeightsError, did_you_mean, first_line
 from convmix.models.published import PUBLISHED
 from convmix.models.timm_names import timm_names
 
@@ -348,10 +348,10 @@ def _create_timm_model(name: str, pretrained: bool, args: dict[str, Any], drop_p
     except Exception as error:
         if pretrained and ":" not in name:
             raise WeightsError(
-                f"{name}: the published weights could not be fetched or do not fit ({_first_line(error)}); "
+                f"{name}: the published weights could not be fetched or do not fit ({first_line(error)}); "
                 "go online once, or give a file with weights=PATH"
             ) from error
-        raise ModelError(f"{name}: {_first_line(error)}") from error
+        raise ModelError(f"{name}: {first_line(error)}") from error
     if drop_path and not any(getattr(m, "drop_prob", 0) for m in model.modules()):
         raise ModelError(f"{name} has no stochastic depth; leave drop_path out")  # some of timm's swallow the argument
     model.given_args = wanted  # type: ignore[assignment]
@@ -372,7 +372,3 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, dict.fromkeys([*NAMED, *FAMILIES, *timm_names()]), n=3, cutoff=0.6)
     form = "; other sizes are written convmixer_DIM_DEPTH_kKERNEL_pPATCH" if name.startswith("convmixer") else ""
     return f"unknown model {name}{', did you mean ' + ' or '.join(near) + '?' if near else ''}{form}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

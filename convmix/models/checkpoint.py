@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from convmix.errors import WeightsError
+from convmix.errors import WeightsError, first_line
 
 Prefer = Literal["ema", "raw"]
 
@@ -78,7 +78,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(str(file), framework="pt", device="cpu") as f:
             return {name: f.get_tensor(name) for name in f.keys()}, dict(f.metadata() or {})  # noqa: SIM118 (safe_open has no __iter__)
     except (SafetensorError, OSError, ValueError) as e:
-        raise WeightsError(f"{file}: truncated or not a safetensors file ({_first_line(e)})") from None
+        raise WeightsError(f"{file}: truncated or not a safetensors file ({first_line(e, 120)})") from None
 
 
 def _read_pickle(file: Path) -> object:
@@ -93,7 +93,7 @@ def _read_pickle(file: Path) -> object:
                 f"{file}: holds a Python object ({named[1]}) beside tensors; such files are never executed. "
                 "Save model.state_dict() alone, best as .safetensors, and give that file"
             ) from None
-        raise WeightsError(f"{file}: truncated or not a PyTorch weight file ({_first_line(e)})") from None
+        raise WeightsError(f"{file}: truncated or not a PyTorch weight file ({first_line(e, 120)})") from None
 
 
 class _Inert:
@@ -159,8 +159,3 @@ def _activation_of_config(config: Path) -> str | None:
     if declared or not name.startswith("convmixer"):
         return declared
     return "relu" if name == "convmixer_768_32" or name.endswith("_relu") else "gelu"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0][:120] if text else type(error).__name__

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.config import Size
-from convmix.errors import ModelError
+from convmix.errors import ModelError, first_line
 from convmix.models import catalog
 from convmix.models.macs import macs_of
 from convmix.models.meta_shapes import QuickShapes
@@ -165,7 +165,7 @@ def _build_and_count(
                 return model, macs_of(model, _image(in_chans, size))
             except (AssertionError, RuntimeError, ValueError, TypeError, ModelError):
                 pass
-        reason = (str(first).strip().splitlines() or [type(first).__name__])[0][:120]
+        reason = first_line(first, 120)
         raise ModelError(f"{name} cannot take images of {size[0]}x{size[1]} pixels ({reason}); give another size") from None
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convmix.errors import ModelError, WeightsError, did_you_mean
+from convmix.errors import ModelError, WeightsError, did_you_mean, first_line
 from convmix.models.checkpoint import open_checkpoint, read_checkpoint
 from convmix.models.layers import Backbone
 from convmix.models.origins import activation_evidence, family_of, is_convmixer, to_our_names
@@ -222,7 +222,7 @@ def _fetch_url(name: str, url: str) -> Path:
 
 
 def _not_fetched(name: str, address: str, error: Exception) -> WeightsError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+    reason = first_line(error, 100)
     return WeightsError(
         f"the weights of {name} could not be fetched from {address} ({reason}); "
         "fetch the file elsewhere and give it with --weights FILE (Python: weights=FILE)"

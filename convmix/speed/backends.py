@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from convmix.errors import ConfigError, ConvmixError, ModelError, did_you_mean
+from convmix.errors import ConfigError, ConvmixError, ModelError, did_you_mean, first_line
 from convmix.speed.packages import UnavailableError, imported, openvino_core, quiet, signal_stack_kept
 
 Backend = Literal["eager", "compile", "aoti", "onnxruntime", "openvino", "native", "triton"]
@@ -124,7 +124,7 @@ def build(plan: EnginePlan, model: nn.Module, example: Tensor, *, calibration: T
             raise
         except Exception as error:  # engines raise whatever they like; none of it may stop a program that has other engines
             kind = "" if isinstance(error, ConvmixError) else f"{type(error).__name__}: "
-            raise UnavailableError(f"{kind}{_first_line(error)}") from error
+            raise UnavailableError(f"{kind}{first_line(error)}") from error
     return runner
 
 
@@ -323,7 +323,3 @@ _BUILDERS: dict[str, Callable[[EnginePlan, nn.Module, Tensor, Tensor | None, Pat
     "native": _native,
     "triton": _triton,
 }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -184,7 +184,7 @@ class Compiled:
             return self.fast(images)
         except torch._dynamo.exc.TorchDynamoException as error:
             self.fast = None
-            self.say(f"note: going on without torch.compile, which fails here: {_first_line(error)}")
+            self.say(f"note: going on without torch.compile, which fails here: {first_line(error)}")
             return self.model(images)
 
 
@@ -230,7 +230,7 @@ class _Race:
             self.running[tuned] = trainee = _Trainee(tuned, self.model, self.run, self.task, self.batch)
             self.start_s[tuned] = step_seconds(trainee)
         except Exception as error:  # whatever a compiler, a driver or a lack of memory may raise
-            self.leave(tuned, _first_line(error))
+            self.leave(tuned, first_line(error))
             return
         self._step(tuned)
         for slow in [t for t in self.running if self.ms(t) > SLOWER * min(map(self.ms, self.running))]:
@@ -273,7 +273,7 @@ class _Race:
             self.steps_ms[tuned].append(1000 * step_seconds(self.running[tuned]))
         except Exception as error:
             self.steps_ms[tuned] = []
-            self.leave(tuned, _first_line(error))
+            self.leave(tuned, first_line(error))
 
 
 def step_seconds(trainee: _Trainee) -> float:
@@ -297,7 +297,7 @@ def _compile(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return torch.compile(model, dynamic=False)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """What people need of an error; compilers begin with 'backend=... raised:'."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

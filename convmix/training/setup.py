@@ -27,7 +27,7 @@ from convmix.data.remote.urls import is_url
 from convmix.data.scan import Scan, clean, scan, split_rows
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
-from convmix.errors import ConfigError, DataError, ModelError, RunError
+from convmix.errors import ConfigError, DataError, ModelError, RunError, first_line
 from convmix.models import catalog
 from convmix.tasks import TASKS, create_task, task_class
 from convmix.tasks.base import Task
@@ -284,7 +284,7 @@ def _try_forward(model: nn.Module, name: str, preprocess: Preprocess) -> None:
     except ModelError:
         raise
     except (RuntimeError, AssertionError, ValueError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise ModelError(f"{name} cannot take images of {h}x{w}: {first}; try another --size") from None
     finally:
         model.train(was_training)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convmix.atomic import write_tensors
-from convmix.errors import RunError
+from convmix.errors import RunError, first_line
 from convmix.training.schedule import StepPlan
 from convmix.training.sharding import part_like, whole
 
@@ -83,7 +83,7 @@ def read_state(path: Path) -> SavedState:
             meta = json.loads(file.metadata()["state"])
             return SavedState({k: file.get_tensor(k) for k in file.keys()}, meta)  # noqa: SIM118 (safe_open is no mapping)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise RunError(f"{path} cannot be resumed from: {str(error).splitlines()[0]}") from None
+        raise RunError(f"{path} cannot be resumed from: {first_line(error)}") from None
 
 
 def restore_weights(state: SavedState, *, model: nn.Module, ema: nn.Module | None) -> None:

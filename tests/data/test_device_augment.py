@@ -111,7 +111,9 @@ def test_torchvisions_operations_give_pillows_pixels(magnitude: int) -> None:
         kind, values, matrices = draws._torchvision_op(name, m, signed, SIZE)
         for i, sign in enumerate((1.0, -1.0) if signed else (1.0,)):
             n = len(pixels)
-            layer = draws.DrawnOperation(np.full(n, kind), np.full(n, values[i]), np.tile(matrices[i], (n, 1)), np.full(n, geometry.NEAREST))
+            layer = draws.DrawnOperation(
+                np.full(n, kind), np.full(n, values[i]), np.tile(matrices[i], (n, 1)), np.full(n, geometry.NEAREST)
+            )
             x = as_batch(pixels)
             apply(x, layer, torch.zeros(3, dtype=torch.uint8))
             for ours, p in zip(x, pixels, strict=True):

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from convmix.artifacts.runtime.description import FILE, KEY, ExportDescription
-from convmix.errors import RunError
+from convmix.errors import ConvmixError, RunError, first_line
 from convmix.speed.packages import imported, openvino_core, quiet
 
 PACKAGE = "model.aoti.pt2"  # beside model.pt2: the same, compiled for processors like the one it was exported on
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+# OpenVINO's hint for a precision, and the name of the capability that a processor needs for it; every processor computes in fp32.
+_HINTS = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
 
 
 class Session(Protocol):
@@ -31,12 +32,10 @@ def inside(path: Path) -> str | None:
     """The description in a model file, unread; None where it holds none. RunError where the file cannot be opened."""
     try:
         return _INSIDE[path.suffix](path)
+    except ConvmixError:
+        raise
     except Exception as error:  # engines raise whatever they like about a file that is not theirs
-        if isinstance(error, RunError) or type(error).__module__.startswith("convmix"):
-            raise
-        raise RunError(
-            f"{path} cannot be read: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-        ) from None
+        raise RunError(f"{path} cannot be read: {first_line(error)}") from None
 
 
 def open_session(path: Path, description: ExportDescription) -> Session:
@@ -45,11 +44,10 @@ def open_session(path: Path, description: ExportDescription) -> Session:
     try:
         with quiet():
             return opens(path, description)
+    except ConvmixError:
+        raise
     except Exception as error:
-        if type(error).__module__.startswith("convmix"):
-            raise
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise RunError(f"{path} cannot be opened: {said[0]}") from None
+        raise RunError(f"{path} cannot be opened: {first_line(error)}") from None
 
 
 def _onnx(path: Path, description: ExportDescription) -> Session:
@@ -71,8 +69,9 @@ def _openvino(path: Path, description: ExportDescription) -> Session:
     core = openvino_core(extra="export")
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
     capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if description.precision == "fp32" or _HINTS.get(description.precision, "").replace("f", "FP", 1).replace("bFP", "BF") in capabilities:
-        settings["INFERENCE_PRECISION_HINT"] = _HINTS[description.precision]
+    hint, needed = _HINTS.get(description.precision, (None, ""))  # int8: what the engine thinks best
+    if hint is not None and (description.precision == "fp32" or needed in capabilities):
+        settings["INFERENCE_PRECISION_HINT"] = hint
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
     names = description.outputs
 

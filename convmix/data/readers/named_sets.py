@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from convmix.config import Data
-from convmix.data.formats import Found, Table, first_line, image_rows
+from convmix.data.formats import Found, Table, image_rows
 from convmix.data.readers.tables import quiet_progress, read_dataset_dict
-from convmix.errors import DataError, did_you_mean
+from convmix.errors import DataError, did_you_mean, first_line
 
 HUB_NAMES = {
     "cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100", "mnist": "ylecun/mnist",

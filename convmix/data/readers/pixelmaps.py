@@ -19,9 +19,9 @@ import PIL.ImageOps
 from convmix.config import Size
 from convmix.data import rle
 from convmix.data.decode import BadImage, read_file
-from convmix.data.formats import first_line, read_class_names
+from convmix.data.formats import read_class_names
 from convmix.data.targets import IGNORE, UNKNOWN, Regions
-from convmix.errors import DataError
+from convmix.errors import DataError, first_line
 
 Colour = tuple[int, int, int]
 NAME_FILES = "classes.json, classes.txt, class_dict.csv, labelmap.txt or objectInfo150.txt"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from convmix.config import Data
-from convmix.data.formats import IMAGE_SUFFIXES, LABEL_COLUMNS, Found, Table, by_split, first_line, image_rows, printable, read_class_names
-from convmix.errors import DataError
+from convmix.data.formats import IMAGE_SUFFIXES, LABEL_COLUMNS, Found, Table, by_split, image_rows, printable, read_class_names
+from convmix.errors import DataError, first_line
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmix.data.formats import IMAGE_SUFFIXES, first_line
-from convmix.errors import DataError
+from convmix.data.formats import IMAGE_SUFFIXES
+from convmix.errors import DataError, first_line
 
 ROWS_NAMES = ("rows", "data", "annotations", "images", "items", "samples", "records")  # of the list in a JSON that is no list
 

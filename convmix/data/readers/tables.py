@@ -5,16 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmix.config import Data
-from convmix.data.formats import (
-    Found,
-    Table,
-    by_split,
-    find_column,
-    first_line,
-    read_class_names,
-    split_word,
-)
-from convmix.errors import DataError
+from convmix.data.formats import Found, Table, by_split, find_column, read_class_names, split_word
+from convmix.errors import DataError, first_line
 
 if TYPE_CHECKING:
     import datasets

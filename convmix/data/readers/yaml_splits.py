@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmix.data.formats import SPLIT_WORDS, first_line, printable
+from convmix.data.formats import SPLIT_WORDS, printable
 from convmix.data.readers.names import ImageIndex
 from convmix.data.readers.splits import ORDER, Splits, by_lists
 from convmix.data.readers.survey import Survey, survey
-from convmix.errors import DataError
+from convmix.errors import DataError, first_line
 
 
 @dataclass(frozen=True)

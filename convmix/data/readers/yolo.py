@@ -11,11 +11,11 @@ from pathlib import Path
 
 from convmix.config import Data, Size
 from convmix.data import rle
-from convmix.data.formats import first_line, printable
+from convmix.data.formats import printable
 from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, fit_box, image_size, left_out
 from convmix.data.readers.paired import PairedSplits
 from convmix.data.readers.yaml_splits import load_data_yaml
-from convmix.errors import DataError
+from convmix.errors import DataError, first_line
 
 NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names")
 LARGEST = 2.0  # a share beyond this is no overhang but a number in pixels

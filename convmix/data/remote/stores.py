@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from convmix.data.formats import SPLIT_WORDS, braces, first_line
+from convmix.data.formats import SPLIT_WORDS, braces
 from convmix.data.remote import web
 from convmix.data.remote.urls import WEB, file_system, scheme, without_credentials
-from convmix.errors import ConfigError, DataError
+from convmix.errors import ConfigError, DataError, first_line
 
 T = TypeVar("T")
 AT_ONCE = 16  # requests
