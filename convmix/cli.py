@@ -13,8 +13,9 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 from rich.markup import escape
 
+from convmix.cache import settle
 from convmix.commands import comparing, exporting, inspecting, judging, learning, listing, scaling, serving, sharing, using
-from convmix.errors import ConvmixError
+from convmix.errors import ConvmixError, is_out_of_memory
 
 app = App(
     name="convmix",
@@ -72,8 +73,15 @@ for name, verb in VERBS:
     app.command(verb if name in WITHOUT_TORCH else _with_torch(verb), name=name)
 
 
+_OUT_OF_MEMORY = (
+    "the memory that this process may take is used up; a smaller --batch-size, fewer --workers or smaller images need less, and a limit "
+    "(ulimit -v, a container's) may be too low: torch alone takes some 4 GB of address space"
+)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
+    settle()
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         app(arguments, error_console=errors, print_error=False, exit_on_error=False)
@@ -84,3 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if not is_out_of_memory(error):
+            raise
+        errors.print(f"[red]error:[/red] {escape(_OUT_OF_MEMORY)}")
+        sys.exit(2)

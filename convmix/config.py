@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from convmix.documents import shown
 from convmix.errors import ConfigError, did_you_mean
 
 Size = tuple[int, int]  # height, width, in pixels
@@ -260,8 +261,8 @@ def _convert(setting: Setting, value: object) -> Any:
     """`value`, perhaps text from a command line or a list from JSON, as the setting's type."""
     try:
         return _as_type(setting.type, value)
-    except (TypeError, ValueError):
-        raise ConfigError(f"{setting.path}: {value!r} is not {_expected(setting.type)}{_near_choice(setting.type, value)}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{setting.path}: {shown(value)} is not {_expected(setting.type)}{_near_choice(setting.type, value)}") from None
 
 
 def _as_type(hint: Any, value: Any) -> Any:
@@ -350,13 +351,8 @@ def validate(run: Run) -> None:
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{path}: {value} is outside 0..1")
     below_one = {
-        "data.val_fraction",
-        "data.test_fraction",
-        "net.dropout",
-        "net.drop_path",
-        "optim.ema_decay",
-        "optim.label_smoothing",
-    }
+        "data.val_fraction", "data.test_fraction", "net.dropout", "net.drop_path", "optim.ema_decay", "optim.label_smoothing",
+    }  # fmt: skip
     for path in sorted(below_one):
         if _value(run, path) == 1:
             raise ConfigError(f"{path}: 1 is too large, expected less than 1")

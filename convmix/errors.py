@@ -48,3 +48,9 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """', did you mean X?' for the nearest of `choices`, or '' where none is near."""
     near = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
     return f", did you mean {near[0]}?" if near else ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the system refused memory: to Python, to torch's allocator, to C++, or to the loader of a library."""
+    words = ("can't allocate memory", "bad_alloc", "failed to map segment", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

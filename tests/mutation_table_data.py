@@ -157,14 +157,14 @@ MUTATIONS = (
     ),
     Mutation(
         "sixteen-bits-wrap-around",
-        "data/decode.py",
+        "data/modes.py",
         "((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)",
         "((pixels.astype(np.uint32) + 128) // 256).astype(np.uint8)",
         "data/test_decode.py",
     ),
     Mutation(
         "transparency-on-black",
-        "data/decode.py",
+        "data/modes.py",
         'PIL.Image.new("RGBA", im.size, "white")',
         'PIL.Image.new("RGBA", im.size, "black")',
         "data/test_decode.py",

@@ -257,8 +257,8 @@ MUTATIONS = (
     Mutation(
         "mistakes-exit-with-code-one",
         "cli.py",
-        "sys.exit(2)",
-        "sys.exit(1)",
+        'errors.print(f"[red]error:[/red] {escape(str(error))}")',
+        'errors.print(f"[red]error:[/red] {escape(str(error))}") or sys.exit(1)',
         "test_cli.py::test_mistakes_are_one_line_and_exit_code_2",
     ),
 )

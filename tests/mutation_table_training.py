@@ -21,8 +21,8 @@ MUTATIONS = (
     Mutation(
         "resume-moving-average",
         "training/state.py",
-        'ema.load_state_dict(_under("ema.", state.tensors))',
-        'ema.load_state_dict(_under("model.", state.tensors))',
+        'for prefix, module in (("model.", model), ("ema.", ema)):',
+        'for prefix, module in (("model.", model), ("model.", ema)):',
         "training/test_resume.py::test_a_stopped_step_loop_continues_inside_the_epoch",
     ),
     Mutation(
@@ -35,8 +35,8 @@ MUTATIONS = (
     Mutation(
         "resume-on-changed-data",
         "training/setup.py",
-        'if scanned.fingerprint != saved["fingerprint"]:',
-        'if len(scanned.fingerprint) != len(saved["fingerprint"]):',
+        'if scanned.fingerprint != saved.fingerprint:',
+        'if len(scanned.fingerprint) != len(saved.fingerprint):',
         "training/test_resume.py::test_changed_data_is_not_resumed",
     ),
     Mutation(

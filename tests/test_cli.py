@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from convmix import api
 from convmix.cli import main
 from convmix.config import settings
 from tests.command_line import Command
@@ -111,3 +112,33 @@ def test_a_process_reads_names_from_a_pipe_and_writes_rows_to_one(made_once: Mad
 def test_a_process_ends_with_the_exit_code(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "convmix", "trian"], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error:")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate 12582912 bytes"
+        ),
+        RuntimeError("std::bad_alloc"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+)
+def test_memory_that_ends_is_one_sentence(command: Command, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "train", full)
+    done = command("train", "digits")
+    assert done.code == 2
+    assert done.err.count("\n") == 1 and "memory that this process may take is used up" in done.err
+
+
+def test_other_errors_of_these_kinds_are_not_hidden(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(api, "train", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        command("train", "digits")

@@ -8,7 +8,7 @@
 Every file is written beside its place and then moved there, so a killed process leaves the last good one.
 """
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,24 @@ from torch import nn
 
 from convmix.artifacts.runtime.exported import is_exported, read_exported
 from convmix.atomic import write_json, write_tensors
-from convmix.config import Dense
+from convmix.config import Dense, from_dict
 from convmix.data.preprocessing import Preprocess
-from convmix.errors import ConfigError, RunError, first_line
+from convmix.documents import checked, read_object
+from convmix.errors import ConfigError, ConvmixError, RunError, first_line
 from convmix.metrics.calibration import Calibration
+from convmix.models.stored import Network, described_network, header_of, refuse_other_weights
 from convmix.tasks import create_task
 from convmix.tasks.base import Task
 
 FORMAT = 1
+LARGEST_SIDE = 2**14  # pixels of a model's input
+_KINDS: dict[str, Any] = {  # of what convmix.json may hold beside the network: read by evaluation, the card and the server
+    "finished": bool, "model": str, "run": dict[str, Any], "data": dict[str, Any], "metrics": dict[str, dict[str, Any]],
+    "training": dict[str, Any], "machine": dict[str, Any], "versions": dict[str, str],
+}  # fmt: skip
+_KINDS_OF_DATA: dict[str, Any] = {
+    "spec": str, "fingerprint": str, "origin": dict[str, str], "counts": dict[str, int], "bad": int, "notes": list[str],
+}  # fmt: skip
 
 
 @dataclass
@@ -93,45 +103,89 @@ def save_calibration(path: Path, calibration: Calibration) -> None:
 
 def load_artifact(path: str | Path) -> Artifact:
     """Read a model directory, or an exported model: its folder, or the file in it. RunError names what is missing or does not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = Path(path)
     if is_exported(path):
         return _load_exported(path)
     if not path.is_dir():
         raise RunError(f"{path} is no model directory: there is no such folder; `convmix train` makes one")
-    info, network = _read_json(path, "convmix.json"), _read_json(path, "config.json")
+    info, config = _read_json(path, "convmix.json"), _read_json(path, "config.json")
+    where = path / "convmix.json"
     if info.get("format") != FORMAT:
-        raise RunError(f"{path / 'convmix.json'}: format {info.get('format')}, this version of convmix reads {FORMAT}")
+        raise RunError(f"{where}: format {str(info.get('format'))[:60]}, this version of convmix reads {FORMAT}")
+    described = _described(info, where=str(where))
+    network = described_network(config, where=str(path / "config.json"))
+    own = {k: v for k, v in network.model_args.items() if k not in ("num_classes", "in_chans")}
+    task = create_task(described.task, described.labels)
+
+    def build() -> nn.Module:
+        return task.build(network.architecture, in_chans=described.preprocess.in_chans, dense=described.dense, model_args=own)
+
+    model = _filled(path, network, build)
+    return Artifact(path, model.eval(), described.task, described.labels, described.preprocess, info, described.calibration)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What convmix.json says of a model, each value of its type."""
+
+    task: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    dense: Dense
+    calibration: Calibration | None
+
+
+def _described(info: dict[str, Any], *, where: str) -> _Described:
+    for key in ("task", "labels", "preprocess"):
+        if key not in info:
+            raise RunError(f"{where} has no {key}; expected what `convmix train` wrote")
+    for key, kind in _KINDS.items():
+        if info.get(key) is not None:
+            checked(info[key], kind, where=f"{where}: {key}")
+    for key, kind in _KINDS_OF_DATA.items():
+        if key in (info.get("data") or {}):
+            checked(info["data"][key], kind, where=f"{where}: data.{key}")
+    labels = checked(info["labels"], tuple[str, ...], where=f"{where}: labels")
+    if not labels or len(set(labels)) < len(labels):
+        raise RunError(f"{where}: labels: {'none' if not labels else 'one is there twice'}, expected the names of the classes")
     try:
-        task, labels, preprocess = info["task"], tuple(info["labels"]), Preprocess.from_dict(info["preprocess"])
-    except KeyError as error:
-        raise RunError(f"{path / 'convmix.json'} has no {error.args[0]}; expected what `convmix train` wrote") from None
-    except (ConfigError, TypeError) as error:
-        raise RunError(f"{path / 'convmix.json'} does not describe a model: {error}") from None
+        preprocess = Preprocess.from_dict(checked(info["preprocess"], dict[str, Any], where="preprocess"))
+        dense = from_dict({"dense": checked((info.get("run") or {}).get("dense", {}), dict[str, Any], where="run.dense")}).dense
+    except (ConfigError, RunError, TypeError) as error:
+        raise RunError(f"{where} does not describe a model: {str(error)[:300]}") from None
     try:
         calibration = Calibration.from_dict(info["calibration"]) if "calibration" in info else None
     except RunError as error:
-        raise RunError(f"{path / 'convmix.json'}: {error}") from None
-    try:
-        architecture, model_args = network["architecture"], network["model_args"]
-    except KeyError as error:
-        raise RunError(f"{path / 'config.json'} has no {error.args[0]}; expected what `convmix train` wrote") from None
-    try:
-        dense = Dense(**(info.get("run") or {}).get("dense", {}))
-    except TypeError as error:
-        raise RunError(f"{path / 'convmix.json'}: run.dense does not describe heads: {error}") from None
-    own = {k: v for k, v in model_args.items() if k not in ("num_classes", "in_chans")}
-    model = create_task(task, labels).build(architecture, in_chans=preprocess.in_chans, dense=dense, model_args=own)
+        raise RunError(f"{where}: {str(error)[:300]}") from None
+    if max(preprocess.size) > LARGEST_SIDE:
+        raise RunError(f"{where}: preprocess.size: {preprocess.size} is too large, expected at most {LARGEST_SIDE} pixels")
+    return _Described(checked(info["task"], str, where=f"{where}: task"), labels, preprocess, dense, calibration)
+
+
+def _filled(path: Path, network: Network, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network with its weights, whose shapes are looked at first: what a description asks for may be larger than the memory."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     weights = path / "model.safetensors"
     try:
+        refuse_other_weights(network, build, header_of(weights), weights=weights, config=path / "config.json")
+        model = _built(build, path / "config.json")
         model.load_state_dict(load_file(weights))
     except FileNotFoundError:
         raise RunError(f"{path} has no model.safetensors; the training stopped before its first save, run it again") from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise RunError(f"{weights} cannot be read: {first_line(error)}") from None
-    return Artifact(path, model.eval(), task, labels, preprocess, info, calibration)
+    return model
+
+
+def _built(build: Callable[[], nn.Module], config: Path) -> nn.Module:
+    try:
+        return build()
+    except ConvmixError as error:
+        raise RunError(f"{config}: {error}") from None
+    except Exception as error:  # arguments of the wrong kind: a constructor may raise anything
+        raise RunError(f"{config} does not describe a network: {first_line(error, 200)}") from None
 
 
 def _load_exported(path: Path) -> Artifact:
@@ -153,13 +207,6 @@ def _load_exported(path: Path) -> Artifact:
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
-        value = json.loads((path / name).read_bytes())
+        return read_object(path / name)
     except FileNotFoundError:
         raise RunError(f"{path} is no model directory: it has no {name}; expected a folder that `convmix train` made") from None
-    except ValueError as error:
-        raise RunError(f"{path / name} is no valid JSON: {error}") from None
-    except OSError as error:
-        raise RunError(f"{path / name} cannot be read: {error.strerror}") from None
-    if not isinstance(value, dict):
-        raise RunError(f"{path / name} does not describe a model: it holds a {type(value).__name__}, expected an object")
-    return value

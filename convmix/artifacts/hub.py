@@ -18,6 +18,7 @@ from typing import Any
 from convmix.artifacts.artifact import load_artifact
 from convmix.artifacts.card import model_card
 from convmix.atomic import write_bytes, write_json
+from convmix.cache import expanded
 from convmix.errors import ConfigError, RunError, first_line
 
 ENDPOINT: str | None = None  # None: huggingface_hub's own, which HF_ENDPOINT sets
@@ -46,7 +47,7 @@ def push(run: str | Path, to: str, *, private: bool = True, revision: str | None
         write_json(package / "convmix.json", info)
         write_bytes(package / "README.md", model_card(info, json.loads((package / "config.json").read_bytes())).encode())
         if is_folder(to):
-            return str(_copy(package, Path(to).expanduser()))
+            return str(_copy(package, expanded(to)))
         return _upload(package, _checked(to), private=private, revision=revision, message=message)
 
 
@@ -57,7 +58,7 @@ def pull(source: str, *, out: str | Path | None = None, revision: str | None = N
     Only files that a model directory consists of are taken; nothing that could execute is among them. Raises RunError where there is no
     such model or the Hub cannot be reached, ConfigError for an impossible name; nothing half-fetched stays.
     """
-    folder = Path(source).expanduser() if is_folder(source) else None
+    folder = expanded(source) if is_folder(source) else None
     name = PurePath(source.rstrip("/")).name if folder is None else folder.resolve().name
     place = Path("runs") / name if out is None else Path(out)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):

@@ -30,6 +30,7 @@ from convmix.atomic import write_csv, write_json
 from convmix.audit.duplicates import Copies
 from convmix.audit.image_checks import is_row, right_suffix
 from convmix.audit.image_facts import ImageFacts
+from convmix.cache import expanded
 from convmix.data.decode import read_file
 from convmix.data.formats import SPLIT_WORDS, printable, storable
 from convmix.data.readers.folders import read_folder
@@ -109,9 +110,10 @@ def check_target(target: Path, data: str) -> None:
 
 def refuse_inside(target: Path, data: str, *, option: str) -> None:
     """ConfigError where `target` would stand inside the data set."""
-    if not Path(data).expanduser().is_dir():
+    source = expanded(data)
+    if not source.is_dir():
         return
-    whole, place = Path(data).expanduser().resolve(), target.resolve()
+    whole, place = source.resolve(), target.resolve()
     if place == whole or whole in place.parents:
         raise ConfigError(f"{option}: {target} is inside the data set {data}, which is never changed; name a place beside it")
 
@@ -140,7 +142,7 @@ def _write_table(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Clean
             raise ConfigError(f"fix: {target} is a table, but the images are inside the data set's files; name a folder instead")
         rows.append((_from_here(source, target), facts.label_name(i), *([facts.split(i)] if has_splits else [])))
     write_csv(changes, ("image", "split", "label", "change"), _left_out(facts, chosen))
-    write_csv(target, ("path", "label", "split")[: 2 + has_splits], rows)
+    write_csv(target, ("path", "label", "split")[: 2 + has_splits], rows, raw=True)
     return Cleaned(target, changes, len(rows), len(facts) - len(rows), 0, 0)
 
 

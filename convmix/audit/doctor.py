@@ -23,6 +23,7 @@ from convmix.audit.image_checks import examine_images
 from convmix.audit.image_facts import ImageFacts, collect
 from convmix.audit.labels import LabelCheck, check_labels
 from convmix.audit.near_duplicates import ALIKE
+from convmix.cache import expanded
 from convmix.config import Data
 from convmix.data.examples import Source
 from convmix.data.formats import printable
@@ -221,7 +222,7 @@ def _write(result: Examination, facts: ImageFacts, settings: Data) -> None:
 
 
 def _name_of(data: str | Path) -> str:
-    path = Path(data).expanduser()
+    path = expanded(data)
     name = path.resolve().name if path.exists() else str(data)
     if path.is_file():
         name = Path(name).stem

@@ -4,6 +4,7 @@ A block is done when its partition is there, and a partition appears whole or no
 start computes exactly the blocks that have none.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from convmix.batch_inference.summary import Summary, Total
 from convmix.data.remote.urls import is_url
 from convmix.errors import ConfigError, ConvmixError, did_you_mean
 from convmix.inference.batches import PRECISIONS
+from convmix.locking import locked
 from convmix.metrics.calibration import check_threshold
 from convmix.training.signals import Interrupted, StopRequests
 
@@ -82,25 +84,27 @@ def batch_predict(
     artifact = load_artifact(run)
     source, folder = plain(data), Folder(output)
     _check_apart(source, folder)
+    folder.names()  # a file of that name is said first
     shipped = pack(artifact, run)
     settings = Settings(top, threshold, precision, part_size, image_column, name_column)
     blocks = divide(entries(source), part_size=part_size, image_column=image_column, name_column=name_column)
-    manifest, division = open_job(folder, blocks, data=source, model=shipped.digest, settings=settings)
-    total = Total(folder, len(division), _finished(folder, manifest, division))
-    if len(total.done) == len(division) and SUMMARY in folder.names():
-        return Summary(**json.loads(folder.read(SUMMARY)))
-    if len(total.done) < len(division):
-        total.begin()
-        folder.remove(SUMMARY)  # its being there says that all is done
-        with connected(address, workers=workers, cpus=cpus_per_worker, model_bytes=shipped.size):
-            count, share = share_out(workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
-            where = device or (None if share.gpus else "cpu")
-            work = BlockWork(str(folder), str(Path.cwd()), manifest.key, settings, batch_size, share.cpus, where)
-            _compute(total, division, shipped, work, workers=count, share=share, quiet=quiet)
-    summary = total.summary()
-    with folder.replacing(SUMMARY) as file:
-        file.write((json.dumps(summary.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
-    return summary
+    with contextlib.nullcontext() if is_url(str(folder)) else locked(Path(str(folder))):  # an object store has no locks
+        manifest, division = open_job(folder, blocks, data=source, model=shipped.digest, settings=settings)
+        total = Total(folder, len(division), _finished(folder, manifest, division))
+        if len(total.done) == len(division) and SUMMARY in folder.names():
+            return Summary(**json.loads(folder.read(SUMMARY)))
+        if len(total.done) < len(division):
+            total.begin()
+            folder.remove(SUMMARY)  # its being there says that all is done
+            with connected(address, workers=workers, cpus=cpus_per_worker, model_bytes=shipped.size):
+                count, share = share_out(workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
+                where = device or (None if share.gpus else "cpu")
+                work = BlockWork(str(folder), str(Path.cwd()), manifest.key, settings, batch_size, share.cpus, where)
+                _compute(total, division, shipped, work, workers=count, share=share, quiet=quiet)
+        summary = total.summary()
+        with folder.replacing(SUMMARY) as file:
+            file.write((json.dumps(summary.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+        return summary
 
 
 def _compute(total: Total, division: Division, model: PackedModel, work: BlockWork, *, workers: int, share: Share, quiet: bool) -> None:

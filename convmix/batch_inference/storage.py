@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast
 from convmix.atomic import replacing
 from convmix.data.remote.urls import file_system, is_url, scheme
 from convmix.errors import ConfigError
+from convmix.locking import NAME as LOCK
 
 _ATOMIC_PUT = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "tos", "memory")
@@ -58,7 +59,7 @@ class Folder:
             if self._remote:
                 fs, root = self._remote
                 return {entry.rstrip("/").rpartition("/")[2] for entry in fs.ls(root, detail=False)} - {"", root.rpartition("/")[2]}
-            return {path.name for path in Path(self.place).iterdir()}
+            return {path.name for path in Path(self.place).iterdir()} - {LOCK}
         except FileNotFoundError:
             return set()
         except NotADirectoryError:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from convmix.artifacts.runtime import digests
+
 
 def batch_predict(
     run: Path,
@@ -26,6 +28,7 @@ def batch_predict(
     gpus_per_worker: float | None = None,
     address: str | None = None,
     quiet: bool = False,
+    verify: bool = True,
 ) -> None:
     """Label millions of images on a Ray cluster, or on this machine; goes on where it was stopped.
 
@@ -64,7 +67,11 @@ def batch_predict(
         local, auto, or ray://HOST:10001; RAY_ADDRESS where that is set, else this machine.
     quiet:
         No progress.
+    verify:
+        Whether the files of an exported model are compared with their digests; --no-verify takes a model that was changed on purpose.
     """
+    if not verify:
+        digests.skip()
     from convmix.batch_inference import job
     from convmix.training.signals import Interrupted
 

@@ -17,12 +17,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
 
+from convmix.data.bad_images import BadImage, fits_in_memory
 from convmix.data.extra_formats import register_for
+from convmix.data.modes import in_mode
+from convmix.data.png import ends_early
+from convmix.data.regular import open_regular
 from convmix.errors import first_line
+
+__all__ = [
+    "MODES", "BadImage", "Image", "decode", "fits_in_memory", "read_file", "read_header", "turned_by_exif", "upright_size", "viewable",
+]  # fmt: skip
 
 MODES = {3: "RGB", 1: "L", 4: "RGBA"}  # in_chans -> the mode of an 8-bit picture
 Image = PIL.Image.Image | np.ndarray  # an ndarray is H,W,C float32
@@ -38,14 +47,6 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
 }  # fmt: skip
 _ORIENTATION_TAG = 0x0112
 _SAMPLES_TAG = 0x0115  # SamplesPerPixel of a TIFF
-
-
-class BadImage(Exception):  # noqa: N818 - caught, counted and listed by the callers; a user never sees it raised
-    """An image that cannot be used; `reason` is short, for people, and holds no path."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Image:
@@ -88,8 +89,7 @@ def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) 
     """Height and width of what `decode` would give, from the header alone where Pillow knows the format; BadImage as there."""
     with _quiet(max_pixels):
         try:
-            register_for(source[:32] if isinstance(source, bytes) else _first_bytes(source))
-            with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as im:
+            with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source) as file, _opened(file) as im:
                 # Pillow's size of a TIFF is upright already
                 turned = im.format != "TIFF" and im.getexif().get(_ORIENTATION_TAG) in (5, 6, 7, 8)
                 return (im.width, im.height) if turned else (im.height, im.width)
@@ -99,16 +99,17 @@ def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) 
     return (image.shape[0], image.shape[1]) if isinstance(image, np.ndarray) else (image.height, image.width)
 
 
-def _first_bytes(path: str | Path) -> bytes:
-    with Path(path).open("rb") as file:
-        return file.read(32)
+def _opened(file: BinaryIO) -> PIL.Image.Image:
+    register_for(file.read(32))
+    file.seek(0)
+    return PIL.Image.open(file)
 
 
 def turned_by_exif(path: str | Path) -> int:
     """The EXIF orientation of a file, 1 where nothing can be read: 5 to 8 exchange its sides."""
     with _quiet(sys.maxsize):
         try:
-            with PIL.Image.open(path) as im:
+            with open_regular(path) as file, PIL.Image.open(file) as im:
                 return 1 if im.format == "TIFF" else _orientation(im)  # Pillow turns a TIFF itself
         except Exception:  # `decode` says what is wrong with it
             return 1
@@ -151,10 +152,12 @@ def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
         return _array_in_range(_read_tiff(data, in_chans, max_pixels))
     _check_size(im.height, im.width, max_pixels)
     im.load()
+    if im.format == "PNG" and ends_early(data, im):
+        raise BadImage("truncated")
     im = _upright(im)
     if in_chans not in MODES:
         return _array_in_range(_bands_last(np.asarray(im), in_chans))
-    return _in_mode(im, MODES[in_chans])
+    return in_mode(im, MODES[in_chans])
 
 
 def read_file(path: str | Path) -> bytes:
@@ -204,31 +207,6 @@ def _orientation(im: PIL.Image.Image) -> int:
     except Exception:  # corrupt EXIF: the pixels are still good
         return 1
     return orientation if orientation in _UPRIGHT else 1
-
-
-def _in_mode(im: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    if im.mode == mode and (mode == "RGBA" or "transparency" not in im.info):
-        return im
-    if im.mode == "F" or im.mode.startswith("I"):
-        im = PIL.Image.fromarray(_eight_bits(np.asarray(im)))
-    if mode != "RGBA" and im.has_transparency_data:
-        rgba = im.convert("RGBA")
-        im = PIL.Image.alpha_composite(PIL.Image.new("RGBA", im.size, "white"), rgba)
-    return im.convert(mode)
-
-
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """Integers on the 16-bit scale, floats in 0..1 or on the 8-bit scale -> H,W uint8."""
-    if not np.isfinite(pixels).all():
-        raise BadImage("values that are not finite")
-    low, high = float(pixels.min()), float(pixels.max())
-    is_float = pixels.dtype.kind == "f"
-    limit = 255 if is_float else 65535
-    if low < 0 or high > limit:
-        raise BadImage(f"values {low:g}..{high:g} outside 0..{limit}, their scale is unknown")
-    if is_float:
-        return np.rint(pixels * 255 if high <= 1 else pixels).astype(np.uint8)
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255
 
 
 def _read_npy(data: bytes, max_pixels: int) -> np.ndarray:

@@ -21,6 +21,7 @@ _RESAMPLING = {
     "bicubic": PIL.Image.Resampling.BICUBIC,
 }
 INTERPOLATIONS = tuple(_RESAMPLING)
+_LARGEST_WHOLE = 2**24  # pixels that are enlarged before most of them are cut off
 
 
 def size_of(image: Image) -> Size:
@@ -45,17 +46,32 @@ def resize(image: Image, size: Size, interpolation: str) -> Image:
     return x_bchw[0].numpy().transpose(1, 2, 0)
 
 
+def resize_and_crop(image: Image, size: Size, part: Box, interpolation: str) -> Image:
+    """What `crop` leaves of the image at `size`, exactly; of a very long or thin one, whose whole would fill the memory, as `resize_part`.
+
+    A picture of 20000x1 pixels whose short side is to become 224 has a billion of them, of which a crop keeps 224x224.
+    """
+    if math.prod(size) > max(_LARGEST_WHOLE, math.prod(size_of(image))):
+        return resize_part(image, size, part, interpolation)
+    return crop(resize(image, size, interpolation), part)
+
+
 def resize_part(image: Image, size: Size, part: Box, interpolation: str) -> Image:
     """What `crop` leaves of the image at `size`; the rest of a picture is not computed.
 
     Pillow may then resample rows and columns in the other order, so 8-bit values can differ by 1, more where bicubic overshoots 0..255.
     """
     top, left, height, width = part
-    if isinstance(image, np.ndarray) or (height, width) == size:
+    whole_h, whole_w = size_of(image)
+    is_array = isinstance(image, np.ndarray)
+    if (height, width) == size or (is_array and math.prod(size) <= max(_LARGEST_WHOLE, whole_h * whole_w)):
         return crop(resize(image, size, interpolation), part)
-    y, x = image.height / size[0], image.width / size[1]  # image pixels per pixel of the result
-    box = (left * x, top * y, min((left + width) * x, image.width), min((top + height) * y, image.height))
-    return image.resize((width, height), _RESAMPLING[interpolation], box=box)
+    y, x = whole_h / size[0], whole_w / size[1]  # image pixels per pixel of the result
+    box = (left * x, top * y, min((left + width) * x, whole_w), min((top + height) * y, whole_h))
+    if not isinstance(image, np.ndarray):
+        return image.resize((width, height), _RESAMPLING[interpolation], box=box)
+    planes = [PIL.Image.fromarray(np.ascontiguousarray(image[:, :, c])) for c in range(image.shape[2])]  # torch resizes no part
+    return np.stack([np.asarray(plane.resize((width, height), _RESAMPLING[interpolation], box=box)) for plane in planes], 2)
 
 
 def crop(image: Image, box: Box) -> Image:
@@ -75,7 +91,8 @@ def paste(image: Image, size: Size, *, top: int, left: int, fill: Sequence[float
     if isinstance(image, np.ndarray):
         canvas_hwc = np.empty((*size, image.shape[2]), np.float32)
         canvas_hwc[:] = np.asarray(fill, np.float32)
-        canvas_hwc[top : top + image.shape[0], left : left + image.shape[1]] = image
+        room = canvas_hwc[top : top + image.shape[0], left : left + image.shape[1]]
+        room[:] = image[: room.shape[0], : room.shape[1]]
         return canvas_hwc
     levels = tuple(min(max(round(255 * v), 0), 255) for v in fill)
     canvas = PIL.Image.new(image.mode, (size[1], size[0]), levels if len(levels) > 1 else levels[0])

@@ -25,9 +25,10 @@ import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from convmix.data.decode import BadImage, Image
+from convmix.data.decode import BadImage, Image, fits_in_memory
+from convmix.data.delivery import Parcel, Pulse, delivered
 from convmix.data.image_cache import ImageCache
 from convmix.data.order import batch_bounds, epoch_order, sharded_order
 from convmix.data.preprocessing import Loads
@@ -169,22 +170,24 @@ class _Loaded:
         return replace(self, pixels=self.pixels.pin_memory())
 
 
-class _Task(Dataset[_Loaded | DataError]):
+class _Task(Dataset[Parcel | _Loaded | DataError]):
     """Keys of one batch -> its pixels; travels to the worker processes."""
 
     def __init__(self, examples: Annotated, transform: Loads, seed: int, epoch: int, memory: ImageCache | None) -> None:
         self.examples, self.transform, self.seed, self.epoch, self.memory = examples, transform, seed, epoch, memory
+        self.pulse = Pulse(0)
 
     def __getstate__(self) -> dict[str, Any]:
         """Only a forked worker shares the memory; one that is sent the task decodes every image."""
         return {**self.__dict__, "memory": None}
 
-    def __getitems__(self, keys: list[Key]) -> _Loaded | DataError:
+    def __getitems__(self, keys: list[Key]) -> Parcel | _Loaded | DataError:
         """An error of the user's is returned: torch would put the worker's traceback into its message."""
         try:
-            return self._loaded(keys)
+            loaded = self._loaded(keys)
         except DataError as error:
             return error
+        return loaded if get_worker_info() is None else Parcel(loaded)
 
     def _loaded(self, keys: list[Key]) -> _Loaded:
         images: list[Image | Tensor] = []
@@ -196,13 +199,15 @@ class _Task(Dataset[_Loaded | DataError]):
                     kept = None if self.memory is None else self.memory.find(index)
                     source = b"" if kept is not None else self.examples.source(index)  # what fetches it may draw from chance itself
                     _seed_everything(self.seed, self.epoch, index, repeat)
-                    original = self._read(index, source) if kept is None else kept
-                    image, target = self.transform.change(original, self.examples.annotation(index))
+                    with fits_in_memory():
+                        original = self._read(index, source) if kept is None else kept
+                        image, target = self.transform.change(original, self.examples.annotation(index))
                     images.append(image)
                     targets.append(target)
                     good.append(index)
                 except BadImage as e:
                     bad.append((index, e.reason))
+                self.pulse.beat()
         return _Loaded(stack(images, self.transform), as_batch(targets), good, bad)
 
     def _read(self, index: int, source: bytes | str | Path) -> Image:
@@ -262,22 +267,21 @@ def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.
 def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Loaded | DataError]:
     if task.memory is not None:
         task.memory.open()
+    workers = min(workers, len(batches))
+    task.pulse = Pulse(workers if _START == "fork" else 0)
     with warnings.catch_warnings():
-        # Python 3.12 warns of fork beside threads; torch's idle ones are never used by a worker, which runs on one thread
-        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # more workers than cores, as asked
-        return iter(
-            DataLoader(
-                task,
-                batch_sampler=batches,
-                num_workers=min(workers, len(batches)),
-                multiprocessing_context=_START if workers and batches else None,
-                collate_fn=_as_it_is,
-                worker_init_fn=_be_a_quiet_worker,
-                pin_memory=torch.cuda.is_available(),
-                generator=torch.Generator(),  # else torch draws the workers' base seed from the caller's generator
-            )
+        loader = DataLoader(
+            task,
+            batch_sampler=batches,
+            num_workers=workers,
+            multiprocessing_context=_START if workers else None,
+            collate_fn=_as_it_is,
+            worker_init_fn=_be_a_quiet_worker,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else torch draws the workers' base seed from the caller's generator
         )
+    return delivered(loader, task.pulse)
 
 
 def _as_it_is(batch: Any) -> Any:

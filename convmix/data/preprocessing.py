@@ -17,7 +17,7 @@ from torch import Tensor
 
 from convmix.config import Size
 from convmix.data import geometry
-from convmix.data.decode import BadImage, Image, decode
+from convmix.data.decode import BadImage, Image, decode, fits_in_memory
 from convmix.errors import ConfigError, did_you_mean
 
 FITS = ("crop", "letterbox", "stretch")
@@ -104,7 +104,8 @@ class Preprocess:
 
     def read(self, source: bytes | str | Path) -> Image:
         """Encoded bytes or a file -> the image at the model's input size; raises BadImage as `decode` does."""
-        return self.place(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
+        with fits_in_memory():
+            return self.place(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
 
     def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
         """All at the input size."""
@@ -119,15 +120,15 @@ class Preprocess:
         if self.fit == "stretch":
             return geometry.resize(image, self.size, self.interpolation)
         if self.fit == "crop":
-            image = self.cover(image, self.interpolation)
-            return geometry.crop(image, geometry.centre_box(geometry.size_of(image), self.size))
+            laid = self.covering(image)
+            return geometry.resize_and_crop(image, laid, geometry.centre_box(laid, self.size), self.interpolation)
         height, width = geometry.fitting_size(geometry.size_of(image), self.size)
         image = geometry.resize(image, (height, width), self.interpolation)
         return geometry.paste(image, self.size, top=(self.size[0] - height) // 2, left=(self.size[1] - width) // 2, fill=self.mean)
 
-    def cover(self, image: Image, interpolation: str) -> Image:
-        """The image resized for the centre crop."""
-        return geometry.resize(image, geometry.covering_size(geometry.size_of(image), self.size, self.crop_pct), interpolation)
+    def covering(self, image: Image) -> Size:
+        """Height and width to which the image is resized for the centre crop."""
+        return geometry.covering_size(geometry.size_of(image), self.size, self.crop_pct)
 
     def normalise(self, image: Image) -> Tensor:
         """PIL image or H,W,C float32 -> C,H,W float32, `mean` and `std` applied."""
@@ -177,5 +178,5 @@ class Preprocess:
             size = tuple(int(v) for v in values["size"])
             whole = {name: int(values[name]) for name in ("in_chans", "max_pixels")}
             return cls(**{**values, **numbers, **whole, "size": size, "crop_pct": float(values["crop_pct"])})
-        except (TypeError, ValueError) as e:
+        except (TypeError, ValueError, OverflowError) as e:
             raise ConfigError(f"preprocessing: {e}") from None

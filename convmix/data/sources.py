@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from convmix.cache import expanded
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
@@ -69,7 +70,7 @@ def _read_annotated(spec: str, data: Data) -> Source | None:
     """Images with objects or class maps; None where the spec may be one of labelled images."""
     from convmix.data.readers.annotated import open_annotated
 
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if spec.strip() and path.exists():
         return open_annotated(path, task=data.task, data=data)
     if data.task != "auto" or data.layout != "auto":
@@ -86,7 +87,7 @@ def _read(spec: str, data: Data, as_path: bool) -> Found:
         return named_sets.read_digits()
     if spec.startswith("torchvision:") and not as_path:
         return named_sets.read_torchvision(spec.partition(":")[2])
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     try:
         if path.is_dir():
             return _read_directory(path, data)

@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.runtime.description import BAKES, ENGINES, FILE, PRECISIONS, ExportDescription
+from convmix.artifacts.runtime.digests import SUMS, write_digests
 from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.artifacts.runtime.pixels import Pixels, WholePixels
 from convmix.artifacts.runtime.sessions import PACKAGE
@@ -49,7 +50,7 @@ _PACKAGES = ("convmix", "torch", "onnx", "onnxruntime", "openvino", "nncf", "pil
 _FACTS = ("finished", "model", "run", "data", "metrics", "training", "machine", "versions")
 
 
-_OURS = ("model.onnx", "model.xml", "model.bin", "model.pt2", PACKAGE, FILE, SCRIPT, "__pycache__", "evaluation-*")
+_OURS = ("model.onnx", "model.xml", "model.bin", "model.pt2", PACKAGE, FILE, SCRIPT, SUMS, "__pycache__", "evaluation-*")
 
 
 class Draft(Protocol):
@@ -118,6 +119,7 @@ def export(
         found, notes = _verified(draft, program, described, folder, artifact, some, note)
         described = replace(described, verification=found.to_dict())
         _write(draft, folder, described)
+        write_bytes(folder / SUMS, write_digests(folder))
     return Export(place, described, found, tuple(notes))
 
 

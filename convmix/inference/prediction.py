@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
-FORMATS = ("table", "csv", "jsonl", "json", "parquet")
+FORMATS = ("table", "csv", "csv-raw", "jsonl", "json", "parquet")
 _SUFFIXES = {
     "": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
 }  # fmt: skip
@@ -79,7 +79,8 @@ def predict(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input.
     output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
-    format: table, csv, jsonl, json or parquet; of objects and class maps `prediction_files.FORMATS`: coco, voc, masks, pictures ...;
+    format: table, csv (csv-raw: names and labels as they are, see `artifact.csv_line`),
+    jsonl, json or parquet; of objects and class maps `prediction_files.FORMATS`: coco, voc, masks, pictures ...;
     None: by the output's suffix.
     top: labels per image, the most probable first; for classifiers.
     threshold: an image whose best probability is below it is "not sure"; None: the threshold that `convmix calibrate` stored, if any.
@@ -188,14 +189,14 @@ def output_format(format: str | None, output: str | Path | None) -> str:
 
 def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_terminal: bool = False) -> Iterator[bytes]:
     """The rows in one of `FORMATS`, part by part; `top` is the number of labels that a CSV row has room for."""
-    if format == "csv":
-        numbers = range(2, top + 1)
+    if format in ("csv", "csv-raw"):
+        raw, numbers = format == "csv-raw", range(2, top + 1)
         yield csv_line(["name", "label", "probability", "sure", *(f"{c}_{i}" for i in numbers for c in ("label", "probability")), "error"])
         for p in predictions:
             others: list[object] = [value for pair in p.alternatives[: top - 1] for value in pair]
             others += [None] * (2 * (top - 1) - len(others))
             sure = None if p.sure is None else str(p.sure).lower()
-            yield csv_line([printable(p.name), p.label, p.probability, sure, *others, p.error])
+            yield csv_line([printable(p.name), p.label, p.probability, sure, *others, p.error], raw=raw)
     elif format == "jsonl":
         for p in predictions:
             yield (json.dumps(p.to_dict(), ensure_ascii=False) + "\n").encode()

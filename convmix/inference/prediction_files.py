@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FORMATS: dict[type[DenseResult], tuple[str, ...]] = {
-    Boxes: ("table", "csv", "jsonl", "coco", "voc", "pictures"),
-    Masks: ("table", "csv", "jsonl", "coco", "voc", "masks", "pictures"),
-    SemanticMap: ("table", "csv", "jsonl", "json", "masks", "pictures"),
+    Boxes: ("table", "csv", "csv-raw", "jsonl", "coco", "voc", "pictures"),
+    Masks: ("table", "csv", "csv-raw", "jsonl", "coco", "voc", "masks", "pictures"),
+    SemanticMap: ("table", "csv", "csv-raw", "jsonl", "json", "masks", "pictures"),
 }
 FOLDERS = ("voc", "masks", "pictures")
 _SUFFIXES = {"": "pictures", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
@@ -123,13 +123,13 @@ def encode(
     rows: Iterable[DetectionFile], *, kind: type[DenseResult], format: str, labels: Sequence[str], is_terminal: bool = False
 ) -> Iterator[bytes]:
     """The rows in one of the formats that are no folder, part by part."""
-    if format == "csv":
+    if format in ("csv", "csv-raw"):
         columns = _COLUMNS[kind]
         yield csv_line(["name", *columns, "error"])
         for row in rows:
             cells = [] if row.result is None else table_rows(row.result)
             for values in cells or [(None,) * len(columns)]:  # an image without objects is a row too
-                yield csv_line([printable(row.name), *values, row.error])
+                yield csv_line([printable(row.name), *values, row.error], raw=format == "csv-raw")
     elif format == "jsonl":
         for row in rows:
             yield _json(row.to_dict()) + b"\n"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from convmix.artifacts.artifact import Artifact
-from convmix.data.decode import Image
+from convmix.data.decode import Image, fits_in_memory
 from convmix.data.loaders import Batch, stack, to_inputs
 from convmix.data.targets import as_batch
 from convmix.inference.batches import resolve, run_model
@@ -68,7 +68,8 @@ class Predictor:
 
     def prepare(self, source: bytes | str | Path) -> Prepared:
         """Encoded bytes or a file, decoded and brought to the input size; raises BadImage as `decode` does."""
-        return Prepared(*self.loads.change(self.loads.read(source), None))
+        with fits_in_memory():
+            return Prepared(*self.loads.change(self.loads.read(source), None))
 
     def answers(self, prepared: Sequence[Prepared], *, threshold: float | None = None) -> list[Answer]:
         """One for every image, in their order; threshold as in `Task.decode`."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from convmix.after_import import after_import
+from convmix.ops.after_import import after_import
 
 
 def install() -> None:

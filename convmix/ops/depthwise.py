@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convmix.after_import import after_import
 from convmix.ops import build
+from convmix.ops.after_import import after_import
 from convmix.ops.dtypes import STORAGE, real_type
 from convmix.ops.gpu import routes
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convmix.after_import import after_import
 from convmix.ops import act_norm as halves
+from convmix.ops.after_import import after_import
 from convmix.ops.depthwise import depthwise_conv2d, reference
 from convmix.ops.gpu import routes
 

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from convmix.serving import metrics as metrics
 from convmix.serving.batching import Full, Queue
 from convmix.serving.document import describe, operation
+from convmix.serving.hosts import Hosts
 from convmix.serving.limits import RequestLimits
 from convmix.serving.messages import ExplainMessage, ImageMessage
 from convmix.serving.metrics import ServerMetrics
@@ -39,13 +40,14 @@ def create_app(
     answers: WorkerPool,
     explanations: WorkerPool,
     exposition: ServerMetrics,
+    hosts: Hosts,
     key: str | None = None,
     allow_origins: Sequence[str] = (),
 ) -> FastAPI:
     """The application in front of two pools; it starts neither, but `explanations` on the first wish for one."""
     app = FastAPI(title="convmix", docs_url=None, redoc_url=None, openapi_url=None)
     describe(app, limits=limits, key_needed=key is not None)
-    app.add_middleware(RequestMiddleware, limits=limits, exposition=exposition, key=key, protected=PROTECTED, routes=ROUTES)
+    app.add_middleware(RequestMiddleware, limits=limits, exposition=exposition, hosts=hosts, key=key, protected=PROTECTED, routes=ROUTES)
     if allow_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(allow_origins), allow_methods=["GET", "POST"], allow_headers=["authorization", "x-api-key"]

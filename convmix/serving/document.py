@@ -21,6 +21,7 @@ _BODY = (
     "image_too_large", "unsupported_content_type", "unreadable_image", "not_only_an_image", "queue_full", "internal", "no_answer",
     "timeout",
 )  # fmt: skip
+_ALWAYS = ("wrong_host", "too_many_connections")
 _FILE = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
 
 
@@ -84,7 +85,7 @@ _PROTECTED = ("predict", "explain", "model", "metrics")
 def operation(name: str) -> dict[str, Any]:
     """The arguments of a route's decorator: the document's part on it."""
     summary, content, codes, body = _OPERATIONS[name]
-    answers = {"200": {"description": summary, "content": content}} | _refusals(codes)
+    answers = {"200": {"description": summary, "content": content}} | _refusals([*codes, *_ALWAYS])
     extra = {"responses": answers} | ({"requestBody": body} if body else {})
     return {"summary": summary, "operation_id": name, "openapi_extra": extra}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from convmix.errors import ConfigError
 
 MIB = 2**20
-_FLOORS = {"batch_wait_ms": 0.0}  # the others are at least 1
+_FLOORS = {"batch_wait_ms": 0.0, "head_s": 0.01, "idle_s": 0.01}  # the others are at least 1
 _WHOLE_REQUESTS = 8  # bodies of the largest size that may be in memory at once
 
 
@@ -21,6 +21,9 @@ class RequestLimits:
     pixels: int = 50_000_000  # of one image, read from its header before it is decoded
     images: int = 32  # in one request
     queue: int = 256  # images that wait for a worker; more are answered 429
+    connections: int = 1000  # at once; one that has asked nothing makes room for the next, and where none is left it is a 503
+    head_s: float = 10.0  # from a connection, or the first byte of a further request, to the end of the request's head (408)
+    idle_s: float = 5.0  # between an answer and the next request; then the connection is closed
     time_s: float = 30.0  # from the first byte of a body to its last (408), and from there to the answer (504)
     batch_size: int = 32  # images that are computed at once, of as many requests as are there
     batch_wait_ms: float = 4.0  # how long the first image of a batch waits for others

@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: the key, the body's bytes and time; and what every answer carries.
+"""What every request passes before a route sees it: host name, key, the body's bytes and time; and what every answer carries.
 
 Plain ASGI, so that a body is counted while it arrives, whether or not it says its length.
 """
@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from convmix.serving.hosts import Hosts
 from convmix.serving.limits import RequestLimits
 from convmix.serving.metrics import ServerMetrics
 from convmix.serving.problem import Problem
@@ -35,7 +36,7 @@ def as_response(problem: Problem) -> JSONResponse:
 
 
 class RequestMiddleware:
-    """Keeps `limits` for an application; `protected` are the beginnings of paths that need `key`, where there is one."""
+    """Keeps `limits` for an application that answers to `hosts`; `protected`: beginnings of paths that need `key`, where there is one."""
 
     def __init__(
         self,
@@ -43,10 +44,12 @@ class RequestMiddleware:
         *,
         limits: RequestLimits,
         exposition: ServerMetrics,
+        hosts: Hosts,
         key: str | None,
         protected: Collection[str],
         routes: Collection[str],
     ) -> None:
+        self._hosts = hosts
         self._app, self._limits, self._exposition, self._key = app, limits, exposition, key
         self._protected, self._routes = tuple(protected), frozenset(routes)
         self._held = 0  # bytes of all bodies that are being read or answered
@@ -68,6 +71,7 @@ class RequestMiddleware:
 
         body = _Body(receive, self)
         try:
+            self._check_host(Headers(scope=scope).get("host"))
             self._check_key(scope)
             body.check_length(Headers(scope=scope))
             await self._app(scope, body.receive, answer)
@@ -78,6 +82,11 @@ class RequestMiddleware:
             self._held -= body.bytes
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._exposition.answered(route, status, time.perf_counter() - began)
+
+    def _check_host(self, name: str | None) -> None:
+        if not self._hosts.answers(name):
+            words = f"this server does not answer to {(name or '')[:100]!r}; start it with --allow-host NAME, or with a key"
+            raise Problem("wrong_host", words, headers=_CLOSE)
 
     def _check_key(self, scope: Scope) -> None:
         if self._key is None or scope["method"] == "OPTIONS" or not scope["path"].startswith(self._protected):

@@ -13,11 +13,12 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "unauthorized": (401, "the API key is missing or wrong"),
     "not_found": (404, "there is no such route"),
     "method_not_allowed": (405, "the route has no such method"),
-    "too_slow": (408, "the body did not arrive in time"),
+    "too_slow": (408, "the head or the body of the request did not arrive in time"),
     "length_required": (411, "the length of the body is not a number"),
     "request_too_large": (413, "the body has too many bytes"),
     "image_too_large": (413, "an image has too many bytes or pixels"),
     "unsupported_content_type": (415, "the content type is neither JSON nor a form with files"),
+    "wrong_host": (421, "the server does not answer to the name in the header Host"),
     "unreadable_image": (422, "an image is empty, truncated, broken or no image of a known format"),
     "not_only_an_image": (422, "an image is an archive, a document or a program as well"),
     "unknown_label": (422, "the model has no such label"),
@@ -26,6 +27,7 @@ PROBLEMS: Mapping[str, tuple[int, str]] = {
     "internal": (500, "a mistake of the server"),
     "no_answer": (503, "the image ended the worker that computed it, twice, or the model's output is not finite"),
     "not_ready": (503, "no worker can answer yet"),
+    "too_many_connections": (503, "the server has all the connections it takes"),
     "timeout": (504, "the answer was not there in time"),
 }
 

@@ -121,6 +121,9 @@ class LimitsAnswer(BaseModel):
     pixels: int
     images: int
     queue: int
+    connections: int
+    head_s: float
+    idle_s: float
     time_s: float
     batch_size: int
     batch_wait_ms: float

@@ -24,11 +24,14 @@ from convmix.artifacts.artifact import load_artifact
 from convmix.errors import ConfigError, ConvmixError
 from convmix.inference.batches import resolve
 from convmix.serving.batching import Queue
+from convmix.serving.hosts import allowed_hosts
 from convmix.serving.limits import RequestLimits
 from convmix.serving.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from convmix.serving.connections import Crowd
 
 KEY_VARIABLE = "CONVMIX_API_KEY"
 _EXPLAIN_QUEUE = 8  # images that wait for an explanation
@@ -49,6 +52,7 @@ def serve(
     optimize: str = "auto",
     api_key: str | None = None,
     allow_origins: Sequence[str] = (),
+    allow_hosts: Sequence[str] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
     """Answer HTTP requests about images until SIGTERM or Ctrl-C; what is accepted by then is still answered.
@@ -61,6 +65,7 @@ def serve(
     device, precision, optimize: as for `convmix.predict`.
     api_key: what clients must show; None takes the environment's CONVMIX_API_KEY, and without it none is needed.
     allow_origins: other sites whose pages may use the server.
+    allow_hosts: names that the header Host may say, "*" for all; without a key and without any, localhost and addresses alone.
     announce: told the address, http://HOST:PORT, when a worker can answer; None prints it.
 
     Workers import the program that calls this, so a script calls it below `if __name__ == "__main__":`. Raises RunError for a directory
@@ -71,8 +76,10 @@ def serve(
     if workers < 1:
         raise ConfigError(f"workers: {workers} is too few, expected at least 1")
     key = checked_key(api_key if api_key is not None else os.environ.get(KEY_VARIABLE), KEY_VARIABLE if api_key is None else "api_key")
+    hosts = allowed_hosts(host, allow_hosts=allow_hosts, has_key=key is not None, is_loopback=_is_loopback(host))
     resolve(device, precision)
     from convmix.serving.app import create_app
+    from convmix.serving.connections import Crowd, connections_possible, warn_of_fewer
     from convmix.serving.explaining import Explaining
     from convmix.serving.metrics import ServerMetrics
     from convmix.serving.model_info import model_facts
@@ -97,24 +104,32 @@ def serve(
         )  # fmt: skip
         exposition.watch(queued=lambda: len(answers.queue), workers=lambda: len(answers.process_ids))
         app = create_app(
-            facts, limits=limits, answers=answers, explanations=explanations, exposition=exposition, key=key, allow_origins=allow_origins
-        )
-        _run(app, listener, answers, explanations, time_s=limits.time_s, announce=lambda: (announce or _print)(place))
+            facts, limits=limits, answers=answers, explanations=explanations, exposition=exposition,
+            hosts=hosts, key=key, allow_origins=allow_origins,
+        )  # fmt: skip
+        possible = connections_possible(limits.connections, workers=workers + 1)
+        warn_of_fewer(possible, limits.connections)
+        crowd = Crowd(limits, exposition, most=possible)
+        _run(app, listener, answers, explanations, crowd=crowd, announce=lambda: (announce or _print)(place))
 
 
 def _run(
-    app: "FastAPI", listener: socket.socket, answers: WorkerPool, explanations: WorkerPool, *, time_s: float, announce: Callable[[], None]
+    app: "FastAPI", listener: socket.socket, answers: WorkerPool, explanations: WorkerPool, *, crowd: "Crowd", announce: Callable[[], None]
 ) -> None:
     """Serve until a signal, then until everything accepted is answered; raises ConvmixError where no worker can be made."""
     import uvicorn
 
+    from convmix.serving.connections import Sparing
+
     server = uvicorn.Server(
         uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", server_header=False, ws="none",
-            timeout_graceful_shutdown=math.ceil(time_s) + _GRACE_S,
+            app, log_level="warning", access_log=False, lifespan="off", server_header=False, ws="none", http=crowd.protocol,  # type: ignore[arg-type]  # anything that makes a protocol
+            timeout_keep_alive=crowd.limits.idle_s, timeout_graceful_shutdown=math.ceil(crowd.limits.time_s) + _GRACE_S,  # type: ignore[arg-type]  # of whole seconds nothing is asked
         )
     )  # fmt: skip
     failed: list[ConvmixError] = []
+    sparing = Sparing()
+    sparing.attach()
 
     def when_ready() -> None:
         try:
@@ -134,6 +149,7 @@ def _run(
     finally:
         explanations.close()
         answers.close()
+        sparing.detach()
     if failed:
         raise failed[0]
 

@@ -2,9 +2,9 @@
 
     Queue  --take-->  batch  --pipe-->  worker process: make() once, then work(orders) -> replies  --pipe-->  every job's future
 
-A thread of the front process looks after each worker. Where the process dies, by a signal or because it is silent for too long, it is
-started again; the images that it held are computed once more, each alone, and the one that ends a worker twice is given up. No image
-outside its hands notices.
+A thread of the front process looks after each worker. Where the process dies, by a signal or because it has not taken a batch and
+answered it in time, it is started again; the images that it held are computed once more, each alone, and the one that ends a worker twice
+is given up. No image outside its hands notices.
 """
 
 import logging
@@ -13,6 +13,8 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from convmix.errors import ConvmixError
@@ -20,6 +22,7 @@ from convmix.serving.batching import PendingImages, Queue
 from convmix.serving.problem import Problem
 
 _LONGEST_PAUSE_S = 10.0  # between attempts to start a worker that does not come up
+_START_S = 600.0  # for a worker to load the model, and to compile it on a slow machine
 _LEAVE_S = 5.0  # for a worker to end after its pipe is closed
 _log = logging.getLogger("convmix.serving")
 
@@ -29,8 +32,9 @@ Work = Callable[[Sequence[Any]], Sequence[Any]]  # orders -> a reply or a Proble
 class WorkerPool:
     """`size` worker processes on one queue.
 
-    make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: after so long without a
-    reply a worker counts as dead. computed, died: called with the images of every finished batch, and for every worker that died.
+    make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: for a batch to be
+    taken and answered; then the worker is killed. computed, died: called with the images of every finished batch, and for every worker that
+    died.
     """
 
     def __init__(
@@ -63,12 +67,12 @@ class WorkerPool:
 
     @property
     def is_ready(self) -> bool:
-        """Whether at least one worker can answer."""
-        return bool(self._up)
+        """Whether at least one worker can answer: it has come up, and nobody has stopped it since."""
+        return any(not _is_stopped(process_id) for process_id in tuple(self._up))
 
     @property
     def process_ids(self) -> tuple[int, ...]:
-        """Of the workers that can answer."""
+        """Of the workers that have come up."""
         return tuple(self._up)
 
     @property
@@ -104,7 +108,7 @@ class WorkerPool:
                     pause_s = 0.1
                     self._up.add(process.pid or 0)
                     self._decided.set()
-                    if self._serve(ours):
+                    if self._serve(ours, process):
                         return
             except (EOFError, OSError):
                 pass
@@ -123,6 +127,9 @@ class WorkerPool:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def _has_come_up(self, connection: Connection) -> bool:
+        if not connection.poll(_START_S):
+            _log.error("a worker has not come up in %.0f s", _START_S)
+            return False
         said = connection.recv()
         if said is None:
             return True
@@ -133,18 +140,20 @@ class WorkerPool:
             self._decided.set()
         return False
 
-    def _serve(self, connection: Connection) -> bool:
-        """Batches to the worker and replies back; True at the regular end, False where it was silent, EOFError or OSError where it died."""
+    def _serve(self, connection: Connection, process: BaseProcess) -> bool:
+        """Batches to the worker and replies back; True at the regular end, EOFError or OSError where it died or was silent and killed."""
         while jobs := self.queue.take():
+            # Sending can wait as long as receiving, where the batch is larger than the pipe and nobody reads it; killing ends both.
+            deadline = threading.Timer(self._silent_s, process.kill)
+            deadline.start()
             try:
                 connection.send([job.order for job in jobs])
-                if not connection.poll(self._silent_s):
-                    self._lost(jobs)
-                    return False
                 replies = connection.recv()
             except (EOFError, OSError):
                 self._lost(jobs)
                 raise
+            finally:
+                deadline.cancel()
             self._computed(len(jobs))
             for job, reply in zip(jobs, replies, strict=True):
                 job.reply.set_result(reply)
@@ -156,6 +165,15 @@ class WorkerPool:
             if job.suspect:
                 job.reply.set_result(Problem("no_answer", "the worker that computed this image ended without an answer, twice"))
         self.queue.put_back([job for job in jobs if not job.suspect and not job.is_abandoned])
+
+
+def _is_stopped(process_id: int) -> bool:
+    """Whether somebody has stopped the process, as far as the system tells."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"T", b"t")
 
 
 def _work(connection: Connection, make: Callable[[], Work]) -> None:

@@ -18,7 +18,7 @@ TASKS = tuple(_HOME)
 def task_class(name: str) -> type[Task]:
     """The task of this name; RunError where this version of convmix does not know it."""
     if name not in _HOME:
-        raise RunError(f"unknown task {name}{did_you_mean(name, TASKS)} (tasks: {', '.join(TASKS)})")
+        raise RunError(f"unknown task {name[:60]}{did_you_mean(name, TASKS)} (tasks: {', '.join(TASKS)})")
     file, task = _HOME[name]
     found: type[Task] = getattr(import_module(file), task)
     return found

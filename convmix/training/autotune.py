@@ -9,7 +9,7 @@ statistics nor random numbers. What is chosen is part of the job: a resumed trai
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -76,12 +76,6 @@ class Tuning:
         own = next((f": {t} a step" for t in self.trials if t.tuned == self.tuned), "")
         others = ", ".join(f"{t.tuned.beside(self.tuned)} {t}" for t in self.trials if t.tuned != self.tuned)
         return f"{self.tuned}{own}" + (f"; {others}" if others else "")
-
-
-def from_dict(values: Mapping[str, Any]) -> Tuning:
-    """The inverse of `dataclasses.asdict` on a `Tuning`."""
-    trials = (TuningTrial(Tuned(**t["tuned"]), t["step_ms"], t["rejected"]) for t in values["trials"])
-    return Tuning(Tuned(**values["tuned"]), tuple(trials))
 
 
 def default(precision: str, device: torch.device) -> Tuned:

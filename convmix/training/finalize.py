@@ -19,12 +19,13 @@ from convmix.artifacts.card import model_card
 from convmix.atomic import write_bytes, write_csv, write_json
 from convmix.config import parse_duration, to_dict
 from convmix.data.loaders import eval_batches
+from convmix.errors import TrainingError
 from convmix.hardware import describe_machine
 from convmix.inference.batches import run_model
 from convmix.metrics.calibration import FEWEST
 from convmix.tasks.base import Task
 from convmix.training.distributed import from_main
-from convmix.training.loop import Training, outputs_of, validate
+from convmix.training.loop import Training, check_directory, outputs_of, validate
 
 _NOT_IN_RECORD = ("macro_precision", "macro_f1")
 _BRIEF_CALIBRATION = ("split", "n", "temperature", "ece_before", "ece_after", "nll_before", "nll_after")  # of a record
@@ -52,26 +53,42 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
 
 def finish(t: Training) -> TrainResult:
     """Calibrate and test the kept weights and write what people read; returns on every process."""
-    from safetensors.torch import load_file
-
     job = t.job
-    kept = from_main(lambda: load_file(job.out / "model.safetensors"))
+    kept = from_main(lambda: _kept(t))
     t.eval_model.load_state_dict(kept)
     _calibrate(t)
     metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
     if "test" in job.splits:
         metrics["test"] = validate(t, "test")
-    if t.accelerator.is_main_process:
-        describe_run(t, metrics, finished=True)
-        bad = [*job.bad_rows, *((split_name, "train", reason) for split_name, reason in t.position.bad.items())]
-        write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), bad)
-        if "test" in job.splits:
-            write_bytes(job.out / "predictions.png", _picture(t))
-        info, config = (json.loads((job.out / name).read_bytes()) for name in ("convmix.json", "config.json"))
-        write_bytes(job.out / "README.md", model_card(info, config).encode())
-        write_json(job.out / "record.json", _record(t, metrics))
-    t.accelerator.wait_for_everyone()
+    from_main(lambda: _complete(t, metrics))
     return TrainResult(job.out, metrics, t.position.stopped, job.run.schedule.keep, job.task)
+
+
+def _kept(t: Training) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    check_directory(t)
+    try:
+        return load_file(t.job.out / "model.safetensors")
+    except OSError as error:
+        raise TrainingError(f"the kept weights in {t.job.out} are gone: {error.strerror or error}; start again") from None
+
+
+def _complete(t: Training, metrics: dict[str, Any]) -> None:
+    """What people and other programs read; the last look is at what a removal in the meantime would have taken."""
+    job = t.job
+    check_directory(t)
+    describe_run(t, metrics, finished=True)
+    bad = [*job.bad_rows, *((split_name, "train", reason) for split_name, reason in t.position.bad.items())]
+    write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), bad)
+    if "test" in job.splits:
+        write_bytes(job.out / "predictions.png", _picture(t))
+    info, config = (json.loads((job.out / name).read_bytes()) for name in ("convmix.json", "config.json"))
+    write_bytes(job.out / "README.md", model_card(info, config).encode())
+    write_json(job.out / "record.json", _record(t, metrics))
+    check_directory(t)
+    if missing := [name for name in ("model.safetensors", "config.json", "convmix.json") if not (job.out / name).is_file()]:
+        raise TrainingError(f"{', '.join(missing)} was removed from {job.out} while the training ended; it holds no model, start again")
 
 
 def _calibrate(t: Training) -> None:

@@ -26,10 +26,10 @@ from convmix.training.budget import Budget
 from convmix.training.distributed import from_all, from_main, share_buffers
 from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
-from convmix.training.setup import TrainingSetup
+from convmix.training.setup import JOB, TrainingSetup
 from convmix.training.sharding import whole
 from convmix.training.signals import Interrupted, StopRequests
-from convmix.training.state import TrainState, gather_state, seed_step, write_state
+from convmix.training.state import SavedState, TrainState, gather_state, seed_step, write_state
 
 STATE = "state/last.safetensors"
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
@@ -200,15 +200,19 @@ def end_epoch(t: Training) -> None:
         p.best_score = score
     if keep:
         p.kept_epoch, p.kept_metrics = row["epoch"], metrics
-        if t.accelerator.is_main_process:
-            save_weights(job.out, t.eval_model)
+        from_main(lambda: _keep(t))
     if 0 < job.run.schedule.patience <= p.stale_epochs:
         p.stopped = "early stopping"
     p.epoch_loss, p.epoch_correct, p.epoch_images = 0.0, 0, 0
-    t.log.epoch(row, p.history, epochs=p.plan.epochs, kept=keep)
+    save(t)
+    t.log.epoch(row, p.history, epochs=p.plan.epochs, kept=keep)  # what is printed is safe
     if row["data_wait_share"] > STARVED and p.data_wait_s > NOTICEABLE_S:
         t.log.hint(f"the model waits for images {row['data_wait_share']:.0%} of the time: {_remedy(t)}")
-    save(t)
+
+
+def _keep(t: Training) -> None:
+    check_directory(t)
+    save_weights(t.job.out, t.eval_model)
 
 
 def _remedy(t: Training) -> str:
@@ -275,15 +279,26 @@ def outputs_of(t: Training, split: str) -> Outputs:
 
 
 def save(t: Training) -> None:
-    """The state file, by the main process; the others wait."""
+    """The state file, by the main process."""
     look_at_losses(t)
     t.position.elapsed_s = time.monotonic() - t.started
     ema = t.ema.module if t.ema is not None else None
     state = gather_state(t.position, model=t.raw_model, optimizer=t.optimizer, ema=ema, scaler=t.accelerator.scaler)
-    if t.accelerator.is_main_process:
-        write_state(t.job.out / STATE, state)
-    t.accelerator.wait_for_everyone()
+    from_main(lambda: _write(t, state))  # the others wait
     t.saved_at = time.monotonic()
+
+
+def _write(t: Training, state: SavedState) -> None:
+    check_directory(t)
+    write_state(t.job.out / STATE, state)
+
+
+def check_directory(t: Training) -> None:
+    """TrainingError where the directory, or what a resumed training needs of it, was removed: what is written then would be of no use."""
+    if t.job.held is not None:
+        t.job.held.check()
+        if not (t.job.out / JOB).is_file():
+            raise TrainingError(f"{t.job.out / JOB} was removed while the training ran; without it {t.job.out} is of no use, start again")
 
 
 def _rest_of_epoch(t: Training) -> Iterator[Batch]:

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from convmix.atomic import write_csv, write_json
+from convmix.atomic import is_leftover, remove_leftovers, write_csv, write_json
 from convmix.config import Optim, Run, override, parse_duration
 from convmix.data.augment.device_augment import for_transform
 from convmix.data.device_cache import DeviceCache, fits, load
@@ -23,6 +24,8 @@ from convmix.data.order import batch_bounds, steps_per_epoch
 from convmix.data.remote.urls import redact
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
+from convmix.locking import NAME as LOCK
+from convmix.locking import locked
 from convmix.training.autotune import Compiled, Tuning, default, lay_out, tune
 from convmix.training.batch_norm import synchronised
 from convmix.training.budget import Budget
@@ -31,7 +34,7 @@ from convmix.training.finalize import TrainResult, describe_run, finish
 from convmix.training.log import TrainingLog
 from convmix.training.loop import STATE, Training, fit, save
 from convmix.training.schedule import StepPlan, full_plan
-from convmix.training.setup import JOB, TrainingSetup, goes_on, job_file, new_job, resumed_job
+from convmix.training.setup import JOB, TrainingSetup, check_resumable, goes_on, job_file, new_job, resumed_job
 from convmix.training.sharding import refuse_unshardable, shard
 from convmix.training.state import TrainState, read_state, restore_optimizer, restore_weights
 
@@ -57,13 +60,23 @@ def train_session(
     speaks = processes.is_main_process
     _refuse_unrestartable(out, autoresume=autoresume)
     resume = resume or from_main(lambda: out is not None and goes_on(out, autoresume=autoresume))
-    out = out or from_main(lambda: default_out(spec, resume=resume))
-    if resume:
-        job = resumed_job(out, console=console, speaks=speaks)
-        from_main(lambda: _refuse_changes(job, spec, recipe, overrides))
-    else:
-        from_main(lambda: _refuse_taken(out))
-        job = new_job(spec, recipe=recipe, overrides=overrides, out=out, console=console, speaks=speaks)
+    place = out or from_main(lambda: default_out(spec, resume=resume))
+    with ExitStack() as lock:
+        if resume:
+            from_main(lambda: check_resumable(place))
+        held = from_main(lambda: lock.enter_context(locked(place)))  # before the scan, and until the directory is complete
+        if resume:
+            job = resumed_job(place, console=console, speaks=speaks)
+            from_main(lambda: _refuse_changes(job, spec, recipe, overrides))
+        else:
+            from_main(lambda: _refuse_taken(place))
+            job = new_job(spec, recipe=recipe, overrides=overrides, out=place, console=console, speaks=speaks)
+        job.held = held
+        from_main(lambda: _tidy(place))
+        return _carried_out(job, processes, console, started=started, resume=resume)
+
+
+def _carried_out(job: TrainingSetup, processes: Any, console: Console, *, started: float, resume: bool) -> TrainResult:
     tuning = job.tuning = _tuning(job, processes, console, started=started, resume=resume)
     accelerator = _accelerator(job, processes.device, tuning.tuned.precision)
     training = _training(job, tuning, accelerator, console, started=started, resume=resume)
@@ -71,7 +84,7 @@ def train_session(
     try:
         if not training.position.stopped:
             fit(training)
-        result = finish(training)
+        return finish(training)
     except torch.cuda.OutOfMemoryError:
         raise TrainingError(
             f"out of memory at batch {job.run.optim.batch_size}; try --accumulate {job.run.optim.accumulate * 2} "
@@ -84,7 +97,6 @@ def train_session(
     finally:
         if job.run.tracker:
             accelerator.end_training()
-    return result
 
 
 def default_out(spec: str, *, resume: bool) -> Path:
@@ -178,7 +190,7 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
     if not saved:
         if accelerator.is_main_process:
             write_json(job.out / JOB, job_file(job))  # first: what `goes_on` asks for
-            write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows)
+            write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows, raw=True)
             write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
             describe_run(training, {}, finished=False)
         save(training)
@@ -323,9 +335,22 @@ def _refuse_apart(run: Run, images: int, processes: Any) -> None:
         refuse_unshardable(run.optim)
 
 
+def _tidy(out: Path) -> None:
+    """What killed trainings left half written; nobody but a training writes into the folder of its state."""
+    remove_leftovers(out / JOB.parent, older_than_s=0)
+    remove_leftovers(out, older_than_s=60)  # `calibrate` may be at work
+
+
 def _refuse_taken(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not all(_is_nothing(entry) for entry in out.iterdir()):
         raise RunError(f"{out} exists already; give another --out, or --resume to go on with the training in it")
+
+
+def _is_nothing(entry: Path) -> bool:
+    """Whether it is what a training leaves that was killed before its first file was whole: it begins as if that had never been."""
+    if entry.name == JOB.parent.name and entry.is_dir() and not entry.is_symlink():
+        return all(_is_nothing(inner) for inner in entry.iterdir())
+    return entry.name == LOCK or is_leftover(entry.name)
 
 
 def _refuse_changes(job: TrainingSetup, spec: str, recipe: str | None, overrides: Mapping[str, object]) -> None:

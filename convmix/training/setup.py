@@ -5,7 +5,6 @@ spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, pre
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,15 +26,18 @@ from convmix.data.remote.urls import is_url
 from convmix.data.scan import Scan, clean, scan, split_rows
 from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
+from convmix.documents import checked, read_object
 from convmix.errors import ConfigError, DataError, ModelError, RunError, first_line
+from convmix.locking import Held
 from convmix.models import catalog
 from convmix.tasks import TASKS, create_task, task_class
 from convmix.tasks.base import Task
-from convmix.training.autotune import Tuning, from_dict
+from convmix.training.autotune import Tuning
 from convmix.training.distributed import from_all, from_main
 from convmix.training.log import scan_progress
 
 JOB = Path("state") / "job.json"
+PRECISIONS = ("fp32", "bf16", "fp16")
 NAMELESS = "none"  # torchrun's id of every job over several machines that was given no --rdzv-id
 
 
@@ -56,6 +58,7 @@ class TrainingSetup:
     notes: list[str] = field(default_factory=list)  # one line each, for people
     split_rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     bad_rows: list[tuple[str, str, str]] = field(default_factory=list)
+    held: Held | None = None  # `out`, locked; None on other processes than the main one
     tuning: Tuning | None = None  # how it computes; None where that is still to be found out
 
 
@@ -73,20 +76,25 @@ def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], o
     return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True)
 
 
+def check_resumable(out: Path) -> None:
+    """RunError where `out` holds no training to go on with."""
+    _read_job(out)
+
+
 def resumed_job(out: Path, *, console: Console, speaks: bool) -> TrainingSetup:
     """The job that `out` was started with; its data must not have changed since."""
     saved = from_main(lambda: _read_job(out))
-    run = config.from_dict(saved["run"])
-    scanned, source = _read_data(saved["spec"], run, console=console, speaks=speaks)
-    if scanned.fingerprint != saved["fingerprint"]:
+    run = config.from_dict(saved.run)
+    scanned, source = _read_data(saved.spec, run, console=console, speaks=speaks)
+    if scanned.fingerprint != saved.fingerprint:
         raise RunError(
-            f"{saved['spec']} has changed since {out} was started (fingerprint {scanned.fingerprint}, then {saved['fingerprint']}); "
+            f"{saved.spec} has changed since {out} was started (fingerprint {scanned.fingerprint}, then {saved.fingerprint}); "
             "start a new run or bring the old data back"
         )
     # weights come from the saved state and everything is resolved, so neither is looked up again
     asked_for = {"size", "mean", "std"}
-    job = _build(saved["spec"], run, scanned, source, out=out, overrides=saved["overrides"], asked_for=asked_for, fresh=False)
-    job.tuning = from_dict(saved["tuning"]) if saved.get("tuning") else None
+    job = _build(saved.spec, run, scanned, source, out=out, overrides=saved.overrides, asked_for=asked_for, fresh=False)
+    job.tuning = saved.tuning
     return job
 
 
@@ -97,16 +105,44 @@ def goes_on(out: Path, *, autoresume: bool) -> bool:
     """
     if not (out / JOB).is_file():
         return False
-    launch = _read_job(out).get("launch")
+    launch = _read_job(out).launch
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     return autoresume or (launch is not None and launch == _launch() and (restarted or launch != NAMELESS))
 
 
-def _read_job(out: Path) -> dict[str, Any]:
+def _read_job(out: Path) -> "_Saved":
+    place = out / JOB
     try:
-        return json.loads((out / JOB).read_bytes())
-    except (OSError, ValueError):
+        saved = checked(read_object(place), _Saved, where=str(place))
+    except FileNotFoundError:
         raise RunError(f"{out} holds no training to resume: there is no readable {JOB}") from None
+    except RunError as error:
+        raise RunError(f"{out} holds no training to resume: there is no readable {JOB}: {error}") from None
+    for name in config.SECTIONS:
+        checked(saved.run.get(name, {}), dict[str, Any], where=f"{place}: run.{name}")
+    for name in ("recipe", "source", "expect"):
+        checked(saved.run.get(name, ""), str, where=f"{place}: run.{name}")
+    try:
+        config.from_dict(saved.run)
+    except ConfigError as error:
+        raise RunError(f"{place}: run: {error}") from None
+    return saved
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What `job_file` wrote."""
+
+    spec: str
+    run: dict[str, Any]
+    overrides: dict[str, Any]
+    fingerprint: str
+    tuning: Tuning | None = None
+    launch: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tuning and self.tuning.tuned.precision not in PRECISIONS:
+            raise RunError(f"tuning: precision: {self.tuning.tuned.precision[:60]!r} is not one of {', '.join(PRECISIONS)}")
 
 
 def _launch() -> str | None:
@@ -268,10 +304,7 @@ def _input_of_weights(run: Run, model: nn.Module) -> dict[str, Any]:
     config_file = Path(run.net.weights or "") / "config.json"
     if run.net.weights is None or not config_file.is_file():
         return {}
-    try:
-        return json.loads(config_file.read_bytes()).get("pretrained_cfg", {})
-    except ValueError:
-        raise RunError(f"{config_file} is no valid JSON") from None
+    return checked(read_object(config_file).get("pretrained_cfg") or {}, dict[str, Any], where=f"{config_file}: pretrained_cfg")
 
 
 def _try_forward(model: nn.Module, name: str, preprocess: Preprocess) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a training to stop after the step it is in; a second one stops it at once."""
+"""Ctrl-C and SIGTERM ask a training to stop after the step it is in; a second one stops it at once, a third ends the process."""
 
 import signal
 import threading
@@ -37,5 +37,7 @@ class StopRequests:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if self.received:
+            for again in self.SIGNALS:
+                signal.signal(again, signal.SIG_DFL)  # a third ends what not even this does
             raise KeyboardInterrupt
         self.received = number

@@ -4,7 +4,7 @@ Random numbers are functions of (seed, step) and (seed, epoch, example), so the 
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from convmix.atomic import write_tensors
+from convmix.documents import checked, fields_of, parse_object
 from convmix.errors import RunError, first_line
+from convmix.models.stored import header_of
 from convmix.training.schedule import StepPlan
 from convmix.training.sharding import part_like, whole
+
+_NEEDED = ("plan", "step", "images_seen", "history")
+_SUMS = ("images_seen", "train_s", "data_wait_s")  # of a row of the history, which the next one goes on from
+_LIKE_WEIGHTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg")  # of an optimiser's state
+_KINDS: dict[str, Any] = {
+    "optim_scalars": dict[str, dict[str, Any]], "param_groups": list[dict[str, Any]], "scaler": dict[str, Any] | None,
+}  # fmt: skip
 
 
 @dataclass
@@ -75,38 +84,76 @@ def write_state(path: Path, state: SavedState) -> None:
 
 
 def read_state(path: Path) -> SavedState:
-    """RunError where the file is none."""
+    """RunError where the file is none, or says what no training says."""
     from safetensors import SafetensorError, safe_open
 
     try:
+        header_of(path)  # a regular file, for one
         with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()["state"])
-            return SavedState({k: file.get_tensor(k) for k in file.keys()}, meta)  # noqa: SIM118 (safe_open is no mapping)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+            meta = parse_object((file.metadata() or {}).get("state", ""), where="its description", finite=False)
+            state = SavedState({k: file.get_tensor(k) for k in file.keys()}, meta)  # noqa: SIM118 (safe_open is no mapping)
+        position_of(state)
+        for key, kind in _KINDS.items():
+            checked(meta.get(key), kind, where=key)
+        return state
+    except (SafetensorError, OSError, RunError, ValueError) as error:
         raise RunError(f"{path} cannot be resumed from: {first_line(error)}") from None
 
 
+def position_of(state: SavedState) -> TrainState:
+    """Where the training stood; RunError for what is no position."""
+    values = checked(state.meta.get("position"), dict[str, Any], where="position")
+    if missing := [name for name in _NEEDED if name not in values]:
+        raise RunError(f"position has no {', '.join(missing)}")
+    position = TrainState(**fields_of(TrainState, values, where="position"))
+    if position.step < 0 or position.plan.steps_per_epoch < 1 or position.plan.total_steps < 0:
+        raise RunError(f"position: step {position.step} of {position.plan} is none")
+    for row in position.history:
+        for name in _SUMS:
+            checked(row.get(name), float, where=f"position.history: {name}")
+    return position
+
+
 def restore_weights(state: SavedState, *, model: nn.Module, ema: nn.Module | None) -> None:
-    """Model and averages in place, before they are sharded."""
-    model.load_state_dict(_under("model.", state.tensors))
-    if ema is not None:
-        ema.load_state_dict(_under("ema.", state.tensors))
+    """Model and averages in place, before they are sharded; RunError where they are another network's."""
+    for prefix, module in (("model.", model), ("ema.", ema)):
+        if module is not None:
+            tensors = _under(prefix, state.tensors)
+            for name, own in module.state_dict().items():
+                if name in tensors and tensors[name].dtype != own.dtype:
+                    raise RunError(f"the saved state: {prefix}{name} is {tensors[name].dtype}, expected {own.dtype}")
+            try:
+                module.load_state_dict(tensors)
+            except RuntimeError as error:
+                raise RunError(f"the saved state is of another network: {' '.join(str(error).split())[:300]}") from None
 
 
 def restore_optimizer(saved: SavedState, *, optimizer: Any, scaler: Any) -> TrainState:
-    """Optimiser and loss scale in place; the position. The optimiser's parameters may be sharded by now."""
+    """Optimiser and loss scale in place; the position. The optimiser's parameters may be sharded by now. RunError where they do not fit."""
+    try:
+        return _restored(saved, optimizer, scaler)
+    except RunError:
+        raise
+    except (RuntimeError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"the saved state does not fit the optimizer: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from None
+
+
+def _restored(saved: SavedState, optimizer: Any, scaler: Any) -> TrainState:
     state: dict[int, dict[str, Any]] = {int(i): dict(v) for i, v in saved.meta["optim_scalars"].items()}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for key, value in _under("optim.", saved.tensors).items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = part_like(value, parameters[int(index)])
+        parameter = parameters[int(index)]
+        if name in _LIKE_WEIGHTS and (value.shape != parameter.shape or not value.is_floating_point()):
+            raise RunError(f"the saved state: optim.{key} is {value.dtype} {list(value.shape)}, its weights are {list(parameter.shape)}")
+        state.setdefault(int(index), {})[name] = part_like(value, parameter)
     groups = [_tuples(group) for group in saved.meta["param_groups"]]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     if scaler is not None and saved.meta["scaler"]:
         scaler.load_state_dict(saved.meta["scaler"])
-    values = saved.meta["position"]
-    known = {f.name for f in fields(TrainState)}
-    return TrainState(**{k: v for k, v in values.items() if k in known and k != "plan"}, plan=StepPlan(**values["plan"]))
+    return position_of(saved)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -101,9 +101,26 @@ def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:
     assert not (tmp_path / "a.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ('=HYPERLINK("http://x")', "'=HYPERLINK(\"http://x\")"), ("+1+1", "'+1+1"), ("-2+3", "'-2+3"), ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "'\t=1"), (" =1", "' =1"), ("\x1b[31mred", "\\x1b[31mred"), ("a\x9b2J", "a\\x9b2J"), ("a\0", "a\\x00"),
+        ("-1", "-1"), ("+3.5e-2", "+3.5e-2"), ("-", "-"), ("cat=dog", "cat=dog"), ("a\nb", "a\nb"), ("Ä", "Ä"), (-0.5, "-0.5"), (None, ""),
+    ],
+)  # fmt: skip
+def test_a_cell_neither_computes_nor_steers_a_terminal(tmp_path: Path, cell: object, written: str) -> None:
+    write_csv(tmp_path / "a.csv", ("name", "n"), [(cell, 1)])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1] == [written, "1"]
+    write_csv(tmp_path / "a.csv", ("name", "n"), [(cell, 1)], raw=True)
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file))[1] == ["" if cell is None else str(cell), "1"]
+
+
 def test_csv_keeps_odd_names(tmp_path: Path) -> None:
     rows = [["a,b.png", 'say "x"'], ["two\nlines", "a\rb"], [" spaces ", "日本"], ["", "=1+1"]]
-    write_csv(tmp_path / "a.csv", ("name", "label"), rows)
+    write_csv(tmp_path / "a.csv", ("name", "label"), rows, raw=True)
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["name", "label"], *rows]
 
@@ -209,7 +226,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     make_run(tmp_path / "other", labels=("a", "b"))
     (tmp_path / "other" / "model.safetensors").replace(tmp_path / "run" / "model.safetensors")
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match=r"head.weight is \[2, 8\], the network .* has \[3, 8\]"):
         load_artifact(tmp_path / "run")
 
 

@@ -284,9 +284,9 @@ def test_files_stream_and_appear_only_when_complete(tmp_path: Path, photos: Path
 @pytest.mark.parametrize(
     ("kind", "format", "output", "said"),
     [
-        (Boxes, "coca", None, "format: coca is not one of table, csv, jsonl, coco, voc, pictures, did you mean coco?"),
-        (Boxes, "masks", None, "format: masks is not one of table, csv, jsonl, coco, voc, pictures"),
-        (SemanticMap, "coco", None, "format: coco is not one of table, csv, jsonl, json, masks, pictures"),
+        (Boxes, "coca", None, "format: coca is not one of table, csv, csv-raw, jsonl, coco, voc, pictures, did you mean coco?"),
+        (Boxes, "masks", None, "format: masks is not one of table, csv, csv-raw, jsonl, coco, voc, pictures"),
+        (SemanticMap, "coco", None, "format: coco is not one of table, csv, csv-raw, jsonl, json, masks, pictures"),
         (Boxes, None, "found.parquet", "output: found.parquet has the unknown suffix .parquet"),
         (Boxes, "voc", "-", "format: voc writes a folder of files"),
         (Masks, "csv", ".", "output: . is a folder, expected a file such as predictions.csv"),

@@ -12,6 +12,8 @@ import uvicorn
 
 from convmix.serving.app import create_app
 from convmix.serving.batching import Queue
+from convmix.serving.connections import Crowd
+from convmix.serving.hosts import Hosts
 from convmix.serving.limits import RequestLimits
 from convmix.serving.metrics import ServerMetrics
 from convmix.serving.model_info import ModelFacts
@@ -35,6 +37,8 @@ def rehearsal(
     key: str | None = None,
     origins: Sequence[str] = (),
     closed: Path | None = None,
+    hosts: Hosts | None = None,
+    most: int = 1000,
 ) -> Iterator[Rehearsal]:
     """A server on a free port, ready; while there is a file `closed`, no worker comes up."""
     limits, exposition = limits or RequestLimits(), ServerMetrics()
@@ -46,9 +50,12 @@ def rehearsal(
     exposition.watch(queued=lambda: len(queue), workers=lambda: len(answers.process_ids))
     facts = ModelFacts("rehearsal", "classify", ("ant", "bee"), (), {"name": "rehearsal"})
     app = create_app(
-        facts, limits=limits, answers=answers, explanations=explanations, exposition=exposition, key=key, allow_origins=origins
+        facts, limits=limits, answers=answers, explanations=explanations, exposition=exposition,
+        hosts=hosts or Hosts(("*",)), key=key, allow_origins=origins,
+    )  # fmt: skip
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="critical", lifespan="off", http=Crowd(limits, exposition, most=most).protocol)  # type: ignore[arg-type]
     )
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         answers.start()

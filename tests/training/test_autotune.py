@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from convmix.config import Augment, Net, Optim, Run
+from convmix.documents import checked
 from convmix.models.catalog import create_model
 from convmix.tasks.classify import Classify
 from convmix.training import autotune
-from convmix.training.autotune import Compiled, Tuned, Tuning, TuningTrial, from_dict, tune
+from convmix.training.autotune import Compiled, Tuned, Tuning, TuningTrial, tune
 
 CPU = torch.device("cpu")
 BATCH = 8
@@ -248,7 +249,7 @@ def test_a_line_and_json_say_what_was_measured() -> None:
         "bf16, channels_last, compiled: 3.0 ms a step; not compiled 6.4 ms"
     )
     assert str(Tuning(NCHW)) == "bf16, nchw"
-    assert from_dict(json.loads(json.dumps(asdict(found)))) == found
+    assert checked(json.loads(json.dumps(asdict(found))), Tuning, where="tuning") == found
 
 
 def test_without_measuring_the_layout_is_the_one_of_our_kernels() -> None:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import convmix
 from convmix.config import Run
+from convmix.documents import checked
 from convmix.errors import ConfigError
 from convmix.training import autotune, loop, session
-from convmix.training.autotune import Tuned, Tuning, TuningTrial, from_dict
+from convmix.training.autotune import Tuned, Tuning, TuningTrial
 from tests.training.test_distributed import train_twice
 from tests.training.test_resume import SETTINGS, same_bits
 from tests.two_processes import Pair
@@ -65,7 +66,7 @@ def test_a_training_computes_as_was_found_and_says_so(photos: Path, tmp_path: Pa
     assert not t.raw_model.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert t.raw_model.stem[0].weight.is_contiguous()
     assert json.loads((out / "convmix.json").read_text())["training"]["tuning"] == json.loads(json.dumps(asdict(found)))
-    assert from_dict(json.loads((out / "state" / "job.json").read_text())["tuning"]) == found
+    assert checked(json.loads((out / "state" / "job.json").read_text())["tuning"], Tuning, where="tuning") == found
     machine = json.loads((out / "record.json").read_text())["machine"]
     assert {k: machine[k] for k in ("layout", "precision", "compile")} == {"layout": "nchw", "precision": "fp32", "compile": False}
 

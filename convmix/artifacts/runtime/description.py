@@ -92,16 +92,16 @@ class ExportDescription:
         """The inverse of `to_json`; RunError, beginning with `where`, for anything else."""
         try:
             values = json.loads(text)
-        except ValueError as error:
-            raise RunError(f"{where}: no valid JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise RunError(f"{where}: no valid JSON: {str(error)[:200]}") from None
         if not isinstance(values, dict) or values.get("kind") != "convmix export":
             raise RunError(f"{where}: does not describe an exported model; expected what `convmix export` wrote")
         if values.get("format") != FORMAT:
             raise RunError(f"{where}: format {values.get('format')}, this version of convmix reads {FORMAT}")
         try:
             described = cls._from(values)
-        except (ConfigError, RunError, TypeError, ValueError) as error:
-            raise RunError(f"{where}: {error}") from None
+        except (ConfigError, RunError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise RunError(f"{where}: {str(error)[:300]}") from None
         if described.to_dict() != values:
             wrong = [key for key, value in described.to_dict().items() if values.get(key) != value]
             raise RunError(f"{where}: {', '.join(wrong)} cannot be as it stands there; export the model again")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmix.artifacts.runtime.description import FILE, ExportDescription
+from convmix.artifacts.runtime.digests import check_digests
 from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.artifacts.runtime.pixels import Pixels, WholePixels
 from convmix.artifacts.runtime.sessions import PACKAGE, SUFFIXES, inside, open_session
 from convmix.data.preprocessing import Preprocess
+from convmix.documents import read_file
 from convmix.errors import RunError
 
 
@@ -44,10 +46,11 @@ def read_description(path: Path) -> tuple[ExportDescription, Path]:
     """What the model says of itself, and the file to open: where both are there, model.json must be what is inside the model."""
     folder = path if path.is_dir() else path.parent
     beside = folder / FILE
-    described = ExportDescription.from_json(beside.read_bytes(), where=str(beside)) if beside.is_file() else None
+    described = ExportDescription.from_json(read_file(beside), where=str(beside)) if beside.is_file() else None
     file = folder / described.file if path.is_dir() and described else path
     if not file.is_file():
         raise RunError(f"{folder} has no {file.name}, which its {FILE} names; export the model again")
+    check_digests(folder, file)
     if file.name == PACKAGE:  # compiled code, which holds no description
         if described is None:
             raise RunError(f"{file} needs the {FILE} that `convmix export` wrote beside it")

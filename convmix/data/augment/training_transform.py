@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 from torch import Tensor
 
-from convmix.config import Augment
+from convmix.config import Augment, Size
 from convmix.data import geometry
 from convmix.data.decode import Image, decode
 from convmix.data.preprocessing import Preprocess
@@ -92,13 +92,24 @@ class TrainTransform:
             box = geometry.random_box((height, width), aspect=aspect, scale=a.scale, ratio=a.ratio)
             image = geometry.resize(geometry.crop(image, box), p.size, resampling)
         else:
-            image = p.cover(image, resampling) if p.fit == "crop" else geometry.resize(image, p.size, resampling)
-        height, width = geometry.size_of(image)
+            laid = p.covering(image) if p.fit == "crop" else p.size
+            if not a.pad:
+                return geometry.resize_and_crop(image, laid, geometry.centre_box(laid, p.size), resampling)
+            top, left = (random.randint(-a.pad, whole + a.pad - length) for whole, length in zip(laid, p.size, strict=True))
+            return self._pad(image, laid, (top, left), resampling)
         if not a.pad:
-            return geometry.crop(image, geometry.centre_box((height, width), p.size))
-        padded = (height + 2 * a.pad, width + 2 * a.pad)
-        image = geometry.paste(image, padded, top=a.pad, left=a.pad, fill=p.mean)
-        return geometry.crop(image, (random.randint(0, padded[0] - p.size[0]), random.randint(0, padded[1] - p.size[1]), *p.size))
+            return image
+        return self._pad(image, p.size, (random.randint(-a.pad, a.pad), random.randint(-a.pad, a.pad)), resampling)
+
+    def _pad(self, image: Image, laid: Size, at: tuple[int, int], resampling: str) -> Image:
+        """What the input shows of the image, resized to `laid` and set into its mean, from `at` on: top and left, which may be negative."""
+        size, fill = self.preprocess.size, self.preprocess.mean
+        first = [max(start, 0) for start in at]
+        height, width = (min(start + n, whole) - max(start, 0) for start, n, whole in zip(at, size, laid, strict=True))
+        if min(height, width) < 1:  # a pad wider than the input
+            return geometry.paste(geometry.crop(image, (0, 0, 1, 1)), size, top=size[0], left=size[1], fill=fill)
+        seen = geometry.resize_and_crop(image, laid, (first[0], first[1], height, width), resampling)
+        return geometry.paste(seen, size, top=first[0] - at[0], left=first[1] - at[1], fill=fill)
 
     def _place_inside(self, image: Image, resampling: str) -> Image:
         p, a = self.preprocess, self.augment

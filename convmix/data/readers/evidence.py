@@ -12,6 +12,7 @@ from typing import Any
 
 from convmix.data.readers.names import plain
 from convmix.data.readers.survey import Survey, folder_of, spread, stem_of
+from convmix.data.regular import open_regular
 from convmix.errors import DataError
 
 SAMPLE = 8  # files of a folder that are looked into
@@ -114,7 +115,7 @@ def _first_record(value: Any) -> Any:
 
 def xml_form(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(200_000)
     except OSError:
         return ""

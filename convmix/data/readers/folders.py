@@ -17,6 +17,7 @@ from convmix.data.formats import (
     split_word,
     storable,
 )
+from convmix.data.regular import open_regular
 from convmix.errors import DataError
 
 QUIET_SUFFIXES = frozenset(  # company, not broken images
@@ -131,7 +132,7 @@ def _images_below(folder: str, base: str, dropped: list[tuple[str, str]], visite
 
 def _begins_like_an_image(path: str) -> bool:
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(16)
     except OSError:
         return False

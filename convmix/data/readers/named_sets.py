@@ -2,13 +2,13 @@
 
 import inspect
 import io
-import os
 import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convmix.cache import cache_dir
 from convmix.config import Data
 from convmix.data.formats import Found, Table, image_rows
 from convmix.data.readers.tables import quiet_progress, read_dataset_dict
@@ -80,7 +80,7 @@ def _check_reachable(name: str) -> None:
 
 
 def read_torchvision(name: str) -> Found:
-    """A classification data set of torchvision, downloaded to ~/.cache/convmix/torchvision (or under XDG_CACHE_HOME).
+    """A classification data set of torchvision, downloaded to the cache, ~/.cache/convmix/torchvision on Linux.
 
     Images that torchvision keeps as files stay files; arrays become PNG in memory, which is lossless.
     """
@@ -90,7 +90,7 @@ def read_torchvision(name: str) -> Found:
         listed = ", ".join(TORCHVISION_NAMES)
         raise DataError(f"torchvision:{name}: unknown data set{did_you_mean(name, TORCHVISION_NAMES)}; known: {listed}")
     kind = getattr(torchvision.datasets, name)
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convmix" / "torchvision"
+    root = cache_dir("torchvision")
     tables: dict[str, Table] = {}
     classes: Sequence[str] | None = None
     for split, arguments in _torchvision_splits(kind).items():

@@ -20,6 +20,7 @@ from convmix.config import Size
 from convmix.data import rle
 from convmix.data.decode import BadImage, read_file
 from convmix.data.formats import read_class_names
+from convmix.data.regular import open_regular
 from convmix.data.targets import IGNORE, UNKNOWN, Regions
 from convmix.errors import DataError, first_line
 
@@ -78,7 +79,7 @@ def read_objects(path: str | Path, size: Size) -> Iterator[tuple[int, bytes]]:
 def mode_of(path: str | Path) -> str:
     """Pillow's name for what the file holds, from its header; "" where nothing can be read."""
     try:
-        with PIL.Image.open(path) as picture:
+        with open_regular(path) as file, PIL.Image.open(file) as picture:
             return picture.mode
     except Exception:  # codecs raise anything on broken bytes
         return ""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from convmix.data.formats import IMAGE_SUFFIXES
+from convmix.data.regular import open_regular
 from convmix.errors import DataError
 
 Kind = Literal[
@@ -92,7 +93,7 @@ class Survey:
     def head(self, name: str, size: int = 4096) -> bytes:
         """The first bytes of a file, none where it cannot be read."""
         try:
-            with self.path(name).open("rb") as file:
+            with open_regular(self.path(name)) as file:
                 return file.read(size)
         except OSError:
             return b""
@@ -177,6 +178,8 @@ def _walk(folder: str, name: str, found: Survey, visited: set[tuple[int, int]], 
         if is_folder:
             inner.append(child)
             _walk(entry.path, child, found, visited)
+        elif not is_file and Path(entry.path).exists():
+            found.unreadable.append((child, "not a regular file"))  # a pipe would be waited for, a device read without end
         elif is_file or entry.is_symlink():  # a dangling link is kept, so that it is listed as missing
             kind = _kind(entry.name, entry.path)
             counts[kind] += 1
@@ -194,7 +197,7 @@ def _kind(name: str, path: str) -> Kind:
     if suffix == ".gz":
         return "archive"
     try:
-        with Path(path).open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(132)
     except OSError:
         return "other"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convmix.after_import import after_import
+from convmix.ops.after_import import after_import
 
 
 @pytest.fixture

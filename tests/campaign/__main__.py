@@ -1,0 +1,40 @@
+"""Convmix under fire: `python -m tests.campaign RECORD.jsonl`, which goes on where it stopped and prints the table of its record.
+
+Not a part of the suite. Cases of one part share a process until one ends it; each has 60 seconds (trainings more), and is known by part and
+number: the same seed damages the same bytes. `--only images --number 17` carries out one.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from tests.campaign.cases import Cases
+from tests.campaign.record import GOOD, Record
+
+PARTS = {"images": 100, "annotations": 500, "documents": 500, "kills": 50}  # cases; one of images has twenty files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("record", type=Path)
+    parser.add_argument("--seed", type=int, default=18)
+    parser.add_argument("--only", choices=PARTS)
+    parser.add_argument("--number", type=int, help="this case alone")
+    parser.add_argument("--share", type=float, default=1.0, help="of the cases, for a small dose")
+    given = parser.parse_args()
+    record = Record(given.record, seed=given.seed)
+    with tempfile.TemporaryDirectory(prefix="convmix-campaign-") as place:
+        for part in [given.only] if given.only else PARTS:
+            numbers = range(max(1, round(PARTS[part] * given.share))) if given.number is None else [given.number]
+            left = [n for n in numbers if given.number is not None or not record.has(part, n)]
+            with Cases(part, Path(place) / part, seed=given.seed) as shooting:
+                for number in left:
+                    outcome = shooting.case(number)
+                    record.add(outcome)
+                    if outcome.what not in GOOD:
+                        print(f"{part} {number}: {outcome.what}: {outcome.said}", flush=True)
+    print(record.table())
+
+
+if __name__ == "__main__":
+    main()
