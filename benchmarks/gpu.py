@@ -2,6 +2,7 @@
 
     python benchmarks/gpu.py                                            all works, as far as nine minutes last
     python benchmarks/gpu.py --models convmixer_1536_20 --kinds training
+    python benchmarks/gpu.py --check                                    the tests of the kernels alone, and compute-sanitizer's where it is
     python benchmarks/gpu.py --device cpu --rehearse                    tiny works, two rounds: whether it runs at all
 
 First the kernels' own tests run on the card (tests/ops/gpu); a failed one stops everything and stands in the record. Then for
@@ -11,16 +12,14 @@ benchmarks/results/gpu. What did not fit into the budget is named in the file. R
 The ConvMLP of the authors is convmix's own in PyTorch's layers: the golden tensors of tests/models/test_golden.py, made with the
 authors' code, say that the two are equal.
 
-On a lent machine (no package has to travel; ../.library/device/README.md says how one is lent), from the repository's root:
-
-    PYTHONPATH=. PYTHONUNBUFFERED=1 python3 benchmarks/gpu.py --budget 540 --name convmixer-training --kinds training \\
-        --models convmixer_1536_20 convmixer_768_32 convmixer_1024_20_ks9_p14
+The kernels are measured as they are (CONVMIX_KERNELS=triton), whether or not a training would trust them.
 """
 
 import argparse
 import importlib.util
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,15 +33,15 @@ from typing import Any
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # lanes of very different sizes share the card
 
 import torch
-from gpu_floors import KINDS, WORKS
-from gpu_lanes import CheckFailedError, Course, GpuWork, Lane, Running, lanes, turn
+from gpu_lanes import KINDS, WORKS, CheckFailedError, Course, GpuWork, Lane, Running, lanes, turn
 from tables import ROOT
 
-from convmix.benchmarking.floor import H100, H200, Card, Floor, floor
 from convmix.hardware import describe_machine
 
 RESULTS = ROOT / "benchmarks/results/gpu"
 ROUNDS = 7
+PYTEST = ("-o", "addopts=", "-q", "-x", "-p", "no:cacheprovider")  # one -q alone, which leaves the last line
+SANITIZED = "gpu/test_gpu_norm.py"  # every load and store checked is a hundred times slower
 SIDE_BY_SIDE = 12  # processes of the kernels' tests
 LANE_S = 90.0  # for building, checking and warming up one lane
 RESERVE_S = 25.0  # of the budget, for the rounds of a work that has started
@@ -57,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not report.checked():
         print(f"failed before anything was measured: {report.content['checks']}", file=sys.stderr)
         return 1
+    if asked.check:
+        report.content["sanitizer"] = sanitized(asked.device, timeout_s=report.left_s())
+        report.wrong |= report.content["sanitizer"].startswith("FAILED")
+        report.finish()
+        print(f"compute-sanitizer: {report.content['sanitizer']}", flush=True)
+        return 1 if report.wrong else 0
     report.content["rates"] = ceilings(asked.device, small=asked.rehearse)
     report.write()
     for work in works(asked):
@@ -116,15 +121,18 @@ class Report:
             self.content["checks"] = "tests not run"
             return True
         # -W: a warning of that machine's packages is no reason to measure nothing. Compiling kernels is what takes the time.
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-W", "default", "-m", "not slow", *tests]
+        command = [sys.executable, "-m", "pytest", *PYTEST, "-W", "default", "-m", "not slow", *tests]
         command += ["-n", str(SIDE_BY_SIDE)] if self.asked.device == "cuda" and importlib.util.find_spec("xdist") else []
+        everything = self.asked.check and self.asked.device == "cuda"
+        environment = os.environ | {"CONVMIX_TEST_KERNELS": "all" if everything else "few"}
         try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=self.left_s() / 2)
+            left_s = self.left_s() if self.asked.check else self.left_s() / 2
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=left_s)
             said, passed = (done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]])[-1], done.returncode == 0
             if not passed:
                 print(done.stdout[-6000:], done.stderr[-2000:], sep="\n", file=sys.stderr)
         except subprocess.TimeoutExpired:
-            said, passed = "the kernels' tests took more than half of the budget", False
+            said, passed = "the kernels' tests took longer than the budget allows", False
         self.content["checks"] = said
         print(f"tests: {said}", flush=True)
         self.wrong |= not passed
@@ -146,11 +154,7 @@ class Report:
 
 def measure(work: GpuWork, report: Report) -> None:
     """All lanes of one work, then the rounds."""
-    card = card_of(work.device)
-    least = floor(work.model, work.kind, batch_size=work.batch_size, size=(work.side, work.side), num_classes=work.num_classes)
-    made: dict[str, Any] = {
-        "work": asdict(work), "floor": floor_record(least, card), "card": card.name, "smi_before": smi(work.device), "lanes": [],
-    }  # fmt: skip
+    made: dict[str, Any] = {"work": asdict(work), "smi_before": smi(work.device), "lanes": []}
     report.content["works"].append(made)
     failed: list[dict[str, Any]] = []
     try:
@@ -163,14 +167,14 @@ def measure(work: GpuWork, report: Report) -> None:
         if report.asked.lanes and lane.name not in report.asked.lanes:
             continue
         failed += _start(course, lane, report)
-        made["lanes"] = [*(_lane(r, work, made["floor"]) for r in course.running), *failed]
+        made["lanes"] = [*(_lane(r, work) for r in course.running), *failed]
         report.write()
     for _ in range(report.asked.rounds):
         if report.left_s() < 0:
             break
         for running in course.running:
             course.turn(running)
-        made["lanes"] = [*(_lane(r, work, made["floor"]) for r in course.running), *failed]
+        made["lanes"] = [*(_lane(r, work) for r in course.running), *failed]
         report.write()
     made["smi_after"] = smi(work.device)
     del course
@@ -200,7 +204,7 @@ def _start(course: Course, lane: Lane, report: Report) -> list[dict[str, Any]]:
     return [row | {"failed": reason}]
 
 
-def _lane(running: Running, work: GpuWork, least: Mapping[str, Any]) -> dict[str, Any]:
+def _lane(running: Running, work: GpuWork) -> dict[str, Any]:
     row = {
         "name": running.lane.name, "role": running.lane.role, "plan": str(running.lane.plan), "failed": None, "error": running.error,
         "start_s": running.start_s, "memory_mib": running.memory_mib, "ms": running.ms,
@@ -213,21 +217,24 @@ def _lane(running: Running, work: GpuWork, least: Mapping[str, Any]) -> dict[str
         "median_ms": median,
         "quartiles_ms": [low, high],
         "images_per_s": 1000 * work.batch_size / median,
-        "share_of_floor": 1000 * least["seconds"] / median,
-        "share_of_floor_in_turn": 1000 * least["seconds_in_turn"] / median,
     }
 
 
-def floor_record(least: Floor, card: Card) -> dict[str, Any]:
-    return asdict(least) | {
-        "seconds": least.seconds(card), "seconds_in_turn": least.seconds_in_turn(card), "bound_by": least.bound_by(card),
-        "times_s": least.times(card),
-    }  # fmt: skip
-
-
-def card_of(device: str) -> Card:
-    """What the floor is of: the H100 where it is one, else an H200."""
-    return H100 if device == "cuda" and "H100" in torch.cuda.get_device_name() else H200
+def sanitized(device: str, *, timeout_s: float) -> str:
+    """What compute-sanitizer says of the quickest of the kernels' tests; that there is none where it is not installed."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return "not installed"
+    tests = ROOT / "tests/ops" / (SANITIZED if device == "cuda" else "test_gpu_interpreted.py")
+    command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-m", "pytest", *PYTEST]
+    try:
+        done = subprocess.run(
+            [*command, "-W", "default", "-m", "not slow", str(tests)], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return f"stopped after {timeout_s:.0f} s without an answer"
+    said = (done.stdout.strip().splitlines() or ["it says nothing"])[-1]
+    return said if done.returncode == 0 else f"FAILED with status {done.returncode}: {said}"
 
 
 def ceilings(device: str, *, small: bool) -> dict[str, float]:
@@ -262,14 +269,13 @@ def smi(device: str) -> dict[str, str]:
 def summary(made: Mapping[str, Any]) -> str:
     """The short table that ends the output."""
     work = made["work"]
-    lines = [f"\n{work['model']} {work['kind']}, {work['batch_size']} x {work['side']} px; floor {1000 * made['floor']['seconds']:.3f} ms"]
+    lines = [f"\n{work['model']} {work['kind']}, {work['batch_size']} x {work['side']} px"]
     for lane in sorted(made["lanes"], key=lambda lane: lane.get("median_ms", float("inf"))):
         if "median_ms" not in lane:
             lines.append(f"  {lane['name']:30} {lane['failed'] or 'not timed'}")
             continue
         memory = f"{lane['memory_mib']:8.0f} MiB" if lane["memory_mib"] is not None else ""
-        share = f"{100 * lane['share_of_floor']:5.1f} % of the floor"
-        lines.append(f"  {lane['name']:30} {lane['median_ms']:9.3f} ms {lane['images_per_s']:10.0f} images/s {share} {memory}")
+        lines.append(f"  {lane['name']:30} {lane['median_ms']:9.3f} ms {lane['images_per_s']:10.0f} images/s {memory}")
     return "\n".join(lines)
 
 
@@ -300,6 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--name", default="gpu", help="of the file")
     parser.add_argument("--output", type=Path, default=None, help="folder of the file (default: $OUT, else benchmarks/results/gpu)")
+    parser.add_argument("--check", action="store_true", help="run the kernels' tests and stop")
     parser.add_argument("--no-tests", action="store_true", help="do not run the kernels' tests first")
     parser.add_argument("--rehearse", action="store_true", help="tiny models")
     return parser
@@ -315,4 +322,5 @@ class _Keeping(argparse.ArgumentParser):
 
 
 if __name__ == "__main__":
+    os.environ["CONVMIX_KERNELS"] = "triton"
     sys.exit(main())

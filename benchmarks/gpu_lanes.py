@@ -12,16 +12,26 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from convmix.benchmarking.floor import Kind
 from convmix.benchmarking.process import plain
 from convmix.models.catalog import create_model
 from convmix.speed.backends import EnginePlan, build
 
+Kind = Literal["inference", "training"]
+KINDS: tuple[Kind, ...] = ("inference", "training")
+WORKS: dict[str, tuple[int, int, dict[Kind, int]]] = {  # model -> side in pixels, classes, images per batch
+    "convmixer_1536_20": (224, 1000, {"inference": 128, "training": 64}),
+    "convmixer_768_32": (224, 1000, {"inference": 256, "training": 64}),
+    "convmixer_1024_20_ks9_p14": (224, 1000, {"inference": 256, "training": 128}),
+    "convmlp_s": (224, 1000, {"inference": 256, "training": 128}),
+    "convmlp_m": (224, 1000, {"inference": 256, "training": 128}),
+    "convmlp_l": (224, 1000, {"inference": 256, "training": 128}),
+    "convmixer_256_8": (32, 10, {"inference": 1024, "training": 512}),
+}
 INPUT_SETS = 3  # taken in turn: one alone would stay in the cache
 TURN_S = 0.15
 CHECKED = 8  # images of the float32 reference of a training step

@@ -11,10 +11,12 @@ HEAD = """## On a GPU
 
 `python benchmarks/gpu.py` runs timm's module (ConvMLP: the authors' architecture in PyTorch's layers) eager and compiled, contiguous and
 channels_last, under bf16 autocast, and convmix, in one process in turn, on random images that stay on the device; medians of rounds, by
-events on the device. Training is forward, loss, backward and AdamW, without stochastic depth. "Of the floor": the least time of
-docs/gpu_floors.md over the measured. "Error": of the logits, or of all gradients, against float32, as a share of their norm.
+events on the device. Training is forward, loss, backward and AdamW, without stochastic depth. "Error": of the logits, or of all
+gradients, against float32, as a share of their norm.
 """
-UNMEASURED = "**Unmeasured**: no GPU was at hand so far. The kernels are tested through Triton's interpreter; the command is ready.\n"
+UNMEASURED = """**Unmeasured**: no GPU was at hand so far, and nothing here promises speed on one. The Triton kernels are tested through
+Triton's interpreter alone and are off by default; docs/how_to/speed.md says how to try them and how to send back what a card says.
+"""
 
 
 def read_gpu(folder: Path) -> list[Record]:
@@ -34,8 +36,8 @@ def section(records: Sequence[Record], table: Table) -> str:
 
 
 def summary(records: Sequence[Record], table: Table) -> str:
-    """One row per work: timm's best of the four, convmix's best, the ratio, the share of the floor; what README.md shows."""
-    header = ("model", "work", "timm's best of four", "convmix", "x timm's best", "of the floor", "card")
+    """One row per work: timm's best of the four, convmix's best, the ratio."""
+    header = ("model", "work", "timm's best of four", "convmix", "x timm's best", "card")
     rows = []
     for record in records:
         for made in record["works"]:
@@ -50,7 +52,6 @@ def summary(records: Sequence[Record], table: Table) -> str:
                     _rate(peer),
                     _rate(ours),
                     f"**{ours['images_per_s'] / peer['images_per_s']:.2f}**",
-                    f"{100 * ours['share_of_floor']:.0f} %",
                     record["machine"]["name"],
                 )
             )
@@ -69,12 +70,12 @@ def _rate(lane: Record) -> str:
 
 def _work(record: Record, made: Record, table: Table) -> str:
     work, peer = made["work"], best(made, "peer")
-    header = ("lane", "images/s", "ms (quartiles)", "x timm's best", "of the floor", "peak MiB", "error", "started in")
+    header = ("lane", "images/s", "ms (quartiles)", "x timm's best", "peak MiB", "error", "started in")
     rows = []
     for lane in sorted(made["lanes"], key=lambda lane: lane.get("median_ms", float("inf"))):
         name = f"**{lane['name']}**" if lane["role"] == "ours" else lane["name"]
         if "median_ms" not in lane:
-            rows.append((name, "", lane["failed"] or "not timed", "", "", "", "", ""))
+            rows.append((name, "", lane["failed"] or "not timed", "", "", "", ""))
             continue
         low, high = lane["quartiles_ms"]
         rows.append(
@@ -83,7 +84,6 @@ def _work(record: Record, made: Record, table: Table) -> str:
                 f"{lane['images_per_s']:,.0f}",
                 f"{lane['median_ms']:.4g} ({low:.4g} to {high:.4g})",
                 f"{peer['median_ms'] / lane['median_ms']:.2f}" if peer else "",
-                f"{100 * lane['share_of_floor']:.0f} %",
                 f"{lane['memory_mib']:,.0f}" if lane["memory_mib"] is not None else "",
                 f"{lane['error']:.1e}",
                 f"{lane['start_s']:.0f} s",
@@ -95,7 +95,7 @@ def _work(record: Record, made: Record, table: Table) -> str:
     )
     facts = (
         f"{machine['name']}, torch {machine['torch']}; matrix products {rates['matrix'] / 1e12:.0f} TFLOP/s, copying "
-        f"{rates['memory'] / 1e12:.2f} TB/s in the same run; floor {1000 * made['floor']['seconds']:.3g} ms ({made['floor']['bound_by']})"
+        f"{rates['memory'] / 1e12:.2f} TB/s in the same run"
         + (f"; SM clock {clocks}" if clocks else "")
         + f"; tests on the card: {record['checks']}; {record['date']}"
     )

@@ -16,6 +16,7 @@ from rich.markup import escape
 from convmix.cache import settle
 from convmix.commands import comparing, exporting, inspecting, judging, learning, listing, scaling, serving, sharing, using
 from convmix.errors import ConvmixError, is_out_of_memory
+from convmix.ops import switch
 
 app = App(
     name="convmix",
@@ -84,6 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
     settle()
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
+        switch.kernels()  # a value that it cannot have is said before anything is read
         app(arguments, error_console=errors, print_error=False, exit_on_error=False)
     except (ConvmixError, CycloptsError) as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}")

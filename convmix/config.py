@@ -63,7 +63,7 @@ class Data:
     drop_last: bool = _setting(True, "leave out what does not fill a batch; no: every image each epoch, in batches of nearly equal size")
     shuffle_shards: int = _setting(0, "read shard after shard and mix the images of so many; 0: mix all, which needs fast random access")
     workers: int | None = _setting(None, "processes that decode and augment (None: by the number of cores)")
-    augment_on: Literal["auto", "workers", "device"] = _setting("auto", "where images change at random; auto: on a GPU that holds them")
+    augment_on: Literal["auto", "workers", "device"] = _setting("auto", "where images change at random; auto: the workers")
     cache_gib: float = _setting(4.0, "GiB for decoded images, at most a quarter of the free memory; a split is kept whole or not at all")
 
 

@@ -218,20 +218,6 @@ MUTATIONS = (
         "explanation/test_stages.py",
     ),
     Mutation(
-        "floor-of-units-in-turn",
-        "benchmarking/floor.py",
-        "return max(self.times(card).values())",
-        "return sum(self.times(card).values())",
-        "benchmarking/test_floor.py",
-    ),
-    Mutation(
-        "weights-move-once-an-image",
-        "benchmarking/floor.py",
-        "weight_bytes=per_parameter * _parameters(model, num_classes),",
-        "weight_bytes=batch_size * per_parameter * _parameters(model, num_classes),",
-        "benchmarking/test_floor.py",
-    ),
-    Mutation(
         "ratios-of-sorted-rounds",
         "benchmarking/record.py",
         "ratios = [a / b for a, b in zip(slow.ms, fast.ms, strict=False)]",

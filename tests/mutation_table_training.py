@@ -35,8 +35,8 @@ MUTATIONS = (
     Mutation(
         "resume-on-changed-data",
         "training/setup.py",
-        'if scanned.fingerprint != saved.fingerprint:',
-        'if len(scanned.fingerprint) != len(saved.fingerprint):',
+        "if scanned.fingerprint != saved.fingerprint:",
+        "if len(scanned.fingerprint) != len(saved.fingerprint):",
         "training/test_resume.py::test_changed_data_is_not_resumed",
     ),
     Mutation(

@@ -19,6 +19,7 @@ from convmix.errors import ConfigError, did_you_mean
 from convmix.hardware import default_device
 from convmix.models.catalog import SMALL
 from convmix.models.describe import describe
+from convmix.ops.gpu import routes
 
 
 def benchmark(
@@ -66,6 +67,8 @@ def benchmark(
     points = [[(None, one)] if sweep is None else works_of.sweep(one, sweep) for one in works]
     _check([one for some in points for _, one in some], rounds)
     say = console or Console(quiet=True)
+    if kernels := routes.said(place.type):
+        say.print(kernels, highlight=False, markup=False, soft_wrap=True)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(works[0].threads)
     try:

@@ -46,7 +46,7 @@ def record(result: Result, *, rates: Rates, macs: int, command: str) -> dict[str
         "ours_to_best_peer": _ratio(peer, ours),
         "machine": describe_machine(torch.device(work.device)) | {"threads": work.threads},
         "rates": asdict(rates),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := version_of(name))},
     }
 
 
@@ -96,7 +96,7 @@ def _quartiles(values: Sequence[float]) -> list[float]:
     return [low, high]
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

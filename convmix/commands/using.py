@@ -113,6 +113,7 @@ def benchmark(
     budget: str = "3m",
     sweep: str | None = None,
     output: Path | None = None,
+    share: bool = False,
 ) -> None:
     """Measure models beside the official path and the fastest peers, in one run.
 
@@ -138,11 +139,21 @@ def benchmark(
         batch, resolution, depth or kernel: how speed and memory grow with it.
     output:
         A folder for records (JSON) and pictures.
+    share:
+        Check and time the GPU kernels on this machine's card, without models, and write a record to send back; it names no user, no
+        machine and no path.
     """
     from convmix.artifacts.runtime.exported import is_exported
     from convmix.benchmarking.measure import benchmark as measure
     from convmix.commands.exporting import race_exported
 
+    if share:
+        from convmix.benchmarking.card_record import share as share_card
+
+        if models:
+            raise ConfigError(f"--share measures the GPU kernels and takes no models, got {', '.join(models)}; leave them or --share out")
+        share_card(output, device=device, console=Console())
+        return
     if len(models) == 1 and is_exported(Path(models[0])):
         race_exported(Path(models[0]), batch_size=batch_size, size=size, rounds=rounds, threads=threads, output=output)
         return

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from convmix.cache import cache_dir
+from convmix.ops import switch
 
 KERNELS = Path(__file__).parent / "kernels"
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11", "-fPIC", "-shared")
@@ -27,10 +28,11 @@ log = logging.getLogger("convmix")
 def library(source: str, *definitions: str) -> ctypes.CDLL | None:
     """The kernels of `source`, such as "depthwise", compiled with -D of each definition; None where there is no working compiler.
 
-    A missing compiler or a failure is said once in the log, and the callers take PyTorch's own kernels. CONVMIX_KERNELS=off asks for that.
+    A missing compiler or a failure is said once in the log, and the callers take PyTorch's own kernels. CONVMIX_KERNELS=off asks for that
+    (`switch`).
     PyTorch must have been loaded before: its OpenMP runtime, already in the process, is the one that the kernels find and share.
     """
-    if os.environ.get("CONVMIX_KERNELS", "on") == "off":
+    if switch.kernels() == "off":
         return None
     compiler = find_compiler()
     if compiler is None:

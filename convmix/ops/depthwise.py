@@ -5,8 +5,9 @@
 The input gradient is the convolution of dy with the flipped kernel, the weight gradient an operator of its own. Every gradient is made of
 the two operators, so they can be differentiated again.
 
-Kernels of our own do it where there are some for the device, type and layout (CPU: C, channels last; CUDA: Triton, `ops.gpu`); PyTorch does
-it elsewhere, and is the reference. Without gradients it is plain `conv2d` on the CPU, which compilers and exporters know.
+Kernels of our own do it where there are some for the device, type and layout (CPU: C, channels last; CUDA: Triton, `ops.gpu`, where they
+are on and trusted); PyTorch does it elsewhere, and is the reference. Without gradients it is plain `conv2d` on the CPU, which compilers and
+exporters know.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from convmix.ops import build
 from convmix.ops.after_import import after_import
 from convmix.ops.dtypes import STORAGE, real_type
-from convmix.ops.gpu import routes
+from convmix.ops.gpu import routes, trial
 
 KERNEL_SIZES = range(1, 32)
 GROUPS = 32  # parts of a batch that are summed on their own for the weight gradient; more than any laptop's threads
@@ -38,9 +39,18 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
         x = x.to(torch.get_autocast_dtype(x.device.type))
     before = (weight.shape[-1] - 1) // 2
     learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    if (learning or routes.depthwise_fits(x, weight.shape[-1])) and not torch.compiler.is_exporting():
+    if not torch.compiler.is_exporting() and _is_ours(x, weight, bias, learns=learning):
         return torch.ops.convmix.depthwise_conv2d(x, weight, bias, before)
     return reference(x, weight, bias, before)
+
+
+def _is_ours(x: Tensor, weight: Tensor, bias: Tensor | None, *, learns: bool) -> bool:
+    """Whether the operator below takes it: Triton's kernels where they are trusted, the CPU's for gradients."""
+    k = weight.shape[-1]
+    if not routes.depthwise_fits(x, k):
+        return learns and x.device.type == "cpu"
+    fits = weight.shape == (x.shape[1], 1, k, k) and (bias is None or bias.shape == weight.shape[:1])  # else PyTorch says what does not
+    return fits and trial.trusted("depthwise", x.shape, x.dtype, x.device, k, learns)
 
 
 def reference(x: Tensor, weight: Tensor, bias: Tensor | None, before: int) -> Tensor:

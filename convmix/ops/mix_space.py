@@ -3,7 +3,8 @@
     x B,C,H,W -> u = depthwise(x) + bias -> act -> normalised by the batch's own mean and variance -> * weight + bias -> + x -> y B,C,H,W
 
 On CUDA the convolution leaves the statistics of act(u) on its way, so that the forward pass reads u once, and the input gradient adds the
-residual's in the same pass. Kept for the backward pass: x and u. Elsewhere the operators of the two halves run one after the other.
+residual's in the same pass. Kept for the backward pass: x and u. Elsewhere, and where these kernels are not trusted, the operators of the
+two halves run one after the other.
 """
 
 from typing import Any
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 from convmix.ops import act_norm as halves
 from convmix.ops.after_import import after_import
 from convmix.ops.depthwise import depthwise_conv2d, reference
-from convmix.ops.gpu import routes
+from convmix.ops.gpu import routes, trial
 
 
 def mix_space(x: Tensor, weight: Tensor, bias: Tensor, act: nn.Module, norm: nn.Module, *, residual: bool) -> Tensor:
     """norm(act(depthwise(x) + bias)), + x with `residual`: B,C,H,W -> B,C,H,W. The norm's running statistics are brought up to date."""
     if routes.depthwise_fits(x, weight.shape[-1]) and torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    if not (isinstance(norm, nn.BatchNorm2d) and _fusable(x, weight, bias, act, norm)):
+    if not (isinstance(norm, nn.BatchNorm2d) and _fusable(x, weight, bias, act, norm) and _trusted(x, weight, act, residual=residual)):
         return halves.act_norm(depthwise_conv2d(x, weight, bias), act, norm, residual=x if residual else None)
     name = halves.ACTIVATIONS[type(act)]
     y, _, mean, var = torch.ops.convmix.mix_space(x, weight, bias, norm.weight, norm.bias, norm.eps, name, residual)
@@ -37,6 +38,10 @@ def _fusable(x: Tensor, weight: Tensor, bias: Tensor, act: nn.Module, norm: nn.B
         and halves.fusable(x, act, norm, None)
         and not torch.compiler.is_exporting()
     )
+
+
+def _trusted(x: Tensor, weight: Tensor, act: nn.Module, *, residual: bool) -> bool:
+    return trial.trusted("mix_space", x.shape, x.dtype, x.device, weight.shape[-1], halves.ACTIVATIONS[type(act)], residual)
 
 
 @torch.library.custom_op("convmix::mix_space", mutates_args=())
@@ -105,11 +110,11 @@ def _differentiate(ctx: Any, dy: Tensor | None, *unused: Tensor | None) -> tuple
     x, weight, bias, norm_weight, norm_bias, u, mean, var = ctx.saved_tensors
     if dy is None:
         return (None,) * 8
-    if torch.is_grad_enabled():  # to be differentiated again: by the operators of the two halves
+    if torch.is_grad_enabled():  # to be differentiated again: by PyTorch
         leaves = (x, weight, bias, norm_weight, norm_bias)
         wanted = [t for t in leaves if t.requires_grad]
-        u = torch.ops.convmix.depthwise_conv2d(x, weight, bias, (weight.shape[-1] - 1) // 2)
-        y, *_ = torch.ops.convmix.act_norm(u, x if ctx.residual else None, norm_weight, norm_bias, ctx.eps, ctx.act)
+        u = reference(x, weight, bias, (weight.shape[-1] - 1) // 2)
+        y, *_ = halves._reference(u, x if ctx.residual else None, norm_weight, norm_bias, ctx.eps, ctx.act)
         found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
         return *(next(found) if t.requires_grad else None for t in leaves), None, None, None
     dx, dw, db, dnorm_weight, dnorm_bias = torch.ops.convmix.mix_space_backward(

@@ -289,7 +289,8 @@ def _triton(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tens
     from convmix.speed.fused import fused
 
     if not routes.route_for(example.device.type):
-        raise UnavailableError("triton runs on CUDA cards from compute capability 8.0 on, where Triton is installed")
+        why = routes.said(example.device.type) or "triton runs on CUDA cards from compute capability 8.0 on, where Triton is installed"
+        raise UnavailableError(why)
     return fused(net, _TORCH_DTYPES[plan.dtype])
 
 

@@ -2,9 +2,11 @@
 
     model -> folded (`speed.fold`) -> ScaledResidual: one kernel;  pointwise, activation, shift: one product with its epilogue -> logits
 
-In a ConvMLP the perceptrons' first product takes the GELU along, and the depthwise convolutions find their kernels by themselves.
+In a ConvMLP the perceptrons' first product takes the GELU along, and the depthwise convolutions find their kernels by themselves. What is
+not trusted with a shape (`ops.gpu.trial`) is computed by PyTorch there.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +15,12 @@ from torch.nn import functional as F
 
 from convmix.errors import ModelError
 from convmix.models.convmlp import ConvMLP, Mlp
-from convmix.ops.gpu import routes
+from convmix.ops.depthwise import reference
+from convmix.ops.gpu import routes, trial
 from convmix.speed.fold import Folded, ScaledResidual, Shift, fold
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.GELU: "GELU", nn.ReLU: "RELU"}
+_ACTIVATED: dict[str, Callable[[Tensor], Tensor]] = {"GELU": F.gelu, "RELU": F.relu}
 
 
 def fused(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
@@ -57,9 +61,12 @@ class Mix(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         from convmix.ops.gpu import convolution
 
-        return convolution.mix(
-            x.contiguous(memory_format=torch.channels_last), self.taps, self.bias, self.scale, None, self.before, self.act
-        )
+        x = x.contiguous(memory_format=torch.channels_last)
+        k = self.taps.shape[0]
+        if trial.trusted("mix", x.shape, x.dtype, x.device, k, self.act):
+            return convolution.mix(x, self.taps, self.bias, self.scale, None, self.before, self.act)
+        weight = self.taps.permute(2, 0, 1).unsqueeze(1)  # k,k,C -> C,1,k,k
+        return x + self.scale.to(x.dtype)[:, None, None] * _ACTIVATED[self.act](reference(x, weight, self.bias, self.before))
 
 
 class Product(nn.Module):
@@ -75,7 +82,11 @@ class Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         from convmix.ops.gpu import pointwise
 
-        return pointwise.multiply(x.contiguous(memory_format=torch.channels_last), self.weight, self.bias, self.act, self.shift)
+        x = x.contiguous(memory_format=torch.channels_last)
+        if trial.trusted("multiply", x.shape, x.dtype, x.device, self.weight.shape[0], self.act, self.shift is not None):
+            return pointwise.multiply(x, self.weight, self.bias, self.act, self.shift)
+        y = _ACTIVATED[self.act](F.conv2d(x, self.weight, self.bias.to(x.dtype)))
+        return y if self.shift is None else y + self.shift.to(x.dtype)[:, None, None]
 
 
 class Perceptron(nn.Module):

@@ -26,6 +26,7 @@ from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
 from convmix.locking import NAME as LOCK
 from convmix.locking import locked
+from convmix.ops.gpu import routes
 from convmix.training.autotune import Compiled, Tuning, default, lay_out, tune
 from convmix.training.batch_norm import synchronised
 from convmix.training.budget import Budget
@@ -198,25 +199,19 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
 
 
 def _resident(job: TrainingSetup, accelerator: Any) -> DeviceCache | None:
-    """The training images on the device, where they are to be changed there; ConfigError where that was asked for and cannot be done."""
+    """The training images on the device, where they are to be changed there; ConfigError where that cannot be done."""
     run, device, sizes = job.run, accelerator.device, job.sizes["train"]
-    asked = run.data.augment_on
-    if asked == "workers" or (asked == "auto" and device.type != "cuda"):
+    if run.data.augment_on != "device":  # auto: nobody has measured on a card what it gains
         return None
-    try:
-        if device.type not in ("cuda", "cpu"):
-            raise ConfigError(f"augment_on: {device.type} has no float64, which resampling takes; set it to workers")
-        if (sizes != sizes[0]).any():
-            raise ConfigError("augment_on: device takes images of one size, these differ; set it to workers")
-        height, width = (int(side) for side in sizes[0])
-        augment = for_transform(job.task.training_transform(job.preprocess, run.augment), (height, width))
-        limit = memory_limit(run.data.cache_gib, processes=accelerator.num_processes)
-        if not fits(len(sizes), (height, width), job.preprocess.in_chans, device=device, limit=limit):
-            raise ConfigError(f"augment_on: {len(sizes)} images of {height}x{width} are too many to keep; a larger cache_gib, or workers")
-    except ConfigError:
-        if asked == "auto":
-            return None
-        raise
+    if device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"augment_on: {device.type} has no float64, which resampling takes; set it to workers")
+    if (sizes != sizes[0]).any():
+        raise ConfigError("augment_on: device takes images of one size, these differ; set it to workers")
+    height, width = (int(side) for side in sizes[0])
+    augment = for_transform(job.task.training_transform(job.preprocess, run.augment), (height, width))
+    limit = memory_limit(run.data.cache_gib, processes=accelerator.num_processes)
+    if not fits(len(sizes), (height, width), job.preprocess.in_chans, device=device, limit=limit):
+        raise ConfigError(f"augment_on: {len(sizes)} images of {height}x{width} are too many to keep; a larger cache_gib, or workers")
     return load(job.splits["train"], augment, workers=run.data.workers, device=device)
 
 
@@ -300,6 +295,8 @@ def _say_what(t: Training) -> None:
         f"{job.run.model}: {params / 1e6:.2f} M parameters, {h}x{w} px, recipe {job.run.recipe}, "
         f"{t.precision} on {t.accelerator.device.type}, into {job.out}"
     )
+    if kernels := routes.said(t.accelerator.device.type):
+        t.log.say(kernels)
     if t.tuning.trials and not p.step:
         t.log.say(f"training in {t.tuning}")
     if p.step:

@@ -1,4 +1,6 @@
-"""The tests of tests/ops/gpu through Triton's interpreter, each file in a process of its own, where there is no card to run them on.
+"""The tests of tests/ops/gpu through Triton's interpreter, in processes of their own, where there is no card to run them on.
+
+Every size and type is for a card, or for CONVMIX_TEST_KERNELS=all; see tests/ops/gpu/gpu_images.py.
 
 The interpreter is chosen by the environment before Triton is first imported, and would break whatever else compiles in this process.
 """
@@ -15,7 +17,8 @@ import torch
 
 FOLDER = Path(__file__).parent / "gpu"
 REPO = FOLDER.parents[2]
-QUICK = "test_gpu_norm.py"  # so that the quick suite, and a rehearsal of benchmarks/gpu.py, have some kernels
+QUICK = "test_gpu_norm.py"  # by itself, so that the quick suite, and a rehearsal of benchmarks/gpu.py, have some kernels
+OTHERS = sorted(path.name for path in FOLDER.glob("test_*.py") if path.name != QUICK)
 
 
 def numbers(package: str) -> tuple[int, ...]:
@@ -24,14 +27,12 @@ def numbers(package: str) -> tuple[int, ...]:
 
 @pytest.mark.skipif(torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1", reason="the files run by themselves here")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
-@pytest.mark.parametrize(
-    "file", [pytest.param(file.name, marks=[] if file.name == QUICK else pytest.mark.slow) for file in sorted(FOLDER.glob("test_*.py"))]
-)
-def test_through_the_interpreter(file: str) -> None:
+@pytest.mark.parametrize("files", [pytest.param([QUICK], id="norm"), pytest.param(OTHERS, id="others", marks=pytest.mark.slow)])
+def test_through_the_interpreter(files: list[str]) -> None:
     if numbers("triton") < (3, 7) and numbers("numpy") >= (2, 5):
         pytest.skip("the interpreter of this Triton cannot loop with this NumPy")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "CONVMIX_KERNELS": "triton"}
-    command = [sys.executable, "-m", "pytest", str(FOLDER / file), "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *(str(FOLDER / file) for file in files), "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}", pytrace=False)

@@ -4,9 +4,9 @@
 
     x B,C,H,W * weight C,1,k,k + bias C -> B,C,H,W
 
-The direct way, here: one program computes rows x columns x channels of one image. Threads lie along rows and channels; the columns are
+One program computes rows x columns x channels of one image. Threads lie along rows and channels; the columns are
 unrolled, so that each value read serves up to k output columns from a register: (columns + k - 1) / (columns * k) reads per product
-instead of one. The other is `banded`. All products and sums are float32; the weights are rounded to x's type, as PyTorch's convolution
+instead of one. All products and sums are float32; the weights are rounded to x's type, as PyTorch's convolution
 under autocast does.
 """
 
@@ -17,7 +17,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from convmix.ops.gpu import banded
 from convmix.ops.gpu.arithmetic import activated
 from convmix.ops.gpu.moments import combined
 from convmix.ops.gpu.tuning import Launch, bucket, choose
@@ -61,7 +60,7 @@ def convolve_with_moments(
     u, found = torch.empty_like(x), [x.new_empty(0)] * 2
 
     def run(cut: Launch) -> None:
-        programs = banded.programs(x, cut) if cut.way == "banded" else _tiles(x, cut)
+        programs = _tiles(x, cut)
         partial, counts = x.new_empty(programs, 2, x.shape[1], dtype=torch.float32), x.new_empty(programs, dtype=torch.float32)
         _launch(x, taps_of(weight, x.dtype), bias, None, None, None, u, partial, counts, before, act, "MOMENTS", cut)
         found[:] = combined(partial, counts, count=x.numel() // x.shape[1])
@@ -100,18 +99,18 @@ def taps_of(weight: Tensor, dtype: torch.dtype, *, flipped: bool = False) -> Ten
     return weight.new_empty(k, k, channels, dtype=dtype).copy_((weight.flip(2, 3) if flipped else weight).squeeze(1).permute(1, 2, 0))
 
 
-def candidates(x: Tensor, kernel_size: int) -> list[Launch]:
-    """Launches worth a measurement for x: on the tensor cores where the type allows, and tiles no larger than the image."""
+def candidates(x: Tensor) -> list[Launch]:
+    """Launches worth a measurement for x: tiles no larger than the image."""
     _, channels, height, width = x.shape
     columns = min(COLUMNS, key=lambda c: (-(-width // c) * c, -c)) if width > COLUMNS[0] else width
     most_channels, most_rows = max(16, triton.next_power_of_2(channels)), triton.next_power_of_2(height)
     cut = [Launch(min(r, most_rows), columns, min(c, most_channels), warps) for r, c, warps in TILES]
-    return [*banded.candidates(x, kernel_size), *dict.fromkeys(cut)]
+    return list(dict.fromkeys(cut))
 
 
 def _chosen(x: Tensor, kernel_size: int, kernel: str, run: Callable[[Launch], object]) -> Launch:
     batch, channels, height, width = x.shape
-    return choose(kernel, (kernel_size, channels, height, width, x.dtype, bucket(batch)), candidates(x, kernel_size), run, on=x)
+    return choose(kernel, (kernel_size, channels, height, width, x.dtype, bucket(batch)), candidates(x), run, on=x)
 
 
 def _tiles(x: Tensor, cut: Launch) -> int:
@@ -134,9 +133,6 @@ def _launch(
     cut: Launch,
 ) -> None:
     bias = None if bias is None else bias.contiguous()
-    if cut.way == "banded":
-        banded.convolve(x, taps, bias, scale, shift, addend, y, partial, counts, before, act, epilogue, cut)
-        return
     _, channels, height, width = x.shape
     grid = (_tiles(x, cut), triton.cdiv(channels, cut.channels))
     _convolve[grid](

@@ -19,7 +19,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from convmix.ops.gpu import banded
 from convmix.ops.gpu.moments import added
 from convmix.ops.gpu.tuning import Launch, bucket, choose
 
@@ -40,16 +39,13 @@ def correlate(x: Tensor, dy: Tensor, kernel_size: int, before: int, *, launch: L
     found: list[Any] = []
 
     def run(cut: Launch) -> None:
-        tiles = banded.tiles(x, cut) if cut.way == "banded" else _tiles(x, cut)
+        tiles = _tiles(x, cut)
         programs = triton.cdiv(tiles, cut.steps)
         partial = x.new_empty(programs, kernel_size**2 + 1, channels, dtype=torch.float32)
-        if cut.way == "banded":
-            banded.correlate(x, dy, partial, kernel_size, before, cut)
-        else:
-            _correlate[(programs, triton.cdiv(channels, cut.channels))](
-                x, dy, partial, tiles, height, width, channels, before, K=kernel_size, ROWS=cut.rows, COLUMNS=cut.columns,
-                CHANNELS=cut.channels, STEPS=cut.steps, TAPS=cut.taps, **cut.options(),
-            )  # fmt: skip
+        _correlate[(programs, triton.cdiv(channels, cut.channels))](
+            x, dy, partial, tiles, height, width, channels, before, K=kernel_size, ROWS=cut.rows, COLUMNS=cut.columns,
+            CHANNELS=cut.channels, STEPS=cut.steps, TAPS=cut.taps, **cut.options(),
+        )  # fmt: skip
         found[:] = [added(partial)]
 
     shape = (kernel_size, channels, height, width, x.dtype, bucket(batch))
@@ -68,7 +64,7 @@ def candidates(x: Tensor, kernel_size: int) -> list[Launch]:
         tile = Launch(min(rows, most_rows), columns, min(block, most_channels), warps, taps=min(taps, kernel_size))
         tiles = bucket(batch) * triton.cdiv(height, tile.rows) * triton.cdiv(width, columns) * triton.cdiv(channels, tile.channels)
         cut.append(tile._replace(steps=triton.next_power_of_2(max(1, tiles // PROGRAMS))))
-    return [*banded.correlation_candidates(x, kernel_size), *dict.fromkeys(cut)]
+    return list(dict.fromkeys(cut))
 
 
 def _tiles(x: Tensor, cut: Launch) -> int:

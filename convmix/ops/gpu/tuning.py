@@ -35,7 +35,7 @@ class Launch(NamedTuple):
     warps: int = 4
     steps: int = 1  # tiles that one program goes through
     taps: int = 1  # rows of a convolution's kernel for which it does so at once
-    way: str = "direct"  # kernels that compute the same in another manner: "direct" or "banded"
+    way: str = "direct"  # a kernel that computes the same in another manner: "direct", or "cublas" for a product
 
     def options(self) -> dict[str, int]:
         """What Triton's compiler is told. Products and sums are fused, which Triton 3.10 does on request only: half the instructions."""

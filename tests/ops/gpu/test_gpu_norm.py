@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gpu_images import ROUNDING, images
+from gpu_images import EVERYTHING, ROUNDING, images
 from torch.nn import functional as F
 
 from convmix.ops import act_norm
@@ -13,10 +13,14 @@ TYPES = (torch.float32, torch.bfloat16, torch.float16)
 EPS = 1e-5
 
 
-@pytest.mark.parametrize("act", ["GELU", "RELU"])
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_statistics_and_gradients_equal_float64(dtype, act, device, close):
-    for shape, launch in (((3, 17, 7, 9), Launch(8, 1, 16, steps=4)), ((1, 3, 2, 3), None), ((1, 40, 5, 5), Launch(4, 1, 32, steps=2))):
+CUTS = (((2, 17, 3, 5), Launch(8, 1, 16, steps=2)), ((1, 40, 3, 3), Launch(4, 1, 32, steps=2)), ((1, 3, 2, 3), None))
+EVERY = [(act, dtype, CUTS) for act in ("GELU", "RELU") for dtype in TYPES]
+FEW = [("GELU", torch.float32, CUTS[:1]), ("RELU", torch.bfloat16, CUTS[1:])]
+
+
+@pytest.mark.parametrize(("act", "dtype", "cuts"), EVERY if EVERYTHING else FEW, ids=str)
+def test_statistics_and_gradients_equal_float64(dtype, act, cuts, device, close):
+    for shape, launch in cuts:
         u, dy, residual = (images(shape, dtype, device) for _ in range(3))
         u = u * 3 - 2  # GELU's flat end too
         u[:, :, 0, 0] = 3  # but no channel that is flat as a whole
@@ -51,7 +55,7 @@ def activated(u, act):
 
 def test_variance_survives_a_large_mean(device, close):
     """Sums of plain squares would leave nothing of it in float32."""
-    u = images((4, 5, 9, 8), torch.float32, device) + 3000
+    u = images((2, 5, 5, 8), torch.float32, device) + 3000
     mean, var = norm.moments(u, "RELU", launch=Launch(8, 1, 16, steps=3))
     close(mean, u.double().mean((0, 2, 3)), 1e-6)
     close(var, u.double().var((0, 2, 3), correction=0), 1e-4)
@@ -64,7 +68,7 @@ def test_gelu_is_the_exact_one(device):
     assert (y.double() - F.gelu(u.double())).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dtype", TYPES if EVERYTHING else TYPES[:2], ids=str)
 def test_pointwise_product_equals_float64(dtype, device, close):
     x, weight = images((2, 24, 3, 5), dtype, device), torch.randn(40, 24, 1, 1, device=device).to(dtype)
     bias, shift = torch.randn(40, device=device), torch.randn(40, device=device)
