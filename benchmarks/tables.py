@@ -17,6 +17,7 @@ import ablation_tables
 import dense_tables
 import distributed_tables
 import gpu_tables
+import multilabel_tables
 import plan_tables
 import report_tables
 import scaling_tables
@@ -229,7 +230,9 @@ def pages(root: Path) -> dict[Path, str]:
     reports = report_tables.read_reports(root / "benchmarks/results/reports")
     dense = dense_tables.read_dense(root / "benchmarks/results/dense")
     results = root / "benchmarks/results"
+    several = multilabel_tables.section(multilabel_tables.read(results / "multilabel"), table)
     sections = (
+        *([several] if several else []),
         gpu_tables.section(gpu_tables.read_gpu(results / "gpu"), table),
         serving_tables.tables(table, results / "serving"),
         scaling_tables.tables(results / "scaling"),

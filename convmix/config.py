@@ -118,6 +118,11 @@ class Optim:
     clip_grad: float = _setting(0.0, "gradient norm limit; 0 is off")
     label_smoothing: float = _setting(0.0, "label smoothing")
     class_weights: Literal["none", "balanced"] = _setting("none", "balanced: weight the loss by inverse class frequency")
+    label_loss: Literal["bce", "asymmetric"] = _setting("bce", "several labels: binary cross-entropy, or one that forgives easy negatives")
+    gamma_positive: float = _setting(0.0, "asymmetric loss: focusing on hard positives; 0 is off")
+    gamma_negative: float = _setting(4.0, "asymmetric loss: focusing on hard negatives; 0 is off")
+    negative_margin: float = _setting(0.05, "asymmetric loss: a negative of a smaller probability counts as nothing")
+    label_precision: float | None = _setting(None, "several labels: thresholds that keep this precision on val (None: of best F1)")
     ema_decay: float = _setting(0.0, "decay of the moving average of the weights; 0 is off")
 
 
@@ -332,15 +337,17 @@ def _near_choice(hint: Any, value: object) -> str:
 def validate(run: Run) -> None:
     """Raises ConfigError where a value is outside its range, naming the setting and the range."""
     at_least: dict[str, float] = {
-        "optim.batch_size": 1, "optim.accumulate": 1, "schedule.epochs": 1, "data.in_chans": 1, "schedule.step_size": 1,
-        "optim.lr": 0, "optim.weight_decay": 0, "optim.clip_grad": 0, "augment.mixup": 0, "augment.cutmix": 0,
-        "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0, "schedule.min_lr": 0,
-        "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0, "data.workers": 0,
-        "data.cache_gib": 0, "data.train_images": 1, "data.shuffle_shards": 0, "dense.pyramid_channels": 8, "schedule.power": 0,
+        "optim.batch_size": 1, "optim.accumulate": 1, "schedule.epochs": 1, "data.in_chans": 1, "schedule.step_size": 1, "optim.lr": 0,
+        "optim.weight_decay": 0, "optim.clip_grad": 0, "optim.gamma_positive": 0, "optim.gamma_negative": 0, "augment.mixup": 0,
+        "augment.cutmix": 0, "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0,
+        "schedule.min_lr": 0, "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0,
+        "data.workers": 0, "data.cache_gib": 0, "data.train_images": 1, "data.shuffle_shards": 0, "dense.pyramid_channels": 8,
+        "schedule.power": 0,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",
-        "optim.label_smoothing", "net.drop_path", "optim.ema_decay", "data.val_fraction", "data.test_fraction",
+        "optim.label_smoothing", "net.drop_path", "optim.ema_decay", "data.val_fraction", "data.test_fraction", "optim.negative_margin",
+        "optim.label_precision",
     )  # fmt: skip
     for path, low in at_least.items():
         value = _value(run, path)
@@ -350,10 +357,8 @@ def validate(run: Run) -> None:
         value = _value(run, path)
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{path}: {value} is outside 0..1")
-    below_one = {
-        "data.val_fraction", "data.test_fraction", "net.dropout", "net.drop_path", "optim.ema_decay", "optim.label_smoothing",
-    }  # fmt: skip
-    for path in sorted(below_one):
+    below_one = ("data.test_fraction", "data.val_fraction", "net.drop_path", "net.dropout", "optim.ema_decay", "optim.label_smoothing")
+    for path in (*below_one, "optim.negative_margin"):
         if _value(run, path) == 1:
             raise ConfigError(f"{path}: 1 is too large, expected less than 1")
     if run.data.val_fraction + run.data.test_fraction >= 1:

@@ -38,6 +38,32 @@ class Classes:
 
 
 @dataclass(frozen=True)
+class ImageLabels:
+    """Which labels one image has, where an image may have several or none."""
+
+    probabilities: Tensor  # k float32, 0..1, each for itself
+    thresholds: Tensor  # k float64: from this probability on the image is said to have the label
+    labels: tuple[str, ...]  # k names
+
+    def __post_init__(self) -> None:
+        p, k = self.probabilities, len(self.labels)
+        if p.shape != (k,) or self.thresholds.shape != (k,):
+            raise ValueError(f"probabilities are {tuple(p.shape)}, thresholds {tuple(self.thresholds.shape)}, expected {k} of both")
+        if k and not (float(p.min()) >= 0 and float(p.max()) <= 1):
+            raise ValueError(f"probabilities lie in {float(p.min())}..{float(p.max())}, expected 0..1")
+
+    @property
+    def present(self) -> Tensor:
+        """Whether the image is said to have each label: k bool."""
+        return self.probabilities.double() >= self.thresholds
+
+    def said(self) -> list[tuple[str, float]]:
+        """The labels that the image is said to have, with their probabilities, the most probable first."""
+        ranked = sorted(zip(self.labels, self.probabilities.tolist(), self.present.tolist(), strict=True), key=lambda row: -row[1])
+        return [(label, probability) for label, probability, is_present in ranked if is_present]
+
+
+@dataclass(frozen=True)
 class Boxes:
     """Objects found in one image, the surest first."""
 

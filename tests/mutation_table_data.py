@@ -21,8 +21,8 @@ MUTATIONS = (
     Mutation(
         "a-class-may-lose-all-its-training-images",
         "data/splits.py",
-        "room = np.where(counts >= 3, counts - 1, 0)",
-        "room = np.where(counts >= 3, counts, 0)",
+        "room = np.where(counts >= FEWEST, counts - 1, 0)",
+        "room = np.where(counts >= FEWEST, counts, 0)",
         "data/test_splits.py",
     ),
     Mutation(

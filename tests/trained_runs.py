@@ -8,6 +8,7 @@ from typing import Any
 
 import convmix
 from tests.dense_scenes import write_coco, write_maps
+from tests.label_scenes import write_labels
 from tests.made_once import MadeOnce
 
 CLASSIFIER: dict[str, Any] = {"model": "convmixer_16_2_k3_p4", "size": 24, "batch_size": 12, "precision": "fp32", "workers": 0}
@@ -22,6 +23,17 @@ DENSE_TASKS = ("detect", "instances", "segment")
 def classifier(made_once: MadeOnce, photos: Path) -> Path:
     """A run of eight epochs on `photos`, which knows its three classes; read only."""
     return made_once("classifier", lambda out: convmix.train(photos, out=out, quiet=True, epochs=8, **CLASSIFIER))
+
+
+def labelled(made_once: MadeOnce) -> Path:
+    """Pictures with several labels each, and a table; read only."""
+    return made_once("labelled", write_labels)
+
+
+def multilabel(made_once: MadeOnce) -> Path:
+    """A run on `labelled` that has learned its three labels; read only."""
+    data = labelled(made_once)
+    return made_once("multilabel", lambda out: convmix.train(data, out=out, quiet=True, epochs=12, tune="never", **CLASSIFIER))
 
 
 def scenes(made_once: MadeOnce, task: str) -> Path:

@@ -21,10 +21,10 @@ from convmix.config import Dense, from_dict
 from convmix.data.preprocessing import Preprocess
 from convmix.documents import checked, read_object
 from convmix.errors import ConfigError, ConvmixError, RunError, first_line
-from convmix.metrics.calibration import Calibration
 from convmix.models.stored import Network, described_network, header_of, refuse_other_weights
-from convmix.tasks import create_task
+from convmix.tasks import create_task, task_class
 from convmix.tasks.base import Task
+from convmix.tasks.label_calibration import AnyCalibration
 
 FORMAT = 1
 LARGEST_SIDE = 2**14  # pixels of a model's input
@@ -47,7 +47,7 @@ class Artifact:
     labels: tuple[str, ...]
     preprocess: Preprocess
     info: dict[str, Any]  # convmix.json
-    calibration: Calibration | None = None  # None: probabilities are the softmax of the outputs, and every answer is sure
+    calibration: AnyCalibration | None = None  # None: probabilities are the softmax of the outputs, and every answer is sure
     engine: str | None = None  # what runs an exported model: onnx, openvino or torch; None: PyTorch, from a model directory
     batch_size: int | None = None  # images that `model` takes at once; None: any number, 1: whole images, each of its own size
 
@@ -96,7 +96,7 @@ def save_description(path: Path, *, model: nn.Module, task: Task, preprocess: Pr
     write_json(path / "convmix.json", described)
 
 
-def save_calibration(path: Path, calibration: Calibration) -> None:
+def save_calibration(path: Path, calibration: AnyCalibration) -> None:
     """Replace the calibration in convmix.json and leave the rest of the directory as it is."""
     write_json(path / "convmix.json", {**_read_json(path, "convmix.json"), "calibration": calibration.to_dict()})
 
@@ -132,7 +132,7 @@ class _Described:
     labels: tuple[str, ...]
     preprocess: Preprocess
     dense: Dense
-    calibration: Calibration | None
+    calibration: AnyCalibration | None
 
 
 def _described(info: dict[str, Any], *, where: str) -> _Described:
@@ -153,13 +153,14 @@ def _described(info: dict[str, Any], *, where: str) -> _Described:
         dense = from_dict({"dense": checked((info.get("run") or {}).get("dense", {}), dict[str, Any], where="run.dense")}).dense
     except (ConfigError, RunError, TypeError) as error:
         raise RunError(f"{where} does not describe a model: {str(error)[:300]}") from None
+    task = checked(info["task"], str, where=f"{where}: task")
     try:
-        calibration = Calibration.from_dict(info["calibration"]) if "calibration" in info else None
+        calibration = task_class(task).read_calibration(info["calibration"]) if "calibration" in info else None
     except RunError as error:
         raise RunError(f"{where}: {str(error)[:300]}") from None
     if max(preprocess.size) > LARGEST_SIDE:
         raise RunError(f"{where}: preprocess.size: {preprocess.size} is too large, expected at most {LARGEST_SIDE} pixels")
-    return _Described(checked(info["task"], str, where=f"{where}: task"), labels, preprocess, dense, calibration)
+    return _Described(task, labels, preprocess, dense, calibration)
 
 
 def _filled(path: Path, network: Network, build: Callable[[], nn.Module]) -> nn.Module:

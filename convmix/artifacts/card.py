@@ -94,6 +94,8 @@ def _calibration(info: Mapping[str, Any]) -> str:
     c = info.get("calibration")
     if c is None:
         return ""
+    if "thresholds" in c:
+        return _label_calibration(info, c)
     where = {"val": "the validation split", "test": "the test split"}.get(c["split"], _code(_data_name(c["split"])))
     text = (
         f"## Calibration\n\nLogits are divided by the temperature {c['temperature']:.3f}, fitted on {c['n']} images of {where}; "
@@ -110,6 +112,26 @@ def _calibration(info: Mapping[str, Any]) -> str:
             f"(95 % interval {_percent(low)} to {_percent(high)})."
         )
     return text
+
+
+def _label_calibration(info: Mapping[str, Any], c: Mapping[str, Any]) -> str:
+    """The same where every label has its own probability and threshold."""
+    where = {"val": "the validation split", "test": "the test split"}.get(c["split"], _code(_data_name(c["split"])))
+    by = "the best F1" if c["wanted"] is None else f"a precision of {_percent(c['wanted'])}"
+    rows = [
+        (_code(label), f"{threshold:.3f}" + ("" if reached else " *"))
+        for label, threshold, reached in zip(info["labels"], c["thresholds"], c["reached"], strict=True)
+    ]
+    text = (
+        f"## Calibration\n\nThe logits of every label are scaled and shifted (Platt), and its threshold set for {by}, on {c['n']} images "
+        f"of {where}; on them the mean expected calibration error of the labels is {c['ece_before']:.4f} before and {c['ece_after']:.4f} "
+        "after. "
+        "Scores of the validation split are those at a threshold of one half, before that.\n\n"
+        + _table(("label", "threshold"), rows[:MAX_LABELS])
+    )
+    if len(rows) > MAX_LABELS:
+        text += f"\n\n{len(rows) - MAX_LABELS} more are in `convmix.json`."
+    return text + ("" if all(c["reached"]) else "\n\n*: the images do not show where it should be.")
 
 
 def _usage(info: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -15,7 +15,11 @@ APART = 0.1  # share of a split's images that would have to change class for it 
 def class_counts(facts: ImageFacts) -> dict[str, np.ndarray]:
     """Split -> readable images per class, k int64."""
     ok = facts.ok
-    counts = [np.bincount(facts.label[ok & (facts.part == p)], minlength=len(facts.classes)) for p in range(len(facts.parts))]
+    of_parts = [ok & (facts.part == p) for p in range(len(facts.parts))]
+    if facts.matrix is not None:
+        counts = [(facts.matrix[some] == 1).sum(0) for some in of_parts]
+    else:
+        counts = [np.bincount(facts.label[some], minlength=len(facts.classes)) for some in of_parts]
     return {examples.split: of_part for examples, of_part in zip(facts.parts, counts, strict=True)}
 
 

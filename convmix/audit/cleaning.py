@@ -124,6 +124,8 @@ def mend(facts: ImageFacts, copies: Copies, target: Path) -> Cleaned:
     It appears when it is complete; killed on the way, it leaves a hidden .NAME.partial beside, which the next attempt replaces.
     """
     chosen = plan(facts, copies)
+    if facts.matrix is not None and target.suffix.lower() != ".csv":
+        raise ConfigError(f"fix: {target} would be a folder per class, and these images may have several labels; name a .csv")
     if not len(chosen.kept):
         raise DataError("nothing of the data set is left that could be kept")
     return _write_table(facts, chosen, target) if target.suffix.lower() == ".csv" else _write_folder(facts, chosen, target)
@@ -140,9 +142,11 @@ def _write_table(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Clean
         source = facts.source(i)
         if isinstance(source, bytes) or is_row(facts.name(i)) or "offset" in facts.parts[facts.part[i]].rows.column_names:
             raise ConfigError(f"fix: {target} is a table, but the images are inside the data set's files; name a folder instead")
-        rows.append((_from_here(source, target), facts.label_name(i), *([facts.split(i)] if has_splits else [])))
+        said = [facts.label_name(i)] if facts.matrix is None else facts.matrix[i].tolist()
+        rows.append((_from_here(source, target), *said, *([facts.split(i)] if has_splits else [])))
     write_csv(changes, ("image", "split", "label", "change"), _left_out(facts, chosen))
-    write_csv(target, ("path", "label", "split")[: 2 + has_splits], rows, raw=True)
+    header = ("label",) if facts.matrix is None else facts.classes
+    write_csv(target, ("path", *header, *(["split"] if has_splits else [])), rows, raw=True)
     return Cleaned(target, changes, len(rows), len(facts) - len(rows), 0, 0)
 
 

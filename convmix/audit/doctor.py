@@ -23,6 +23,7 @@ from convmix.audit.image_checks import examine_images
 from convmix.audit.image_facts import ImageFacts, collect
 from convmix.audit.labels import LabelCheck, check_labels
 from convmix.audit.near_duplicates import ALIKE
+from convmix.audit.several import check_several, examine_labels
 from convmix.cache import expanded
 from convmix.config import Data
 from convmix.data.examples import Source
@@ -32,7 +33,7 @@ from convmix.data.parallel_map import Progress
 from convmix.data.remote.urls import redact
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.results import Classes
+from convmix.results import Classes, ImageLabels
 from convmix.tasks import task_class
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def doctor(
     artifact = load_artifact(run) if isinstance(run, (str, Path)) else run
     if artifact is not None and artifact.engine:
         raise ConfigError(f"run: {artifact.path} is an exported model; give the run that it came from")
-    if artifact is not None and task_class(artifact.task).result is not Classes:
+    if artifact is not None and task_class(artifact.task).result not in (Classes, ImageLabels):
         raise ConfigError(f"run: {artifact.path} is for the task {artifact.task}; labels are checked by classifiers alone, leave it out")
     settings = _settings(artifact, image_column, label_column, in_chans, layout)
     source = open_source(data, settings)
@@ -133,7 +134,8 @@ def doctor(
     if not facts.ok.any():
         raise DataError(f"{data}: none of its {len(facts)} images can be read; the first: {facts.name(0)}: {facts.reason[0]}")
     copies = find_copies(facts, near=near)
-    labels = check_labels(facts, copies, artifact, data=str(data), device=device, workers=workers) if artifact else None
+    check = check_labels if facts.matrix is None else check_several
+    labels = check(facts, copies, artifact, data=str(data), device=device, workers=workers) if artifact else None
     findings = _findings(source, facts, copies, labels)
     remedy = mend(facts, copies, target) if target is not None else None
 
@@ -178,6 +180,7 @@ def _findings(source: Source, facts: ImageFacts, copies: Copies, labels: LabelCh
         *examine_images(facts),
         *examine_copies(facts, copies),
         *examine_balance(facts),
+        *examine_labels(facts),
         *(labels.findings if labels else ()),
         *(Finding("no example", name, "", "", reason) for name, reason in source.dropped),
     ]
@@ -200,7 +203,7 @@ def _notes(
         notes.append("the data has no splits: training makes them by chance, and near copies may end up on both sides")
     if labels and artifact:
         notes.append(
-            f"labels were checked with {artifact.path} on {labels.examined:,} images that it was not trained on; its answer is their label "
+            f"labels were checked with {artifact.path} on {labels.examined:,} images that it was not trained on; what it says is the label "
             f"for {labels.right:.1%}, and what it gets wrong itself is among the suspicions: the first of them are the surest"
         )
     if remedy:

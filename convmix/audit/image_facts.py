@@ -27,7 +27,7 @@ class ImageFacts:
     parts: tuple[Examples, ...]
     classes: tuple[str, ...]
     part: np.ndarray  # n int8, position in `parts`
-    label: np.ndarray  # n int64, position in `classes`
+    label: np.ndarray  # n int64, position in `names`
     reason: dict[int, str]  # the images that cannot be used
     digest: np.ndarray  # n uint64, of the encoded bytes; 0 where nothing could be read
     pixels: np.ndarray  # n uint64, of the upright picture; 0 for the images in `reason`, and so for all that follows
@@ -38,6 +38,8 @@ class ImageFacts:
     orientation: np.ndarray  # n uint8
     contrast: np.ndarray  # n float32, standard deviation of the channel that varies most, on the scale 0..255
     thumbnail: np.ndarray  # n,16,16 uint8: the whole picture, grey, stretched to a square and from black to white
+    combinations: tuple[str, ...] = ()  # of labels, where images may have several
+    matrix: np.ndarray | None = None  # n,k int8 then: which image has which label, as `Examples.label_matrix`
 
     def __len__(self) -> int:
         return len(self.part)
@@ -56,7 +58,12 @@ class ImageFacts:
         return self.parts[self.part[i]].names[i - self._start(i)]
 
     def label_name(self, i: int) -> str:
-        return self.classes[self.label[i]]
+        return self.names[self.label[i]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `label` counts: classes, or combinations of labels."""
+        return self.classes if self.matrix is None else self.combinations
 
     def source(self, i: int) -> bytes | str:
         """The encoded image, or the path of its file."""
@@ -99,12 +106,24 @@ def encoded_digest(encoded: bytes) -> int:
 
 def _empty(parts: Sequence[Examples], classes: tuple[str, ...], n: int) -> ImageFacts:
     part = np.repeat(np.arange(len(parts), dtype=np.int8), [len(examples) for examples in parts])
-    label = np.concatenate([examples.labels for examples in parts])
+    label, combinations, matrix = _labels(parts, classes)
     return ImageFacts(
         tuple(parts), classes, part, label, reason={}, digest=np.zeros(n, np.uint64), pixels=np.zeros(n, np.uint64),
         height=np.zeros(n, np.int32), width=np.zeros(n, np.int32), format=np.zeros(n, "<U9"), mode=np.zeros(n, "<U9"),
         orientation=np.ones(n, np.uint8), contrast=np.zeros(n, np.float32), thumbnail=np.zeros((n, SIDE, SIDE), np.uint8),
+        combinations=combinations, matrix=matrix,
     )  # fmt: skip
+
+
+def _labels(parts: Sequence[Examples], classes: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+    """Of every image the number of its class; of images with several labels that of their combination, with the combinations' names."""
+    matrices = [m for examples in parts if (m := examples.label_matrix) is not None]
+    if len(matrices) < len(parts):
+        return np.concatenate([examples.labels for examples in parts]), (), None
+    matrix = np.concatenate(matrices)
+    rows, label = np.unique(matrix, axis=0, return_inverse=True)
+    names = tuple("|".join(classes[c] for c in np.flatnonzero(row == 1)) or "no label" for row in rows)
+    return label.reshape(-1), names, matrix
 
 
 def _fill(facts: ImageFacts, start: int, seen: Sequence[_Seen]) -> None:

@@ -90,6 +90,21 @@ def check_labels(
 
     Raises DataError where an image has a class that the run does not know, or where the run was trained on everything.
     """
+    findings: list[Finding] = []
+    held_out, left_out = held_out_of(facts, copies, artifact, data=data)
+    probabilities, given, at = _predict(facts, held_out, artifact, data=data, device=device, workers=workers)
+    found = suspect(probabilities, given)
+    for row, label, other in zip(found.index.tolist(), found.given.tolist(), found.suggested.tolist(), strict=True):
+        i = int(at[row])
+        said = f"the model says {artifact.labels[other]} ({percent(probabilities[row, other])}); "
+        said += f"the label has {percent(probabilities[row, label])}"
+        findings.append(Finding("probable label error", facts.name(i), facts.split(i), facts.label_name(i), said, at=i))
+    right = float((probabilities.argmax(1) == given).mean())
+    return LabelCheck(tuple(findings), len(at), right, left_out)
+
+
+def held_out_of(facts: ImageFacts, copies: Copies, artifact: Artifact, *, data: str) -> tuple[np.ndarray, int]:
+    """Positions of the images that the run was not trained on, nor on copies of them, and how many others there are. DataError for none."""
     trained = np.array([int(digest, 16) for digest in recorded_digests(artifact)["train"] if digest], np.uint64)
     known = facts.ok & np.isin(facts.digest, trained)
     known |= np.isin(copies.group, copies.group[known]) & facts.ok
@@ -99,16 +114,7 @@ def check_labels(
             f"{data}: {artifact.path} was trained on all of its {int(known.sum())} readable images or on copies of them, "
             "so its opinion of their labels is worth nothing; leave the run out, or give data with a split that it has not seen"
         )
-    findings: list[Finding] = []
-    probabilities, given, at = _predict(facts, held_out, artifact, data=data, device=device, workers=workers)
-    found = suspect(probabilities, given)
-    for row, label, other in zip(found.index.tolist(), found.given.tolist(), found.suggested.tolist(), strict=True):
-        i = int(at[row])
-        said = f"the model says {artifact.labels[other]} ({_percent(probabilities[row, other])}); "
-        said += f"the label has {_percent(probabilities[row, label])}"
-        findings.append(Finding("probable label error", facts.name(i), facts.split(i), facts.label_name(i), said, at=i))
-    right = float((probabilities.argmax(1) == given).mean())
-    return LabelCheck(tuple(findings), len(at), right, int(known.sum()))
+    return held_out, int(known.sum())
 
 
 def _predict(
@@ -119,7 +125,7 @@ def _predict(
     where, how = resolve(device, "auto")
     ready = accelerate(artifact, len(held_out), batch_size=BATCH, device=where, precision=how, optimize="auto")
     probabilities, given, at = [], [], []
-    for part, start, positions in _by_part(facts, held_out):
+    for part, start, positions in by_part(facts, held_out):
         examples = facts.parts[part].select(positions - start)
         column = columns(examples, artifact.labels, data)
         batches = eval_batches(examples, artifact.preprocess, batch_size=BATCH, workers=workers)
@@ -133,7 +139,8 @@ def _predict(
     return np.concatenate(probabilities), np.concatenate(given), np.concatenate(at)
 
 
-def _by_part(facts: ImageFacts, chosen: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+def by_part(facts: ImageFacts, chosen: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Part, its first position and the chosen positions in it, of every part that has some."""
     start = 0
     for part, examples in enumerate(facts.parts):
         positions = chosen[(chosen >= start) & (chosen < start + len(examples))]
@@ -142,5 +149,5 @@ def _by_part(facts: ImageFacts, chosen: np.ndarray) -> Iterator[tuple[int, int, 
         start += len(examples)
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     return f"{100 * share:.0f} %"

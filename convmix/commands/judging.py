@@ -86,7 +86,8 @@ def calibrate(
     data:
         Labelled images in any form that `train` takes; the validation images of the training where it is left out.
     accuracy:
-        Answer as many images as possible so that this share of the answers is right, such as 0.95.
+        Answer as many images as possible so that this share of the answers is right, such as 0.95; of images with several labels, so that
+        this share of each label's is right.
     coverage:
         Answer this share of the images, the surest ones. With neither every answer is sure.
     split:

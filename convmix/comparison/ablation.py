@@ -54,6 +54,8 @@ def ablate(
     shared = {"model": model, **settings} | ({"train_images": images} if images is not None else {})
     say = console or Console(quiet=True)
     study = open_study(data, recipe=recipe, settings=shared, budget=budget, epochs=epochs, seeds=seeds, device=device, console=say)
+    if study.task.score_name != "accuracy":
+        raise ConfigError(f"{study.data} is data for the task {study.task.name}; ablations are of classifiers, compare takes it")
     base = base_of(model, study.run, study.facts)
     changes, notes = variations(base, axes, equal=equal)
     everyone = [base.contender, *(change.contender for change in changes)]

@@ -30,7 +30,7 @@ def compare(
     console: Console | None = None,
     **settings: object,
 ) -> Comparison:
-    """Train models on `data` under the same recipe and budget, and set their accuracy against what they cost.
+    """Train models on `data` under the same recipe and budget, and set their accuracy (or mean AP) against what they cost.
 
     data: as `train` takes it. Its splits are made once (settings: split_seed), the same for every training.
     models: names of `convmix models`; none: convmix's families and five baselines of timm, sized for the images.
@@ -60,7 +60,10 @@ def compare(
     outcomes = carry_out(study, ledger, some)
     speeds = _speeds(study, ledger, some, outcomes)
     scores = tuple(
-        score(c, outcomes[c.name], run=runs[c.name], test_images=study.counts["test"], speed=speeds.get(c.name)) for c in some
+        score(
+            c, outcomes[c.name], run=runs[c.name], test_images=study.counts["test"], speed=speeds.get(c.name), measure=study.task.score_name
+        )
+        for c in some
     )  # fmt: skip
     page = place / "comparison.html"
     best = fronts(scores)
@@ -70,7 +73,7 @@ def compare(
             "scores": [{**s.to_dict(), "front": [cost.name for cost in COSTS if s.contender.name in best[cost.name]]} for s in scores],
         }
     )
-    comparison = Comparison(study.name, scores, study.seeds, conditions(study, ledger), ledger.values, page)
+    comparison = Comparison(study.name, scores, study.seeds, conditions(study, ledger), ledger.values, page, study.task.score_title)
     comparison_page(comparison, page)
     return comparison
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from convmix.comparison.effect import Ablation
 from convmix.comparison.interval_plot import effects_picture, fronts_picture
 from convmix.comparison.pareto import CandidateScore, Comparison
-from convmix.comparison.table import CHANGES, CONTENDERS, NONE, change_rows, contender_rows, failures, percent
+from convmix.comparison.table import CHANGES, NONE, change_rows, contender_header, contender_rows, failures, percent
 from convmix.plots.html_page import Page
 
 _INTERVALS = (
@@ -15,6 +15,9 @@ _INTERVALS = (
     "kind would give with the same trainings. Neither covers the other. The test images are the same for everyone and were scored once per "
     "training, with the weights that it kept."
 )
+_BOOTSTRAPPED = _INTERVALS.replace(
+    "Wilson's 95 % interval of that mean for so many test images", "the mean of the ends of each training's bootstrapped 95 % interval"
+)
 
 
 def comparison_page(comparison: Comparison, file: Path) -> list[Path]:
@@ -22,12 +25,16 @@ def comparison_page(comparison: Comparison, file: Path) -> list[Path]:
     page = Page(f"{comparison.data}: models compared", f"{len(comparison.scores)} models, {len(comparison.seeds)} seeds each")
     page.section("Result")
     if picture := fronts_picture(comparison):
-        page.figure(picture, name="accuracy", alt="Test accuracy against parameters, multiply-adds, throughput, memory and training time")
+        page.figure(
+            picture, name="accuracy", alt=f"Test {comparison.title} against parameters, multiply-adds, throughput, memory and training time"
+        )
     rows = contender_rows(comparison)
-    page.table(CONTENDERS[:4], [row[:4] for row in rows])
-    page.text(_INTERVALS)
+    header = contender_header(comparison)
+    page.table(header[:4], [row[:4] for row in rows])
+    page.text(_INTERVALS if comparison.title == "accuracy" else _BOOTSTRAPPED)
     costs = [(row[0], row[1], *row[4:]) for row in rows]
-    page.table((*CONTENDERS[:2], *CONTENDERS[4:]), costs, caption="*: on the Pareto front, nobody is better in both this and accuracy")
+    caption = f"*: on the Pareto front, nobody is better in both this and {comparison.title}"
+    page.table((*header[:2], *header[4:]), costs, caption=caption)
     page.text(
         "Images/s and MiB are of inference in batches of 32, eager in PyTorch, channels last, each model in a process of its own and all "
         "in turn: medians over the rounds, and the peak above what the imports take. Training is the time of the training steps alone."
@@ -41,7 +48,7 @@ def comparison_page(comparison: Comparison, file: Path) -> list[Path]:
         if s.contender.note:
             page.text(f"{s.contender.name}: {s.contender.note}.")
     page.section("Every training")
-    _trainings(page, {s.contender.name: s for s in comparison.scores}, comparison.seeds)
+    _trainings(page, {s.contender.name: s for s in comparison.scores}, comparison.seeds, title=comparison.title)
     return page.write(file)
 
 
@@ -84,11 +91,11 @@ def _failed(page: Page, lines: list[str]) -> None:
             page.note(line)
 
 
-def _trainings(page: Page, scores: Mapping[str, CandidateScore], seeds: tuple[int, ...]) -> None:
+def _trainings(page: Page, scores: Mapping[str, CandidateScore], seeds: tuple[int, ...], *, title: str = "accuracy") -> None:
     rows = [
         (name, *(percent(s.accuracies[seed]) if seed in s.accuracies else NONE for seed in seeds)) for name, s in scores.items()
     ]  # fmt: skip
-    page.table(("", *(f"seed {seed}" for seed in seeds)), rows, caption="test accuracy, %")
+    page.table(("", *(f"seed {seed}" for seed in seeds)), rows, caption=f"test {title}, %")
 
 
 def _said(settings: Mapping[str, object]) -> str:

@@ -42,10 +42,8 @@ def fronts_picture(comparison: Comparison) -> bytes | None:
         legend.text(0.09, y, shorten(s.contender.name, LETTERS), va="center", fontsize=9, parse_math=False)
     legend.set_xlim(0, 1)
     legend.set_ylim(0, 1)
-    figure.suptitle(
-        f"{shorten(comparison.data, LETTERS)}: test accuracy (%), mean of {len(comparison.seeds)} seeds; round: convmix, square: timm",
-        fontsize=10.5,
-    )
+    title = f"test {comparison.title} (%), mean of {len(comparison.seeds)} seeds; round: convmix, square: timm"
+    figure.suptitle(f"{shorten(comparison.data, LETTERS)}: {title}", fontsize=10.5)
     return png(figure)
 
 

@@ -39,6 +39,10 @@ class CandidateScore:
     weight_decay: float
     failures: Mapping[int, str] = field(default_factory=dict)  # seed -> reason
     speed: Speed = Speed()
+    measure: str = "accuracy"  # the score that `accuracies` are of, a key of the task's metrics
+    intervals: Mapping[int, tuple[float, float]] = field(
+        default_factory=dict
+    )  # seed -> over the images, of scores that are no share of them
 
     @property
     def accuracy(self) -> Mean | None:
@@ -47,7 +51,11 @@ class CandidateScore:
 
     @property
     def sampling(self) -> tuple[float, float] | None:
-        """Wilson's 95 % interval of the mean: what other test images would give with the same trainings."""
+        """95 % interval of the mean: what other test images would give with the same trainings. Wilson's; of other scores than the accuracy
+        the mean over the seeds of the ends of each training's own."""
+        if self.measure != "accuracy":
+            ends = list(self.intervals.values())
+            return (fmean(low for low, _ in ends), fmean(high for _, high in ends)) if ends else None
         return wilson_interval(round(self.accuracy.value * self.test_images), self.test_images) if self.accuracy else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +66,7 @@ class CandidateScore:
             "note": self.contender.note,
             "accuracies": {str(seed): value for seed, value in self.accuracies.items()},
             "accuracy": self.accuracy and asdict(self.accuracy),
+            "measure": self.measure,
             "sampling_interval": self.sampling and list(self.sampling),
             "test_images": self.test_images,
             "parameters": self.parameters,
@@ -71,14 +80,18 @@ class CandidateScore:
 
 
 def score(
-    contender: Candidate, outcomes: Mapping[int, RunOutcome], *, run: Run, test_images: int, speed: Speed | None = None
-) -> CandidateScore:
-    """The outcomes of a contender's trainings, seed -> outcome, in numbers; `run` are its settings as resolved."""
+    contender: Candidate, outcomes: Mapping[int, RunOutcome], *, run: Run, test_images: int, speed: Speed | None = None,
+    measure: str = "accuracy",
+) -> CandidateScore:  # fmt: skip
+    """The outcomes of a contender's trainings, seed -> outcome, in numbers; `run` are its settings as resolved.
+
+    measure: the task's main score, a key of its metrics.
+    """
     records = {seed: ended.record for seed, ended in outcomes.items() if ended.record is not None}
     some = list(records.values())
     return CandidateScore(
         contender,
-        {seed: r["test"]["accuracy"] for seed, r in records.items()},
+        {seed: r["test"][measure] for seed, r in records.items()},
         some[0]["test"]["n"] if some else test_images,
         some[0]["parameters"] if some else None,
         some[0]["macs"] if some else None,
@@ -88,6 +101,8 @@ def score(
         run.optim.weight_decay,
         {seed: ended.failed for seed, ended in outcomes.items() if ended.record is None},
         speed or Speed(),
+        measure,
+        {seed: tuple(ends) for seed, r in records.items() if (ends := r["test"].get(f"{measure}_interval"))},
     )
 
 
@@ -143,3 +158,4 @@ class Comparison:
     facts: Mapping[str, str]  # label -> text: what all shared, for people
     values: Mapping[str, Any] = field(repr=False)  # what the JSON file holds
     page: Path | None = None  # the HTML page
+    title: str = "accuracy"  # what `CandidateScore.accuracy` is, for people

@@ -63,7 +63,8 @@ def _train(study: Study, trainer: Trainer, trial: TrainingRun, requests: StopReq
     assert ended is not None  # written by the training or by give_up
     if ended.record is not None:
         r = ended.record
-        said = f"    test accuracy {r['test']['accuracy']:.2%} after {r['epochs_done']:.3g} epochs in {r['elapsed_s']:.0f} s"
+        task = study.task
+        said = f"    test {task.score_title} {r['test'][task.score_name]:.2%} after {r['epochs_done']:.3g} epochs in {r['elapsed_s']:.0f} s"
         study.console.print(said, highlight=False)
     return ended
 

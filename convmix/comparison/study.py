@@ -21,8 +21,9 @@ from convmix.data.splits import with_splits
 from convmix.errors import ConfigError, DataError
 from convmix.inference.batches import resolve
 from convmix.recipes import recipe as named_recipe
-from convmix.results import Classes
-from convmix.tasks import TASKS, task_class
+from convmix.tasks import task_class
+from convmix.tasks.base import Task
+from convmix.tasks.classify import Classify
 from convmix.training.log import scan_progress
 
 
@@ -40,6 +41,7 @@ class Study:
     seeds: tuple[int, ...]
     device: torch.device
     console: Console
+    task: type[Task] = Classify
 
     @property
     def name(self) -> str:
@@ -82,7 +84,8 @@ def open_study(
     asked = override(named_recipe(name, DataFacts(1, 1, 224, 224, 3)), shared)  # mistakes are said before any image is read
     opened = open_source(spec, asked.data)
     announce(opened, spec, console=console)
-    if opened.task not in TASKS or task_class(opened.task).result is not Classes:
+    task = task_class(opened.task)
+    if not issubclass(task, Classify):
         raise ConfigError(
             f"{spec} is data for the task {opened.task}; comparisons are of classifiers, train and evaluate the others instead"
         )
@@ -98,7 +101,7 @@ def open_study(
     shared |= {"size": "{}x{}".format(*_size(run))}  # asked for, so that a model made for 224 pixels is built for these
     return Study(
         spec, name, _as_read(shared), run, seen.facts, counts, seen.fingerprint,
-        tuple(range(first, first + seeds)), where, console,
+        tuple(range(first, first + seeds)), where, console, task,
     )  # fmt: skip
 
 

@@ -12,15 +12,20 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 NONE = "–"
-CONTENDERS = (
-    "", "accuracy %", "over seeds, 95 %", "over images, 95 %", "parameters", "multiply-adds", "images/s", "MiB", "training", "epochs",
+_CONTENDERS = (
+    "over seeds, 95 %", "over images, 95 %", "parameters", "multiply-adds", "images/s", "MiB", "training", "epochs",
 )  # fmt: skip
 CHANGES = ("change", "accuracy %", "difference", "95 %", "paper", "here", "multiply-adds", "parameters", "training")
 MARK = " *"  # on the Pareto front of accuracy and this
 
 
+def contender_header(comparison: Comparison) -> tuple[str, ...]:
+    """What `contender_rows` has in its cells."""
+    return "", f"{comparison.title} %", *_CONTENDERS
+
+
 def contender_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One per contender, the most accurate first, those without a result last; cells as in CONTENDERS, MARK on the Pareto fronts."""
+    """One per contender, the most accurate first, those without a result last; cells as in `contender_header`, MARK on the fronts."""
     best = fronts(comparison.scores)
 
     def cost(s: CandidateScore, name: str, text: str) -> str:
@@ -81,8 +86,8 @@ def failures(scores: tuple[CandidateScore, ...]) -> list[str]:
 def comparison_table(comparison: Comparison) -> "Group":
     """For a terminal: without the interval over images, parameters and epochs, which the page has."""
     rows = [(name, _with(accuracy, over_seeds), *costs) for name, accuracy, over_seeds, _, _, *costs, _ in contender_rows(comparison)]
-    lines = [f"{MARK.strip()} nobody is better in both this and accuracy", *failures(comparison.scores)]
-    return _shown(("", "accuracy % (95 %)", "MACs", "images/s", "MiB", "training"), rows, lines, comparison.page)
+    lines = [f"{MARK.strip()} nobody is better in both this and {comparison.title}", *failures(comparison.scores)]
+    return _shown(("", f"{comparison.title} % (95 %)", "MACs", "images/s", "MiB", "training"), rows, lines, comparison.page)
 
 
 def ablation_table(ablation: Ablation) -> "Group":

@@ -18,6 +18,7 @@ from convmix.data.augment.device_augment import DeviceAugment
 from convmix.data.loaders import Annotated, Batch, Sharded, eval_batches
 from convmix.data.order import batch_bounds, epoch_order, sharded_order
 from convmix.data.preprocessing import Preprocess
+from convmix.data.targets import as_batch
 from convmix.errors import DataError
 
 SHARE = 0.25  # of the device's free memory: model, gradients and activations need the rest
@@ -30,7 +31,7 @@ class DeviceCache:
     """The images of one split."""
 
     pixels: Tensor  # n,H,W,C uint8, on the device
-    labels: Tensor  # n int64, there too
+    targets: Tensor  # n int64 classes or n,k int8 labels, there too
     bad: tuple[tuple[int, str], ...]  # (index, reason) of the images that could not be read
     augment: DeviceAugment
 
@@ -54,8 +55,9 @@ def load(examples: Annotated, augment: DeviceAugment, *, workers: int | None, de
         bad += batch.bad
     if len(bad) == len(examples):
         raise DataError(f"no training image can be read: {bad[0][1]}" if bad else "no training images")
-    labels = torch.as_tensor(np.asarray(examples.labels), dtype=torch.int64).to(device)
-    return DeviceCache(pixels, labels, tuple(bad), augment)
+    targets = as_batch([examples.annotation(i) for i in range(len(examples))]).to(device)
+    assert isinstance(targets, Tensor)  # of whole images
+    return DeviceCache(pixels, targets, tuple(bad), augment)
 
 
 def resident_batches(
@@ -96,7 +98,7 @@ def resident_batches(
             generator = torch.Generator(device).manual_seed(int(digest >> np.uint64(1)))
             return torch.randn((n, *shape[1:]), generator=generator, device=device)[a:b]
 
-        images, targets = resident.augment(resident.pixels[at], drawn, noise=noise), resident.labels[at]
+        images, targets = resident.augment(resident.pixels[at], drawn, noise=noise), resident.targets[at]
         if not good.all():
             kept = torch.from_numpy(np.flatnonzero(good)).to(device)
             images, targets = images[kept], targets[kept]

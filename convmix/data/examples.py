@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from convmix.data.formats import plain_path
 from convmix.data.order import shards_at_once
 from convmix.data.remote.shard_images import RemoteShards
-from convmix.data.targets import Annotation, Objects, Regions
+from convmix.data.targets import UNKNOWN, Annotation, Objects, Regions
 
 if TYPE_CHECKING:
     import datasets
@@ -25,7 +26,8 @@ _DENSE_COLUMNS = {"boxes", "object_labels", "crowd", "masks", "height", "width",
 class Examples:
     """One split. Picklable, so that worker processes can have it."""
 
-    # columns image {bytes, path} (not decoded), label, name; for shards also offset, size; for dense tasks those of objectrows, or mask
+    # columns image {bytes, path} (not decoded), label, name; for shards also offset, size; for several labels per image labels and known;
+    # for dense tasks those of objectrows, or mask
     rows: "datasets.Dataset"
     classes: tuple[str, ...]
     split: str
@@ -59,7 +61,9 @@ class Examples:
             return b""
 
     def annotation(self, index: int) -> Annotation:
-        """What is known of the image: its class, its objects, or where the class of every pixel is written."""
+        """What is known of the image: its class, its labels, its objects, or where the class of every pixel is written."""
+        if self.label_matrix is not None:
+            return torch.from_numpy(self.label_matrix[int(index)])
         if self._known is None:
             return int(self.labels[index])
         row = self._known[int(index)]
@@ -91,6 +95,28 @@ class Examples:
     def labels(self) -> np.ndarray:
         """n int64, indices of `classes`."""
         return np.asarray(_column(self.rows, "label"), dtype=np.int64)
+
+    @cached_property
+    def label_matrix(self) -> np.ndarray | None:
+        """Of images with several labels n,k int8: 1 where an image has it, 0 where not, UNKNOWN where nobody said; else None."""
+        if not {"labels", "known"} <= set(self.rows.column_names):
+            return None
+        import pyarrow.compute as pc
+
+        n, k = len(self), len(self.classes)
+        table = self.rows.select_columns(["labels", "known"]).with_format("arrow")[:] if n else None
+        if table is None:
+            return np.zeros((0, k), np.int8)
+        known = pc.list_flatten(table["known"]).to_numpy().reshape(n, k)
+        matrix = np.where(known, 0, UNKNOWN).astype(np.int8)
+        of_image = np.repeat(np.arange(n), pc.list_value_length(table["labels"]).to_numpy())
+        matrix[of_image, pc.list_flatten(table["labels"]).to_numpy()] = 1
+        return matrix
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What is learned of whole images: `labels`, or `label_matrix` where an image may have several."""
+        return self.labels if self.label_matrix is None else self.label_matrix
 
     @property
     def shards(self) -> np.ndarray:

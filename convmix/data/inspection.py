@@ -126,6 +126,8 @@ def refuse_too_little(source: Source, spec: str) -> None:
     """DataError, with what to do, where a classifier has nothing to tell apart."""
     if not {"train", "all"} & source.splits.keys():
         raise DataError(f"{spec}: has only the {', '.join(source.splits)} split; training needs a train split or unsplit images")
+    if source.task == "multilabel":
+        _refuse_same_labels(source, spec)
     if source.task != "classify":
         return
     numbers = [name for name in source.classes if re.fullmatch(r"-?\d*\.\d*[1-9]\d*", name)]
@@ -147,6 +149,17 @@ def refuse_too_little(source: Source, spec: str) -> None:
         raise DataError(
             f"{spec}: has one image per class ({len(source.classes)} classes): nothing is left to validate on; give several images of each "
             "class, or check that the folders or labels are classes and not single images"
+        )
+
+
+def _refuse_same_labels(source: Source, spec: str) -> None:
+    """DataError where no label is on one image and known to be missing on another."""
+    pool = source.splits.get("train") or source.splits["all"]
+    matrix = pool.label_matrix
+    if matrix is not None and not ((matrix == 1).any(0) & (matrix == 0).any(0)).any():
+        raise DataError(
+            f"{spec}: no label ({_some(source.classes)}) is on some images and known to be missing on others, so there is nothing to tell "
+            "apart: add images without it, or say 0 where a cell is empty"
         )
 
 
@@ -172,8 +185,30 @@ def _warnings(source: Source) -> list[str]:
                 if absent:
                     names = [source.classes[i] for i in sorted(absent)]
                     notes.append(f"the {split} split has no image of {_some(names)}: its scores say nothing about them; add some")
+    if source.task == "multilabel" and pool is not None and pool.label_matrix is not None:
+        notes += _warnings_of_labels(pool.label_matrix, source.classes)
     if pool is not None and len(pool) < 20:
         notes.append(f"{len(pool)} images to train on are few: expect a rough model, and scores with wide intervals; add images if you can")
+    return notes
+
+
+def _warnings_of_labels(matrix: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """What the labels n,k of the images to train on leave open."""
+    yes, no = (matrix == 1).sum(0), (matrix == 0).sum(0)
+    notes = []
+    if unknown := int((matrix < 0).sum()):
+        notes.append(
+            f"of {unknown} of {matrix.size} labels nobody says whether an image has them: they are neither learned from nor scored"
+        )
+    if bare := int(((matrix != 1).all(1)).sum()):
+        notes.append(f"{bare} images have no label, which is something to learn from too")
+    for counts, words in ((yes, "no training image has the label"), (no, "every training image has, or may have, the label")):
+        if none := np.flatnonzero(counts == 0).tolist():
+            notes.append(f"{words} {_some([classes[i] for i in none])}: nothing can be learned of it; add images or take it out")
+    if few := np.flatnonzero((yes > 0) & (yes < 3)).tolist():
+        notes.append(
+            f"fewer than 3 training images have the label {_some([classes[i] for i in few])}: they all stay in train where splits are made"
+        )
     return notes
 
 

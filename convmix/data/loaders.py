@@ -66,7 +66,7 @@ class Batch:
     """One rank's part of a global batch; without images where all of them were broken."""
 
     images: Tensor  # n,C,H,W float32, normalised, on the device that was asked for
-    targets: Targets  # n int64 classes, n,H,W uint8 class maps, or one object per image
+    targets: Targets  # n int64 classes, n,k int8 labels, n,H,W uint8 class maps, or one object per image
     indices: Tensor  # n int64, positions in the split
     bad: tuple[tuple[int, str], ...]  # (index, reason) of the examples left out
     planned: int = 0  # images of the global batch, all ranks together, broken ones included; of training batches

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL.Image import Image as PilImage
+from torch import Tensor
 
 from convmix.config import Data, Size
 from convmix.data.decode import BadImage, Image, decode
@@ -154,6 +155,8 @@ def _look(examples: Examples, index: int, data: Data) -> _Seen:
 
 def _annotation(annotation: Annotation, size: Size) -> tuple[str, tuple[tuple[int, float], ...]]:
     """The digest of what is known of an image and the classes and sides of its objects; BadImage where it does not fit the image."""
+    if isinstance(annotation, Tensor):  # labels fit any image
+        return _digest(annotation.numpy().tobytes()), ()
     fitting = None if isinstance(annotation, int) else fit_to(annotation, size)
     if isinstance(fitting, Objects):
         parts = [fitting.boxes.tobytes(), fitting.labels.tobytes(), fitting.crowd.tobytes(), *(fitting.masks or ())]

@@ -241,7 +241,7 @@ def _nearest(path: Path) -> str:
 
 def _assemble(found: Found, spec: str, remote: RemoteShards | None = None, *, task: str = "auto") -> Source:
     """Labels as written -> class numbers. The classes are those of the training images, or those that the format itself lists."""
-    if task == "multilabel" or any(isinstance(v, LabelSet) for table in found.tables.values() for v in table.labels[:1]):
+    if task == "multilabel" or any(isinstance(v, LabelSet | list) for table in found.tables.values() for v in table.labels[:1]):
         return assemble_several(found, spec)
     dropped, notes = list(found.dropped), list(found.notes)
     texts = {split: [_label_text(v, found) for v in table.labels] for split, table in found.tables.items()}

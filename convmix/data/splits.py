@@ -9,17 +9,20 @@ import numpy as np
 
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
+from convmix.data.stratified import stratify
 from convmix.errors import DataError
+
+FEWEST = 3  # images of a class that may give some away
 
 
 def with_splits(source: Source, data: Data) -> Source:
     """`source` with train, val and test.
 
     A missing val or test is cut out of the training images: data.val_fraction and data.test_fraction of them, every class in
-    proportion, drawn with data.split_seed. A class keeps at least one training image; one with fewer than three images stays in
-    train whole. A fraction of 0 makes no such split. A given val stays val, also where the test split has to be made: test images
-    must not be ones that chose anything. data.train_images thins out what is then left to train on, so that val and test do not depend
-    on it. `origin` says what was made of what.
+    proportion, drawn with data.split_seed; where an image may have several labels, every label (`stratified`). A class keeps at least
+    one training image; one with fewer than three images stays in train whole. A fraction of 0 makes no such split. A given val stays
+    val, also where the test split has to be made: test images must not be ones that chose anything. data.train_images thins out what is
+    then left to train on, so that val and test do not depend on it. `origin` says what was made of what.
     Raises DataError where there are no training images or too few to hold any out.
     """
     given = "train" if "train" in source.splits else "all"
@@ -54,6 +57,11 @@ def was_made(source: Source, split: str) -> bool:
 
 def _thinned(pool: Examples, wanted: int, seed: int) -> Examples:
     """So many of the images, every class in proportion; DataError where a class would be left with none."""
+    if pool.label_matrix is not None:
+        part = wanted / len(pool)
+        to = stratify(pool.label_matrix == 1, (part, 1 - part), seed=seed)
+        order = np.lexsort((np.random.default_rng(seed).permutation(len(to)), to))  # its choice first: it is off by an image or two
+        return pool.select(np.sort(order[:wanted]))
     counts = np.bincount(pool.labels, minlength=len(pool.classes))
     share = _share(counts, counts, wanted / len(pool), seed)
     empty = [pool.classes[i] for i in np.flatnonzero((counts > 0) & (share == 0))]
@@ -68,9 +76,11 @@ def _thinned(pool: Examples, wanted: int, seed: int) -> Examples:
 
 def _draw(pool: Examples, fractions: dict[str, float], seed: int) -> tuple[dict[str, np.ndarray], int]:
     """Sorted indices of `pool` per split, and the number of classes too small to give any away."""
+    if pool.label_matrix is not None:
+        return _draw_several(pool, fractions, seed)
     labels = pool.labels
     counts = np.bincount(labels, minlength=len(pool.classes))
-    room = np.where(counts >= 3, counts - 1, 0)  # images a class can give
+    room = np.where(counts >= FEWEST, counts - 1, 0)  # images a class can give
     shares: dict[str, np.ndarray] = {}
     for split in sorted(fractions):
         shares[split] = _share(counts, room, fractions[split], seed)
@@ -88,7 +98,24 @@ def _draw(pool: Examples, fractions: dict[str, float], seed: int) -> tuple[dict[
             chosen[split].append(order[start : start + share[label]])
             start += share[label]
         chosen["train"].append(order[start:])
-    return {split: np.sort(np.concatenate(parts)) for split, parts in chosen.items()}, int(((counts > 0) & (counts < 3)).sum())
+    return {split: np.sort(np.concatenate(parts)) for split, parts in chosen.items()}, int(((counts > 0) & (counts < FEWEST)).sum())
+
+
+def _draw_several(pool: Examples, fractions: dict[str, float], seed: int) -> tuple[dict[str, np.ndarray], int]:
+    """The same where an image may have several labels."""
+    assert pool.label_matrix is not None
+    present, names = pool.label_matrix == 1, sorted(fractions)
+    held = [fractions[name] for name in names]
+    to = stratify(present, (*held, 1 - sum(held)), keep=FEWEST, seed=seed)
+    chosen = {split: np.flatnonzero(to == i) for i, split in enumerate((*names, "train"))}
+    for split in (*names, "train"):
+        if not len(chosen[split]):
+            raise DataError(
+                f"{len(pool)} images are too few to make a {split} split: give a {split} split, more images, or other fractions "
+                f"({', '.join(f'data.{name}_fraction' for name in names)})"
+            )
+    counts = present.sum(0)
+    return chosen, int(((counts > 0) & (counts < FEWEST)).sum())
 
 
 def _share(counts: np.ndarray, room: np.ndarray, fraction: float, seed: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What is known about an image beside its pixels, in the forms that it takes on its way.
 
-as annotated: int (a class) | Objects | Regions         what a data set holds, in pixels of the upright image
-to learn from: int | InstanceTargets | H,W classes            moved with the image to the model's input
-to be scored against: int | Truth                       as annotated, with the way from the input back to the image
+as annotated: int (a class) | k labels | Objects | Regions    what a data set holds, in pixels of the upright image
+to learn from: int | k labels | InstanceTargets | H,W classes       moved with the image to the model's input
+to be scored against: int | k labels | Truth                  as annotated, with the way from the input back to the image
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from convmix.config import Size
 from convmix.data.placement import Placement
 
 IGNORE = 255  # the class of pixels that are neither learned from nor scored
-UNKNOWN = -1  # in place of a class: a value that a class map must not hold
+UNKNOWN = -1  # in place of a class: a value that a class map must not hold; in place of 0 or 1: nobody said if an image has the label
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Regions:
     palette: tuple[tuple[int, int, int], ...] | None = None  # files of RGB colours: the colour of value 0, 1, ...
 
 
-Annotation = int | Objects | Regions
+Annotation = int | Tensor | Objects | Regions  # a tensor: k int8, per label 1, 0 or UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class PerImage(tuple[Any, ...]):
         return tuple(PerImage(self[i : i + size]) for i in range(0, len(self), size))
 
 
-Targets = Tensor | PerImage  # n: classes (n int64), class maps (n,H,W uint8), or one object per image
+Targets = Tensor | PerImage  # n: classes (n int64), labels (n,k int8), class maps (n,H,W uint8), or one object per image
 
 
 def as_batch(targets: Sequence[Any]) -> Targets:
-    """Classes as n int64, class maps of one size as n,H,W, anything else image by image."""
+    """Classes as n int64, labels as n,k, class maps of one size as n,H,W, anything else image by image."""
     if not targets or isinstance(targets[0], (int, np.integer)):
         return torch.tensor([int(t) for t in targets], dtype=torch.int64)
     if all(isinstance(t, Tensor) and t.shape == targets[0].shape for t in targets):

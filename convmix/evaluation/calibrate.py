@@ -4,19 +4,19 @@ run + data -> Selection -> outputs -> Calibration -> convmix.json, the model car
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from convmix.artifacts.artifact import Artifact, load_artifact, save_calibration
-from convmix.artifacts.card import model_card
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.provenance import recorded_digests
-from convmix.atomic import write_bytes, write_json
+from convmix.atomic import write_json
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.calibration_page import Calibrated, build_page
 from convmix.evaluation.classification_page import percent
+from convmix.evaluation.kept_calibration import FOREIGN_CARD, card_is_ours, keep
+from convmix.evaluation.label_thresholds import LabelsCalibrated, calibrate_run
 from convmix.evaluation.model_outputs import Answerer, check_means
 from convmix.evaluation.selection import Selection, columns, select
 from convmix.metrics.calibration import FEWEST, Calibration, Choice, check_target, choose_threshold, coverage_curve, reliability
@@ -37,13 +37,14 @@ def calibrate(
     precision: str = "auto",
     optimize: str = "never",
     workers: int | None = None,
-) -> Calibrated:
+) -> Calibrated | LabelsCalibrated:
     """Fit a run's temperature, choose below which probability an answer is "not sure", and write both into the model directory.
 
     run: a model directory, or one already loaded, which is brought up to date too.
     data: labelled images in any form that training reads; None: the data the run was trained on, in the splits it recorded.
     accuracy: answer as many images as possible, so that this share of the answers is right (0..1).
-    coverage: answer this share of the images, the surest ones (0..1). With neither, every answer is sure.
+    coverage: answer this share of the images, the surest ones (0..1). With neither, every answer is sure. Where images may have several
+    labels, accuracy is the precision of each label, and without it the thresholds are those of the best F1.
     split: which images: val, or the split of other data. test is possible, but the run's scores on it are no longer blind then.
     device, precision: where and how to compute; None and auto: what this machine is best at.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds.
@@ -64,6 +65,9 @@ def calibrate(
     if not task.calibrates:
         raise RunError(f"{artifact.path}: a run of the task {artifact.task} has no probabilities to calibrate")
     selection = _selection(artifact, data, split)
+    if task.thresholds_by_label() is not None:
+        notes = tuple(_notes(artifact, None, selection))
+        return calibrate_run(artifact, selection, means, accuracy=accuracy, coverage=coverage, notes=notes)
     column_of = columns(selection.examples, artifact.labels, selection.data)
     answerer = Answerer(artifact, len(selection.examples), means)
     outputs = answerer(selection.examples, artifact.preprocess)
@@ -73,7 +77,7 @@ def calibrate(
 
     name = selection.split if selection.own else f"{selection.data} ({selection.split})"
     calibration = task.calibrate(outputs.values, targets, split=name)
-    if calibration is None:
+    if not isinstance(calibration, Calibration):
         raise RunError(f"{artifact.path}: a run of the task {artifact.task} has no probabilities to calibrate")
     before = task.certainty(outputs.values, targets)
     task.calibration = calibration
@@ -87,7 +91,7 @@ def calibrate(
         data=selection.data,
         split=selection.split,
         calibration=calibration,
-        previous=artifact.calibration,
+        previous=artifact.calibration if isinstance(artifact.calibration, Calibration) else None,
         bins_before=tuple(reliability(*before)),
         bins_after=tuple(reliability(*after)),
         curve=coverage_curve(*after),
@@ -126,22 +130,22 @@ def _selection(artifact: Artifact, data: str | Path | None, split: str) -> Selec
     )
 
 
-def _notes(artifact: Artifact, calibration: Calibration, selection: Selection) -> list[str]:
+def _notes(artifact: Artifact, calibration: Calibration | None, selection: Selection) -> list[str]:
     notes = []
     if selection.own and selection.split == "test":
         notes.append("the run's test split was used to fit this, so its scores there are no longer blind")
     old = artifact.calibration
-    if calibration.threshold is None and old is not None and old.threshold is not None:
+    if calibration is not None and calibration.threshold is None and old is not None and old.threshold is not None:
         notes.append(f"the threshold {old.threshold:.4f} is gone, no accuracy or coverage being asked for: every answer is sure")
-    choice = calibration.choice
+    choice = calibration.choice if calibration is not None else None
     if choice is not None and choice.target == "accuracy" and choice.accuracy_interval[0] < choice.wanted:
         low, high = choice.accuracy_interval
         notes.append(
             f"{choice.n} sure images tell the accuracy to within {percent(low)} to {percent(high)}: on other images it may be below "
             f"{percent(choice.wanted)}; ask for more, or bring more images, to be on the safe side"
         )
-    if not _card_is_ours(artifact):
-        notes.append("README.md of the model directory has other words than convmix wrote, so it is left as it is")
+    if not card_is_ours(artifact):
+        notes.append(FOREIGN_CARD)
     return notes
 
 
@@ -160,19 +164,4 @@ def _write(result: Calibrated, artifact: Artifact) -> None:
     """The page and the JSON file, then the model directory's own files, which make it valid; a loaded run learns of it too."""
     build_page(result).write(result.page)
     write_json(result.output, result.to_dict())
-    card_is_ours = _card_is_ours(artifact)
-    save_calibration(artifact.path, result.calibration)
-    artifact.calibration = result.calibration
-    artifact.info = {**artifact.info, "calibration": result.calibration.to_dict()}
-    if card_is_ours:
-        write_bytes(artifact.path / "README.md", _card(artifact))
-
-
-def _card(artifact: Artifact) -> bytes:
-    return model_card(artifact.info, json.loads((artifact.path / "config.json").read_bytes())).encode()
-
-
-def _card_is_ours(artifact: Artifact) -> bool:
-    """Whether nobody has changed the card that convmix wrote."""
-    path = artifact.path / "README.md"
-    return not path.exists() or path.read_bytes() == _card(artifact)
+    keep(artifact, result.calibration)

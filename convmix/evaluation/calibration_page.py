@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,14 @@ def _threshold_sentence(c: Calibration) -> str:
     )
 
 
-def table(result: Calibrated) -> "Group":
+@singledispatch
+def table(result: Any) -> "Group":
+    """What a calibration says, for a terminal."""
+    raise TypeError(f"no table of {type(result).__name__}")
+
+
+@table.register(Calibrated)
+def _(result: Calibrated) -> "Group":
     """The calibration for a terminal: what changed, the threshold, what the user should know, and the page's path."""
     from rich.console import Group
     from rich.table import Table

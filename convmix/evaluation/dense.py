@@ -1,6 +1,6 @@
-"""The evaluation of runs whose answers are places in the image: objects, or a class for every pixel.
+"""The evaluation of runs whose answers are more than one class: objects, a class for every pixel, or several labels.
 
-run + data -> Selection -> network -> answers in the images' own pixels -> `found` or `mapped` -> JSON, CSV, page
+run + data -> Selection -> network -> answers -> `found`, `mapped` or `labelled` -> JSON, CSV, page
 """
 
 from collections.abc import Callable
@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
+from torch import Tensor
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.data.examples import Examples
 from convmix.data.loaders import eval_batches
-from convmix.data.targets import IGNORE, Annotation, Objects, Regions
+from convmix.data.targets import IGNORE, UNKNOWN, Annotation, Objects, Regions
 from convmix.errors import ConfigError, DataError, did_you_mean
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.detection import evaluate_objects
+from convmix.evaluation.labelled import evaluate_labels
 from convmix.evaluation.model_outputs import Means
 from convmix.evaluation.segmentation import evaluate_maps
 from convmix.evaluation.selection import Selection, select
 from convmix.inference.batches import Outputs, run_model
-from convmix.results import Boxes, SemanticMap
+from convmix.results import Boxes, ImageLabels, SemanticMap
 from convmix.tasks import create_task
 
 
@@ -49,7 +52,7 @@ def evaluate_dense(
         if theirs.indices.tolist() != outputs.indices.tolist():
             raise DataError(f"{other.path} and {artifact.path} cannot read the same images of {selection.data}, so they cannot be compared")
         rival = (str(other.path), their_answers)
-    truths = [truth.annotation for truth in outputs.targets]
+    truths = [truth if isinstance(truth, Tensor) else truth.annotation for truth in outputs.targets]
     evaluation: DenseEvaluation = _report(said[0])(
         artifact, selection, said, truths, bad=bad, notes=selection.notes, output=output(selection),
         indices=outputs.indices.tolist(), against=rival,
@@ -73,14 +76,19 @@ def _(answer: SemanticMap) -> Callable[..., DenseEvaluation]:
     return evaluate_maps
 
 
+@_report.register
+def _(answer: ImageLabels) -> Callable[..., DenseEvaluation]:
+    return evaluate_labels
+
+
 def _answers(artifact: Artifact, selection: Selection, means: Means) -> tuple[Outputs, list[Any]]:
     """What is kept of the outputs, and the answers themselves, every one however unsure."""
     task = create_task(artifact.task, artifact.labels, artifact.calibration)
-    examples = Renumbered(selection.examples, columns(selection.examples.classes, artifact.labels, selection.data))
+    examples = Renumbered(selection.examples, columns(selection.examples.classes, artifact.labels, selection.data), len(artifact.labels))
     loads = task.preprocessing(artifact.preprocess)
     batches = eval_batches(examples, loads, batch_size=artifact.batch(means.batch_size), workers=means.workers)
     outputs = run_model(artifact.model.to(means.device), batches, device=means.device, precision=means.precision, observe=task.observe)
-    return outputs, task.decode(outputs.values, threshold=0.0)
+    return outputs, task.everything(outputs.values)
 
 
 def columns(classes: tuple[str, ...], labels: tuple[str, ...], data: str) -> np.ndarray:
@@ -99,6 +107,7 @@ class Renumbered:
 
     examples: Examples
     columns: np.ndarray  # class number of the data -> column
+    num_columns: int = 0  # labels of the run, where images have several
 
     @property
     def labels(self) -> np.ndarray:
@@ -112,6 +121,10 @@ class Renumbered:
 
     def annotation(self, i: int, /) -> Annotation:
         known = self.examples.annotation(i)
+        if isinstance(known, Tensor):  # of a label that the data does not have nobody knows
+            placed = torch.full((self.num_columns,), UNKNOWN, dtype=known.dtype)
+            placed[torch.from_numpy(self.columns)] = known
+            return placed
         if isinstance(known, Objects):
             return replace(known, labels=self.columns[known.labels])
         if isinstance(known, Regions):

@@ -1,4 +1,4 @@
-"""What the evaluations of objects and of class maps find out, as values: what the JSON file, the table and the page are written from."""
+"""What the evaluations of objects, class maps and several labels find out, as values for the JSON file, the table and the page."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -143,3 +143,27 @@ class MapsEvaluation(DenseEvaluation):
     """Scores of a run that says a class for every pixel; `metrics` are those of `segmentation_metrics`."""
 
     images: tuple[ScoredMap, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class ScoredLabels:
+    """One evaluated image that may have several labels."""
+
+    name: str
+    truth: tuple[str, ...]
+    unknown: tuple[str, ...]  # labels of which nobody knows
+    said: tuple[str, ...]
+    f1: float | None  # of its labels; None: nothing is known of it
+    loss: float | None  # summed over its known labels, nats
+
+
+@dataclass(frozen=True)
+class LabelsEvaluation(DenseEvaluation):
+    """Scores of a run that says several labels of an image; `metrics` are those of `label_metrics`."""
+
+    images: tuple[ScoredLabels, ...] = field(default=(), repr=False)
+    confusions: tuple[tuple[str, str, int], ...] = field(default=(), repr=False)  # missed, said instead, images; the most frequent first
+
+    def to_dict(self) -> dict[str, Any]:
+        pairs = [{"missed": missed, "said": said, "images": n} for missed, said, n in self.confusions]
+        return super().to_dict() | {"confusions": pairs}

@@ -69,8 +69,7 @@ class Album:
 
     def thumbnails(self, chosen: Sequence[int] | np.ndarray) -> list[Thumbnail]:
         """Pictures of answers at these positions, each with what was said, what is true, and its name."""
-        small = min(self.preprocess.size) < _SMALL_PX
-        return [Thumbnail(self._picture(int(i)), self._caption(int(i)), small=small) for i in chosen]
+        return [Thumbnail(self._picture(int(i)), self._caption(int(i)), small=is_small(self.preprocess)) for i in chosen]
 
     def _caption(self, i: int) -> str:
         a, labels = self.answers, self.answers.classes.labels
@@ -83,14 +82,24 @@ class Album:
         return f"✗ {answer}\nis {true}, {100 * float(a.truth_probability[i]):.0f}\N{NO-BREAK SPACE}%\n{name}"
 
     def _encode(self, i: int) -> bytes:
-        x_chw = self.preprocess.load(self.examples.source(int(self.answers.indices[i])))
-        pixels = self.preprocess.denormalise(x_chw).numpy()
-        shown = np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)) if len(pixels) >= 3 else pixels[0]  # C,H,W -> H,W,3 or H,W
-        picture = PIL.Image.fromarray(shown)
-        out = io.BytesIO()
-        if max(picture.size) <= _SMALL_PX:
-            picture.save(out, "PNG", optimize=True)
-        else:
-            picture.thumbnail((_LARGEST_PX, _LARGEST_PX))
-            picture.save(out, "JPEG", quality=85)
-        return out.getvalue()
+        return encoded(self.examples, int(self.answers.indices[i]), self.preprocess)
+
+
+def is_small(preprocess: Preprocess) -> bool:
+    """Whether inputs are to be enlarged without smoothing."""
+    return min(preprocess.size) < _SMALL_PX
+
+
+def encoded(examples: Examples, index: int, preprocess: Preprocess) -> bytes:
+    """The image at this position as the model sees it, a small PNG or JPEG."""
+    x_chw = preprocess.load(examples.source(index))
+    pixels = preprocess.denormalise(x_chw).numpy()
+    shown = np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)) if len(pixels) >= 3 else pixels[0]  # C,H,W -> H,W,3 or H,W
+    picture = PIL.Image.fromarray(shown)
+    out = io.BytesIO()
+    if max(picture.size) <= _SMALL_PX:
+        picture.save(out, "PNG", optimize=True)
+    else:
+        picture.thumbnail((_LARGEST_PX, _LARGEST_PX))
+        picture.save(out, "JPEG", quality=85)
+    return out.getvalue()

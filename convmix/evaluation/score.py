@@ -31,7 +31,7 @@ from convmix.evaluation.slices import Grouping, by_aspect, by_quarter
 from convmix.evaluation.slices import slices as sliced
 from convmix.inference.batches import Outputs
 from convmix.inference.engine_choice import check_exported
-from convmix.metrics.calibration import expected_calibration_error, reliability
+from convmix.metrics.calibration import Calibration, expected_calibration_error, reliability
 from convmix.metrics.classification import wilson_interval
 from convmix.results import Classes
 from convmix.tasks import create_task, task_class
@@ -152,7 +152,8 @@ def _images(selection: Selection, answers: Answers, sizes: np.ndarray, brightnes
 def _certainty(artifact: Artifact, answers: Answers) -> Certainty:
     """Raw and calibrated confidences against what is right, and the sure answers alone."""
     raw = answers.logits.double().softmax(1).amax(1).numpy()
-    fitted, correct = artifact.calibration, answers.correct
+    fitted = artifact.calibration if isinstance(artifact.calibration, Calibration) else None
+    correct = answers.correct
     sure = answers.classes.sure.numpy()
     hits = int(correct[sure].sum())
     return Certainty(

@@ -3,10 +3,10 @@
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from convmix.evaluation import detection_page, segmentation_page
+from convmix.evaluation import detection_page, labelled_page, segmentation_page
 from convmix.evaluation.classification_page import between, percent, score_rows
 from convmix.evaluation.classification_result import Evaluation
-from convmix.evaluation.dense_result import MapsEvaluation, ObjectsEvaluation
+from convmix.evaluation.dense_result import LabelsEvaluation, MapsEvaluation, ObjectsEvaluation
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -22,6 +22,7 @@ def table(evaluation: Any) -> "Group":
 
 table.register(ObjectsEvaluation, detection_page.table)
 table.register(MapsEvaluation, segmentation_page.table)
+table.register(LabelsEvaluation, labelled_page.table)
 
 
 @table.register(Evaluation)

@@ -43,7 +43,7 @@ def prepare(artifact: Artifact, images: Tensor, device: torch.device) -> Subject
 
 
 def explain_image(subject: Subject, name: str, image: Tensor, *, methods: Sequence[str], classes: Sequence[str]) -> ExplainedImage:
-    """The maps of one image C,H,W for the predicted class and for `classes`, all of a class beside the same random orders.
+    """The maps of one image C,H,W for what is said of it and for `classes`, all of a class beside the same random orders.
 
     Raises RunError where the model answers with numbers that are not finite.
     """
@@ -52,8 +52,9 @@ def explain_image(subject: Subject, name: str, image: Tensor, *, methods: Sequen
         if not subject.model(image[None]).isfinite().all():
             raise RunError(f"{subject.artifact.path}: the model's output is not finite; its weights are of no use")
     shares = subject.probabilities(image[None])[0]  # k
-    predicted = labels[int(shares.argmax())]
-    shown = {label: labels.index(label) for label in (predicted, *classes)}
+    said = [labels[column] for column in subject.task.shown(shares)]
+    predicted = said[0]
+    shown = {label: labels.index(label) for label in (*said, *classes)}
     maps = []
     for label, column in shown.items() if methods else ():
 

@@ -1,6 +1,7 @@
 """How far two answers to the same image are apart, by the type of the answer.
 
 Classes       largest difference of a probability; the same first class or not
+ImageLabels   largest difference of a probability; share of the labels that both say, or both do not
 Boxes, Masks  largest difference of a score, of objects found by both; share of the objects that both found
 SemanticMap   mean difference of a pixel's certainty; share of the pixels with the same class
 """
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torchvision.ops import box_iou
 
-from convmix.results import Boxes, Classes, SemanticMap
+from convmix.results import Boxes, Classes, ImageLabels, SemanticMap
 
 SEEN = 0.3  # score from which an object counts
 SAME = 0.9  # overlap (intersection over union) from which two boxes are one
@@ -36,6 +37,12 @@ def agreement(before: Any, after: Any) -> Agreement:
 @agreement.register
 def _(before: Classes, after: Classes) -> Agreement:
     same = before.probabilities.argmax(1) == after.probabilities.argmax(1)
+    return Agreement(float((before.probabilities - after.probabilities).abs().max()), int(same.sum()), len(same))
+
+
+@agreement.register
+def _(before: ImageLabels, after: ImageLabels) -> Agreement:
+    same = before.present == after.present
     return Agreement(float((before.probabilities - after.probabilities).abs().max()), int(same.sum()), len(same))
 
 

@@ -81,7 +81,7 @@ def specimens(artifact: Artifact) -> tuple[ProbeImages, str | None]:
         return generated(artifact.preprocess), str(error)
     sources, annotations = [], []
     for part in parts:
-        known = Renumbered(part, columns(part.classes, artifact.labels, "the validation images"))
+        known = Renumbered(part, columns(part.classes, artifact.labels, "the validation images"), len(artifact.labels))
         sources += [known.source(i) for i in range(len(known))]
         annotations += [known.annotation(i) for i in range(len(known))]
     return ProbeImages(tuple(sources), tuple(annotations), artifact.preprocess), None

@@ -5,7 +5,7 @@ Put together from three parts: how the engine is opened, what is left of the pre
 
 from convmix.artifacts.runtime.description import ExportDescription
 from convmix.data.decode import MODES
-from convmix.results import Boxes, Classes, SemanticMap
+from convmix.results import Boxes, Classes, ImageLabels, SemanticMap
 from convmix.tasks import task_class
 
 FILE = "predict.py"
@@ -36,6 +36,12 @@ _PRINT: dict[type, str] = {
         'probability, label = float(found["probabilities"][0][best]), model["labels"][best]\n'
         'sure = probability >= (model["threshold"] or 0)\n'
         'print(name, label if sure else f"not sure ({label})", f"{probability:.6f}", sep="\\t")'
+    ),
+    ImageLabels: (
+        'thresholds = (model["calibration"] or {}).get("thresholds") or [0.5] * len(model["labels"])\n'
+        'for label, probability, least in zip(model["labels"], found["probabilities"][0], thresholds):\n'
+        "    if probability >= least:\n"
+        '        print(name, label, f"{probability:.6f}", sep="\\t")'
     ),
     Boxes: (
         'for box, score, label in zip(found["boxes"][0], found["scores"][0], found["labels"][0]):\n'

@@ -1,6 +1,6 @@
-"""Objects and class maps for files, batch by batch; a broken image becomes a row that says why.
+"""Objects, class maps and several labels for files, batch by batch; a broken image becomes a row that says why.
 
-files -> the task's preprocessing -> network -> Boxes | Masks | SemanticMap in the image's own pixels -> DetectionFile -> files
+files -> the task's preprocessing -> network -> Boxes | Masks | SemanticMap | ImageLabels -> DetectionFile -> files
 """
 
 import os
@@ -28,12 +28,13 @@ def predict_dense(
     batch_size: int,
     device: str | None,
     precision: str,
+    optimize: str,
     workers: int | None,
     recursive: bool,
 ) -> list[DetectionFile]:
-    """`prediction.predict` for the tasks whose answers are places in the image; with an output the rows come back without results.
+    """`prediction.predict` for the tasks whose answers are more than one class; with an output the rows come back without results.
 
-    threshold: objects with a smaller score are left out (None: one half).
+    threshold: objects with a smaller score are left out (None: one half), as labels with a smaller probability (None: each label's own).
     """
     kind = task_class(artifact.task).result
     form = output_format(format, output, kind=kind)
@@ -44,7 +45,7 @@ def predict_dense(
         check_threshold(threshold)
     found = Files(tuple(find_files(files, recursive=recursive)))
     workers = (default_workers() if len(found) > batch_size else 0) if workers is None else workers
-    predictor = Predictor(artifact, images=len(found), batch_size=batch_size, device=device, precision=precision)
+    predictor = Predictor(artifact, images=len(found), batch_size=batch_size, device=device, precision=precision, optimize=optimize)
     stream = _stream(predictor, found, threshold=threshold, workers=workers)
     if output is None:
         return list(stream)

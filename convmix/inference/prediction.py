@@ -74,7 +74,7 @@ def predict(
     workers: int | None = None,
     recursive: bool = True,
 ) -> list[Prediction] | list[DetectionFile]:
-    """Label every file, in the order given, duplicates kept; or find its objects, or the class of every pixel, as the run's task is.
+    """Label every file, in the order given, duplicates kept; or say its labels, objects, or the class of every pixel, as the task is.
 
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input.
@@ -84,7 +84,8 @@ def predict(
     None: by the output's suffix.
     top: labels per image, the most probable first; for classifiers.
     threshold: an image whose best probability is below it is "not sure"; None: the threshold that `convmix calibrate` stored, if any.
-    Objects with a smaller score are left out; None: 0.5.
+    Objects with a smaller score are left out; None: 0.5. Labels with a smaller probability are not said of an image that may have several;
+    None: each label's own threshold.
     device, precision: where and how to compute; None and auto: what this machine is best at.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
@@ -97,7 +98,7 @@ def predict(
     if task_class(artifact.task).result is not Classes:
         return predict_dense(
             artifact, files, output=output, format=format, threshold=threshold, batch_size=batch_size, device=device,
-            precision=precision, workers=workers, recursive=recursive,
+            precision=precision, optimize=optimize, workers=workers, recursive=recursive,
         )  # fmt: skip
     form = output_format(format, output)
     stream = predict_stream(

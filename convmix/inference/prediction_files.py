@@ -4,7 +4,7 @@
     csv      a row per object, or per image and class            masks     a folder of PNGs: numbers of objects, or classes
     jsonl    a line per image                                    pictures  a folder of the images with what was found drawn on them
     coco     objects alone: one JSON file that pycocotools reads
-    json     class maps alone: one list
+    json     class maps and labels alone: one list           parquet   labels alone: a row per image
 
 A folder mirrors the images' names below their common folder and lists them in files.csv. An image without an answer is a row there, or in
 the file, that says why. Files appear when they are complete.
@@ -30,15 +30,17 @@ from convmix.data.formats import printable
 from convmix.errors import ConfigError, did_you_mean
 from convmix.inference.result_files import DenseResult, classes_png, coco_annotations, instances_png, summary, table_rows, to_dict, voc
 from convmix.plots import overlay
-from convmix.results import Boxes, Masks, SemanticMap
+from convmix.results import Boxes, ImageLabels, Masks, SemanticMap
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.table import Table
 
 FORMATS: dict[type[DenseResult], tuple[str, ...]] = {
     Boxes: ("table", "csv", "csv-raw", "jsonl", "coco", "voc", "pictures"),
     Masks: ("table", "csv", "csv-raw", "jsonl", "coco", "voc", "masks", "pictures"),
     SemanticMap: ("table", "csv", "csv-raw", "jsonl", "json", "masks", "pictures"),
+    ImageLabels: ("table", "csv", "csv-raw", "jsonl", "json", "parquet"),
 }
 FOLDERS = ("voc", "masks", "pictures")
 _SUFFIXES = {"": "pictures", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
@@ -46,7 +48,9 @@ _COLUMNS = {
     Boxes: ("label", "score", "left", "top", "right", "bottom"),
     Masks: ("label", "score", "left", "top", "right", "bottom", "area"),
     SemanticMap: ("label", "share"),
+    ImageLabels: ("labels", "probabilities"),
 }
+_HEADS = {SemanticMap: ("share of the image", "certainty"), ImageLabels: ("labels", "most probable")}
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class DetectionFile:
 
     name: str  # as the user gave it
     path: str  # of the image file
-    result: Boxes | Masks | SemanticMap | None  # None: see `error`
+    result: Boxes | Masks | SemanticMap | ImageLabels | None  # None: see `error`
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,9 +88,13 @@ def output_format(format: str | None, output: str | Path | None, *, kind: type[D
 
 def _by_suffix(place: Path, choices: Sequence[str]) -> str:
     suffix = "" if place.is_dir() else place.suffix.lower()
+    if suffix[1:] == "parquet" and "parquet" in choices:
+        return "parquet"
     if suffix not in _SUFFIXES:
         known = ", ".join(s for s in _SUFFIXES if s)
         raise ConfigError(f"output: {place} has the unknown suffix {suffix}; end it in {known}, name a folder, or give format")
+    if not suffix and "pictures" not in choices:
+        return "table"
     return "coco" if suffix == ".json" and "coco" in choices else _SUFFIXES[suffix]
 
 
@@ -141,6 +149,8 @@ def encode(
         yield b"\n]\n" if before == b",\n" else b"[]\n"
     elif format == "coco":
         yield from _coco(rows, labels)
+    elif format == "parquet":
+        yield _parquet(rows, labels)
     else:
         from rich.console import Console
 
@@ -159,8 +169,9 @@ def table(rows: Iterable[DetectionFile], *, kind: type[DenseResult]) -> "Table":
     has_errors = any(error for *_, error in lines)
     result = Table(box=None, header_style="bold", pad_edge=False)
     result.add_column("file", overflow="fold")
-    result.add_column("share of the image" if kind is SemanticMap else "objects", overflow="fold")
-    result.add_column("certainty" if kind is SemanticMap else "surest", justify="right", overflow="fold")
+    what, how_sure = _HEADS.get(kind, ("objects", "surest"))
+    result.add_column(what, overflow="fold")
+    result.add_column(how_sure, justify="right", overflow="fold")
     if has_errors:
         result.add_column("error", style="red", overflow="fold")
     for name, said, sure, error in lines:
@@ -189,6 +200,24 @@ def opened(output: str | Path) -> contextlib.AbstractContextManager[Any]:
 def visible(text: str) -> str:
     """Line ends and control characters written out: a file's name must not steer the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def label_schema(labels: Sequence[str]) -> "pa.Schema":
+    """The columns of ImageLabels in a parquet file: `DetectionFile.to_dict`."""
+    import pyarrow as pa
+
+    said = pa.list_(pa.struct([("label", pa.string()), ("probability", pa.float64())]))
+    probabilities = pa.struct([(label, pa.float64()) for label in labels])
+    return pa.schema([("name", pa.string()), ("labels", said), ("probabilities", probabilities), ("error", pa.string())])
+
+
+def _parquet(rows: Iterable[DetectionFile], labels: Sequence[str]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([row.to_dict() for row in rows], schema=label_schema(labels)), sink)
+    return sink.getvalue()
 
 
 def _coco(rows: Iterable[DetectionFile], labels: Sequence[str]) -> Iterator[bytes]:
@@ -270,7 +299,7 @@ class _Folder:
 
     def _picture(self, row: DetectionFile, file: Path) -> bytes:
         """The image again, with the result drawn on it; a JPEG where the image is one. BadImage where it cannot be read any more."""
-        assert row.result is not None
+        assert isinstance(row.result, (Boxes, SemanticMap))
         image = decode(row.path, in_chans=3, max_pixels=self.max_pixels)
         if not isinstance(image, PIL.Image.Image):
             raise BadImage("no picture that can be drawn on")

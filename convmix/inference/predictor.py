@@ -19,10 +19,10 @@ from convmix.data.loaders import Batch, stack, to_inputs
 from convmix.data.targets import as_batch
 from convmix.inference.batches import resolve, run_model
 from convmix.inference.engine_choice import accelerate, check_exported
-from convmix.results import Boxes, Classes, SemanticMap
+from convmix.results import Boxes, Classes, ImageLabels, SemanticMap
 from convmix.tasks import create_task
 
-Result = Classes | Boxes | SemanticMap  # of one image
+Result = Classes | ImageLabels | Boxes | SemanticMap  # of one image
 
 
 @dataclass(frozen=True)

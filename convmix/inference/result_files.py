@@ -2,6 +2,7 @@
 
 Boxes, Masks  -> objects (JSON) | rows | COCO annotations | VOC XML | a PNG whose values are the numbers of the objects
 SemanticMap   -> shares (JSON)  | rows                               | a PNG whose values are the classes
+ImageLabels   -> labels and probabilities (JSON) | rows
 """
 
 import io
@@ -15,9 +16,10 @@ import numpy as np
 import PIL.Image
 
 from convmix.data import rle
-from convmix.results import Boxes, Masks, SemanticMap
+from convmix.results import Boxes, ImageLabels, Masks, SemanticMap
 
-DenseResult = Boxes | SemanticMap  # Masks are Boxes too
+DenseResult = Boxes | SemanticMap | ImageLabels  # Masks are Boxes too
+BETWEEN = "|"  # labels in a cell, as tables that training reads may have it
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # characters that XML 1.0 cannot hold, not even escaped
 
 
@@ -36,6 +38,12 @@ def _(result: Boxes) -> dict[str, Any]:
 def _(result: SemanticMap) -> dict[str, Any]:
     shares = dict(zip(result.labels, result.shares.tolist(), strict=True))
     return {"size": list(result.classes.shape), "shares": shares, "certainty": float(result.certainty.double().mean())}
+
+
+@to_dict.register
+def _(result: ImageLabels) -> dict[str, Any]:
+    said = [{"label": label, "probability": probability} for label, probability in result.said()]
+    return {"labels": said, "probabilities": dict(zip(result.labels, result.probabilities.tolist(), strict=True))}
 
 
 @singledispatch
@@ -62,9 +70,17 @@ def _(result: SemanticMap) -> tuple[str, str]:
     return said, percent(float(result.certainty.double().mean()))
 
 
+@summary.register
+def _(result: ImageLabels) -> tuple[str, str]:
+    said = ", ".join(f"{label} {percent(probability)}" for label, probability in result.said())
+    best = int(result.probabilities.argmax())
+    return said or "no label", f"{result.labels[best]} {percent(float(result.probabilities[best]))}"
+
+
 @singledispatch
 def table_rows(result: DenseResult) -> list[tuple[object, ...]]:
-    """Rows of a table: per object label, score, left, top, right, bottom, and the area of Masks; per class label, share."""
+    """Rows of a table: per object label, score, left, top, right, bottom, and the area of Masks; per class label, share;
+    of ImageLabels a single one: the labels, and their probabilities."""
     raise TypeError(f"no files are written of a {type(result).__name__}")
 
 
@@ -79,6 +95,12 @@ def _(result: Boxes) -> list[tuple[object, ...]]:
 @table_rows.register
 def _(result: SemanticMap) -> list[tuple[object, ...]]:
     return list(zip(result.labels, result.shares.tolist(), strict=True))
+
+
+@table_rows.register
+def _(result: ImageLabels) -> list[tuple[object, ...]]:
+    said = result.said()
+    return [(BETWEEN.join(label for label, _ in said), BETWEEN.join(f"{probability:.6f}" for _, probability in said))]
 
 
 def areas(result: Boxes) -> np.ndarray:

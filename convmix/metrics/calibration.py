@@ -83,6 +83,19 @@ class Calibration:
         """n,k logits -> n,k probabilities, float32."""
         return (logits.float() / self.temperature).softmax(1)
 
+    def brief(self) -> dict[str, Any]:
+        """What a record keeps."""
+        names = ("split", "n", "temperature", "ece_before", "ece_after", "nll_before", "nll_after")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def sentence(self) -> str:
+        """What it did, for people."""
+        return (
+            f"calibrated on {self.n} {'validation ' if self.split == 'val' else ''}images: temperature {self.temperature:.3f}, "
+            f"calibration error {self.ece_before:.4f} before, {self.ece_after:.4f} after"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` reads them back."""
         return asdict(self)

@@ -95,7 +95,7 @@ def predictions_picture(
     counts = (len(predicted), len(probabilities), n if truth is None else len(truth))
     if counts != (n, n, n):
         raise ValueError(f"{n} images with {counts[0]} predictions, {counts[1]} probabilities and {counts[2]} true labels")
-    columns = _columns(n, widest=6 if max(map(len, labels)) > 10 else 8)
+    columns = columns_of(n, widest=6 if max(map(len, labels)) > 10 else 8)
     rows = math.ceil(n / columns)
     cell_in = min(WIDTH_IN / columns, 3.0)
     picture_in = cell_in - 0.12
@@ -110,11 +110,11 @@ def predictions_picture(
         bottom_in = total_in - 0.45 - row * (height_in + caption_in + 0.1) - height_in
         box = (left_in + column * cell_in + 0.06, bottom_in, picture_in, height_in)
         axes = figure.add_axes((box[0] / WIDTH_IN, box[1] / total_in, box[2] / WIDTH_IN, box[3] / total_in))
-        _show(axes, images[i])
+        show(axes, images[i])
         label = labels[int(predicted[i])]
         true_label = label if truth is None else labels[int(truth[i])]
         wrong = true_label != label
-        _frame(axes, wrong=wrong)
+        frame(axes, wrong=wrong)
         letters = int(picture_in * (12.0 if wrong else 14.5))  # that fit beneath an image at 8.5 points, bold or not
         said = ("✗ " if wrong else "") + shorten(label, letters - 2 * wrong)
         share = f"{100 * float(probabilities[i]):.0f} %"
@@ -129,7 +129,7 @@ def predictions_picture(
     return png(figure)
 
 
-def _columns(n: int, *, widest: int) -> int:
+def columns_of(n: int, *, widest: int) -> int:
     """Columns of a grid somewhat wider than high, 4 to `widest` where there are as many images, with few empty places."""
     near = round(math.sqrt(1.5 * n))
     fitting = [c for c in (near, near + 1, near - 1) if 4 <= c <= widest] or [max(4, min(widest, near))]
@@ -156,7 +156,7 @@ def dress(axes: "Axes", title: str = "") -> None:
         axes.spines[side].set_visible(False)
 
 
-def _show(axes: "Axes", image: np.ndarray) -> None:
+def show(axes: "Axes", image: np.ndarray) -> None:
     """Draw one C,H,W image without smoothing where it is enlarged."""
     axes.set_xticks([])
     axes.set_yticks([])
@@ -167,7 +167,8 @@ def _show(axes: "Axes", image: np.ndarray) -> None:
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=255, interpolation=interpolation)
 
 
-def _frame(axes: "Axes", *, wrong: bool) -> None:
+def frame(axes: "Axes", *, wrong: bool) -> None:
+    """A thin grey frame, or a thick orange one."""
     for spine in axes.spines.values():
         spine.set_edgecolor(ORANGE if wrong else "#bbbbbb")
         spine.set_linewidth(3.0 if wrong else 0.6)

@@ -10,6 +10,7 @@ from convmix.artifacts.artifact import Artifact
 from convmix.explanation.attribution import METHODS
 from convmix.plots.overlay import palette
 from convmix.serving.limits import RequestLimits
+from convmix.tasks import create_task
 
 _PROGRAMS = ("convmix", "torch", "onnxruntime", "openvino")
 
@@ -32,6 +33,7 @@ def model_facts(artifact: Artifact, limits: RequestLimits) -> ModelFacts:
     channels, height, width = artifact.preprocess.shape
     methods = tuple(METHODS) if artifact.engine is None else ()
     threshold = artifact.calibration.threshold if artifact.calibration else None
+    thresholds = create_task(artifact.task, artifact.labels, artifact.calibration).thresholds_by_label()
     answer = {
         "name": name,
         "task": artifact.task,
@@ -42,6 +44,7 @@ def model_facts(artifact: Artifact, limits: RequestLimits) -> ModelFacts:
         "metrics": info.get("metrics") or {},
         "calibration": artifact.calibration.to_dict() if artifact.calibration else None,
         "threshold": threshold,
+        "thresholds": thresholds,
         "explanations": list(methods),
         "limits": asdict(limits),
         "versions": {"python": platform.python_version()} | {name: said for name in _PROGRAMS if (said := _version(name))},

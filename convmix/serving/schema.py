@@ -29,7 +29,7 @@ class PredictRequest(_Request):
     images: list[EncodedImage] = Field(min_length=1)
     top: int = Field(1, ge=1, le=2**31, description="labels per image, the most probable first; for classifiers")
     threshold: float | None = Field(
-        None, ge=0, le=1, description="a less probable answer is not sure, an object with a smaller score left out; null: the model's own"
+        None, ge=0, le=1, description="a less probable answer is not sure, an object or a label with less left out; null: the model's own"
     )
 
 
@@ -67,6 +67,13 @@ class Labelled(_Row):
     alternatives: list[LabelShare]
 
 
+class SeveralLabels(_Row):
+    """What is said of an image that may have several labels."""
+
+    labels: list[LabelShare] = Field(description="those that reach their thresholds, the most probable first")
+    probabilities: dict[str, float] = Field(description="label: its probability, 0..1, each for itself")
+
+
 class Segmentation(BaseModel):
     size: list[int] = Field(min_length=2, max_length=2, description="height, width")
     counts: str = Field(description="COCO's compressed run lengths")
@@ -99,7 +106,7 @@ class PredictAnswer(BaseModel):
     """A row per image, in their order."""
 
     model: ModelName
-    predictions: list[Labelled | ObjectsSchema | ClassMap]
+    predictions: list[Labelled | SeveralLabels | ObjectsSchema | ClassMap]
 
 
 class ExplainAnswer(BaseModel):
@@ -139,6 +146,7 @@ class ModelAnswer(ModelName):
     metrics: dict[str, Any] = Field(description="split: scores with 95 % intervals")
     calibration: dict[str, Any] | None
     threshold: float | None = Field(description="the model's own; a less probable answer is not sure")
+    thresholds: dict[str, float] | None = Field(description="where images have several labels: from which probability on each is said")
     explanations: list[str] = Field(description="methods that POST /v1/explain knows for this model")
     limits: LimitsAnswer
     versions: dict[str, str] = Field(description="of the programs that serve")

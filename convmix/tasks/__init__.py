@@ -3,11 +3,12 @@
 from importlib import import_module
 
 from convmix.errors import RunError, did_you_mean
-from convmix.metrics.calibration import Calibration
 from convmix.tasks.base import Task
+from convmix.tasks.label_calibration import AnyCalibration
 
 _HOME = {  # imported when somebody has the task: detectors bring torchvision and timm, which take seconds
     "classify": ("convmix.tasks.classify", "Classify"),
+    "multilabel": ("convmix.tasks.multilabel", "Multilabel"),
     "detect": ("convmix.tasks.detect", "Detect"),
     "instances": ("convmix.tasks.detect", "Instances"),
     "segment": ("convmix.tasks.segment", "Segment"),
@@ -24,6 +25,6 @@ def task_class(name: str) -> type[Task]:
     return found
 
 
-def create_task(name: str, labels: tuple[str, ...], calibration: Calibration | None = None) -> Task:
+def create_task(name: str, labels: tuple[str, ...], calibration: AnyCalibration | None = None) -> Task:
     """The task that a model directory names, with its calibration; RunError where this version of convmix does not know it."""
     return task_class(name)(labels, calibration)

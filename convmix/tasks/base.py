@@ -22,6 +22,7 @@ from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
 from convmix.data.traced_placement import TracedPlacement
 from convmix.metrics.calibration import Calibration
+from convmix.tasks.label_calibration import AnyCalibration
 
 
 class Task(ABC):
@@ -42,9 +43,14 @@ class Task(ABC):
     pictured: ClassVar[int] = 30  # answers in a run's picture
     compiles: ClassVar[bool] = False  # whether the forward pass of a training step is one graph that torch.compile may take
 
-    def __init__(self, labels: tuple[str, ...], calibration: Calibration | None = None) -> None:
+    def __init__(self, labels: tuple[str, ...], calibration: AnyCalibration | None = None) -> None:
         self.labels = labels
-        self.calibration = calibration  # None: outputs are taken as they are, and every answer is sure
+        self.calibration: Any = calibration  # of the kind that the task fits; None: outputs are taken as they are, and every answer is sure
+
+    @classmethod
+    def read_calibration(cls, values: object) -> AnyCalibration:
+        """What `calibrate` gave, from its `to_dict`; RunError where it is none."""
+        return Calibration.from_dict(values)
 
     # The network
 
@@ -93,7 +99,7 @@ class Task(ABC):
 
     @abstractmethod
     def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:
-        """Set up loss weights and batch mixing from the settings and the classes of all training examples (n)."""
+        """Set up loss weights and batch mixing from the settings and what is known of all training examples: n classes, or n,k labels."""
 
     def augment_batch(self, images: Tensor, targets: Targets, *, seed: int) -> tuple[Tensor, Targets]:
         """Mix a training batch N,C,H,W; a pure function of `seed`."""
@@ -128,6 +134,10 @@ class Task(ABC):
     def decode(self, outputs: Any, *, threshold: float | None = None) -> Any:
         """Raw outputs as the task's type in `results.py`, calibrated; `threshold` (0..1) stands in for the calibration's own."""
 
+    def everything(self, outputs: Any) -> Any:
+        """The same however unsure, for those who compare answers: nothing is left out."""
+        return self.decode(outputs, threshold=0.0)
+
     @abstractmethod
     def summary(self, scores: Mapping[str, Any]) -> dict[str, str]:
         """Of a split's scores what people read first, as title -> text."""
@@ -140,7 +150,7 @@ class Task(ABC):
     def picture(self, examples: Examples, preprocess: Preprocess, inputs: Tensor, answers: Any, targets: Targets, *, title: str) -> bytes:
         """A PNG of a few answers beside the truth. inputs: N,C,H,W as the model gets them, of `examples`, in their order."""
 
-    def calibrate(self, outputs: Any, targets: Targets, *, split: str) -> Calibration | None:
+    def calibrate(self, outputs: Any, targets: Targets, *, split: str) -> AnyCalibration | None:
         """A calibration fitted on the raw outputs of a split, `split` being its name; None where the task has none."""
         return None
 
@@ -173,6 +183,14 @@ class Task(ABC):
     def explained(self, model: nn.Module) -> nn.Module:
         """A module N,C,H,W -> N,k, the evidence for every class in the whole image, that attributions can differentiate."""
         return model
+
+    def thresholds_by_label(self) -> dict[str, float] | None:
+        """From which probability on each label is said; None where one answer excludes the others."""
+        return None
+
+    def shown(self, shares: Tensor) -> Sequence[int]:
+        """The columns of k evidence shares that an explanation is about where nobody asks for others, the first one above all."""
+        return [int(shares.argmax())]
 
     @abstractmethod
     def evidence_shares(self, evidence: Tensor) -> Tensor:

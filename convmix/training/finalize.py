@@ -28,7 +28,6 @@ from convmix.training.distributed import from_main
 from convmix.training.loop import Training, check_directory, outputs_of, validate
 
 _NOT_IN_RECORD = ("macro_precision", "macro_f1")
-_BRIEF_CALIBRATION = ("split", "n", "temperature", "ece_before", "ece_after", "nll_before", "nll_after")  # of a record
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,7 @@ def _calibrate(t: Training) -> None:
         return
     c = job.task.calibration = job.task.calibrate(outputs.values, outputs.targets, split="val")
     if c is not None:
-        t.log.say(
-            f"calibrated on {n} validation images: temperature {c.temperature:.3f}, "
-            f"calibration error {c.ece_before:.4f} before, {c.ece_after:.4f} after"
-        )
+        t.log.say(c.sentence)
 
 
 def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, Any]:
@@ -162,7 +158,7 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "data_wait_s": p.data_wait_s,
         "images_per_s": p.images_seen / p.train_s,
         "stopped": p.stopped,
-        **({"calibration": {k: getattr(c, k) for k in _BRIEF_CALIBRATION}} if c else {}),
+        **({"calibration": c.brief()} if c else {}),
         **{split: {k: v for k, v in scores.items() if k not in _NOT_IN_RECORD} for split, scores in metrics.items()},
         "machine": {
             **describe_machine(t.accelerator.device),

@@ -113,7 +113,7 @@ def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: fl
     run, device = job.run, processes.device
     train = job.splits["train"]
     _refuse_apart(run, len(train), processes)
-    job.task.prepare_training(run.optim, run.augment, torch.as_tensor(train.labels))
+    job.task.prepare_training(run.optim, run.augment, torch.as_tensor(train.targets))
     _freeze(job)
     if device.type == "cpu":
         keep_freed_memory()

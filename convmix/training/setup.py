@@ -30,7 +30,7 @@ from convmix.documents import checked, read_object
 from convmix.errors import ConfigError, DataError, ModelError, RunError, first_line
 from convmix.locking import Held
 from convmix.models import catalog
-from convmix.tasks import TASKS, create_task, task_class
+from convmix.tasks import create_task, task_class
 from convmix.tasks.base import Task
 from convmix.training.autotune import Tuning
 from convmix.training.distributed import from_all, from_main
@@ -166,11 +166,6 @@ def _read_data(spec: str, run: Run, *, console: Console, speaks: bool) -> tuple[
     """The data set with its splits, and what one look at every image found; the main process looks for all."""
     opened = _open(spec, run.data, console=console, speaks=speaks)
     announce(opened, spec, console=console if speaks else None)
-    if opened.task not in TASKS:
-        raise DataError(
-            f"{spec}: images with several labels each (the task {opened.task}) can be inspected and not trained on yet; --task classify "
-            "takes every combination of labels for a class, --label-column takes one column alone"
-        )
     refuse_too_little(opened, spec)
     source = with_splits(opened, run.data)
 
@@ -201,7 +196,7 @@ def _listing(source: Source) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for split, examples in source.splits.items():
         digest.update("\n".join([split, *examples.names]).encode("utf-8", "surrogatepass"))
-        digest.update(examples.labels.tobytes())
+        digest.update(examples.targets.tobytes())
     return digest.hexdigest()
 
 

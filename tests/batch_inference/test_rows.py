@@ -14,7 +14,7 @@ from convmix.batch_inference.storage import Folder
 from convmix.data import rle
 from convmix.inference.dense_prediction import found_in
 from convmix.inference.predictor import Answer, Result
-from convmix.results import Boxes, Classes, Masks, SemanticMap
+from convmix.results import Boxes, Classes, ImageLabels, Masks, SemanticMap
 
 LABELS = ("ant", "bee", "cat")
 BOX = torch.tensor([[1.0, 2.0, 5.5, 6.25], [0.0, 0.0, 2.0, 2.0]])
@@ -34,15 +34,20 @@ def semantic() -> SemanticMap:
     return SemanticMap(classes, torch.full((4, 5), 0.75), LABELS)
 
 
+def several() -> ImageLabels:
+    return ImageLabels(torch.tensor([0.75, 0.5, 0.25]), torch.tensor([0.5, 0.6, 0.2], dtype=torch.float64), LABELS)
+
+
 RESULTS: tuple[tuple[Result, dict[str, int]], ...] = (
     (Boxes(BOX, SCORES, COLUMNS, LABELS, (8, 9)), {"bee": 2}),
     (masks(), {"bee": 2}),
     (semantic(), {"ant": 1, "cat": 1}),
+    (several(), {"ant": 1, "cat": 1}),
 )
 
 
 @pytest.mark.parametrize(("result", "counts"), RESULTS, ids=lambda value: type(value).__name__)
-def test_a_dense_row_is_what_found_says(result: Boxes | SemanticMap, counts: dict[str, int], tmp_path: Path) -> None:
+def test_a_dense_row_is_what_found_says(result: Boxes | SemanticMap | ImageLabels, counts: dict[str, int], tmp_path: Path) -> None:
     kind, good, bad = type(result), Answer(result), Answer(None, "truncated")
     rows = [row(kind, "a.png", good, top=1), row(kind, "b.png", bad, top=1)]
     write_part(Folder(tmp_path), "part-00000.parquet", schema(kind, LABELS), [rows], Tally("job", rows=2, bad=1))

@@ -70,13 +70,16 @@ def test_several_labels_are_columns_of_the_examples(tmp_path: Path) -> None:
     assert found["label"][:] == [1, 0, 0, 0, 0]  # the rarest label, the commonest where there is none
 
 
-def test_training_on_several_labels_is_refused_with_the_way_out(tmp_path: Path, command: Command) -> None:
-    photos(tmp_path / "img")
-    table(tmp_path / "t.csv", [("0.jpg", "a|b"), ("1.jpg", "a"), ("2.jpg", "b"), ("3.jpg", "")])
-    done = command("train", tmp_path, "--out", tmp_path / "run", "--quiet")
-    if "multilabel" in convmix.tasks.TASKS:  # pragma: no cover - once the task is there
-        pytest.skip("the task multilabel can be trained")
-    assert done.code == 2 and "--task classify" in done.err and not (tmp_path / "run").exists()
+def test_a_matrix_says_what_an_image_has_and_what_nobody_knows(tmp_path: Path) -> None:
+    from convmix.config import Data
+    from convmix.data.sources import open_source
+
+    photos(tmp_path / "img", [f"{i}.jpg" for i in range(3)])
+    table(tmp_path / "t.csv", [("0.jpg", 1, 0), ("1.jpg", -1, 1), ("2.jpg", 0, "")], header="image,scab,rust")
+    examples = open_source(tmp_path, Data()).splits["all"]
+    assert examples.label_matrix is not None
+    assert examples.label_matrix.tolist() == [[0, 1], [1, -1], [-1, 0]]  # rust, scab
+    assert examples.select([2, 0]).targets.tolist() == [[-1, 0], [0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from PIL import Image
 from written import NAMES, Item, content, encoded, expected, write_folder, write_parquet, write_table
 
 from convmix.config import Data
@@ -125,3 +126,17 @@ def test_cifar10_opens_with_its_names(shared: Path) -> None:
     assert source.classes[:3] == ("airplane", "automobile", "bird")
     assert len(source.classes) == 10
     assert np.bincount(source.splits["test"].labels).tolist() == [1000] * 10
+
+
+def test_lists_of_labels_are_several_labels(tmp_path: Path) -> None:
+    """Numbers of classes with their names in the schema, as `datasets` writes them."""
+    pixels = [Image.fromarray(np.full((8, 8, 3), 40 * i, np.uint8)) for i in range(4)]
+    features = datasets.Features(
+        {"image": datasets.Image(), "labels": datasets.Sequence(datasets.ClassLabel(names=["sun", "rain", "wind"]))}
+    )
+    rows = datasets.Dataset.from_dict({"image": pixels, "labels": [[0], [1, 2], [], [2]]}, features=features)
+    rows.to_parquet(str(tmp_path / "train.parquet"))
+    source = open_source(tmp_path, DATA)
+    assert (source.task, source.classes) == ("multilabel", ("rain", "sun", "wind"))
+    matrix = next(iter(source.splits.values())).label_matrix
+    assert matrix is not None and matrix.tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 0], [0, 0, 1]]

@@ -9,14 +9,14 @@ Read strictly: a description that was changed by hand, or is of another version,
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, RunError, did_you_mean
-from convmix.metrics.calibration import Calibration
 from convmix.tasks import task_class
+from convmix.tasks.label_calibration import AnyCalibration
 
 FORMAT = 1
 FILE = "model.json"
@@ -40,7 +40,7 @@ class ExportDescription:
     dynamic: tuple[str, ...]  # of batch, height, width: what may differ from call to call
     outputs: tuple[str, ...]  # in the order in which the graph gives them
     precision: str  # of PRECISIONS
-    calibration: Calibration | None
+    calibration: AnyCalibration | None
     facts: dict[str, Any]  # of convmix.json: model, run, data, metrics, training, machine, versions
     source: str | None  # the run, as a path from the folder of this file, for `convmix benchmark`; None where there is no such path
     versions: dict[str, str]  # of the packages that made the file
@@ -77,7 +77,7 @@ class ExportDescription:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values |= {
             "preprocess": self.preprocess.to_dict(),
-            "calibration": asdict(self.calibration) if self.calibration else None,
+            "calibration": self.calibration.to_dict() if self.calibration else None,
             **{name: list(values[name]) for name in ("labels", "dynamic", "outputs")},
         }
         described = {"format": FORMAT, "kind": "convmix export", **values, "threshold": self.threshold, "input": self.input}
@@ -118,5 +118,6 @@ class ExportDescription:
         read = {key: value for key, value in values.items() if key in known}
         read |= {name: tuple(values[name]) for name in ("labels", "dynamic", "outputs")}
         read["preprocess"] = Preprocess.from_dict(values["preprocess"])
-        read["calibration"] = Calibration.from_dict(values["calibration"]) if values["calibration"] is not None else None
+        calibration, task = values["calibration"], task_class(values["task"])
+        read["calibration"] = None if calibration is None else task.read_calibration(calibration)
         return cls(**read)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def read_parquet(files: Sequence[Path], data: Data) -> Found:
-    """Parquet files with an image column (struct of bytes and path, binary, or path) and a label column.
+    """Parquet files with an image column (struct of bytes and path, binary, or path) and a column of labels, or of lists of them.
 
     Read through `datasets`, which keeps a memory-mapped arrow copy in its own cache (HF_DATASETS_CACHE, ~/.cache/huggingface):
     so data larger than memory opens, and opens at once the second time. A changed file is read anew.
@@ -46,7 +46,11 @@ def read_parquet(files: Sequence[Path], data: Data) -> Found:
         raise DataError(f"{first}: cannot be read as parquet: {first_line(cause)}") from None
     found = read_dataset_dict(loaded, data, first)
     return Found(
-        found.tables, str(first.absolute().parent), found.names or read_class_names(first.absolute().parent), dropped + found.dropped
+        found.tables,
+        str(first.absolute().parent),
+        found.names or read_class_names(first.absolute().parent),
+        dropped + found.dropped,
+        notes=found.notes,
     )
 
 
@@ -59,7 +63,7 @@ def read_dataset_dict(loaded: Mapping[Any, "datasets.Dataset"], data: Data, wher
     if not any(named.values()):
         raise DataError(f"{where}: has the splits {', '.join(named)}; expected train, and perhaps val and test")
     tables: dict[str, Table] = {}
-    names = None
+    names, notes = None, []
     for split, word in named.items():
         if word is None:
             continue
@@ -71,8 +75,13 @@ def read_dataset_dict(loaded: Mapping[Any, "datasets.Dataset"], data: Data, wher
         if image != "image":
             images = images.rename_column(image, "image")
         labels = list(rows.select_columns([label]).with_format("arrow")[:][label].to_pylist()) if len(rows) else []
+        if (of_list := _in_list(feature)) is not None:
+            listed = of_list.names if isinstance(of_list, datasets.ClassLabel) else None
+            if bare := sum(some is None for some in labels):
+                notes.append(f"{bare} rows of the {word} split have no list in {label!r}: images without any label")
+            labels = [[listed[v] if listed else str(v) for v in some or () if not listed or 0 <= v < len(listed)] for some in labels]
         tables[word] = Table(images, labels, _row_names(images, word))
-    return Found(tables, names=names, dropped=dropped)
+    return Found(tables, names=names, dropped=dropped, notes=notes)
 
 
 def _row_names(images: "datasets.Dataset", split: str) -> list[str]:
@@ -98,9 +107,17 @@ def _label_feature(features: "datasets.Features", data: Data, where: object) -> 
 
     classes = [c for c, f in features.items() if isinstance(f, datasets.ClassLabel)]
     column = classes[0] if len(classes) == 1 and not data.label_column else find_column("label", list(features), data.label_column, where)
-    if not isinstance(features[column], (datasets.ClassLabel, datasets.Value)):
-        raise DataError(f"{where}: column {column!r} is {features[column]}; expected one label an image, a number or text")
+    if not isinstance(features[column], (datasets.ClassLabel, datasets.Value)) and _in_list(features[column]) is None:
+        raise DataError(f"{where}: column {column!r} is {features[column]}; expected a label an image, a number or text, or a list of such")
     return column
+
+
+def _in_list(feature: object) -> Any:
+    """What a column of lists has in them, numbers of classes or text; None for any other column."""
+    import datasets
+
+    inner = getattr(feature, "feature", None)
+    return inner if isinstance(inner, (datasets.ClassLabel, datasets.Value)) else None
 
 
 def _is_text(feature: object) -> bool:

@@ -2,9 +2,10 @@
 
 import { css } from "./colours.js";
 import { element } from "./element.js";
-import { above, covering, hasLabels, hasMap, hasObjects, isSure, percent } from "./rows.js";
+import { above, covering, hasLabels, hasMap, hasObjects, hasSeveral, isSure, percent, ranked, saidOf } from "./rows.js";
 
 const SHOWN = 200; // lines of a list; a page with thousands of objects helps nobody
+const NEXT = 3; // labels that are not said, but nearly
 
 /**
  * Replace what stands in `place` by the answer.
@@ -12,6 +13,7 @@ const SHOWN = 200; // lines of a list; a page with thousands of objects helps no
  */
 export function showAnswer(place, row, { threshold, labels, isCalibrated, point }) {
   if (hasLabels(row)) place.replaceChildren(...classes(row, threshold, isCalibrated));
+  else if (hasSeveral(row)) place.replaceChildren(...several(row, threshold, isCalibrated));
   else if (hasObjects(row)) place.replaceChildren(...objects(row, threshold, labels, point));
   else if (hasMap(row)) place.replaceChildren(...legend(row, labels));
   else place.replaceChildren(element("p", { className: "error" }, "The server's answer holds nothing that this page can show."));
@@ -34,9 +36,24 @@ function classes(row, threshold, isCalibrated) {
   const said = [verdict];
   if (!sure) said.push(element("p", { className: "hint" }, `The best guess is ${row.label}, with a probability below the threshold.`));
   said.push(list(pairs.map(({ label, probability }) => bar(label, probability)), sure ? "bars" : "bars unsure"));
-  said.push(element("p", { className: "hint" }, isCalibrated ? "Calibrated probabilities" : "Probabilities as the network gives them, not calibrated"));
+  said.push(origin(isCalibrated));
   return said;
 }
+
+function several(row, threshold, isCalibrated) {
+  const labels = saidOf(row, threshold);
+  const said = [element("h3", { className: "verdict" }, labels.map(({ label }) => label).join(", ") || "No label")];
+  if (labels.length) said.push(list(labels.slice(0, SHOWN).map(({ label, probability }) => bar(label, probability)), "bars"));
+  const others = ranked(row).filter(({ label }) => !labels.some((one) => one.label === label)).slice(0, NEXT);
+  if (others.length) {
+    said.push(element("p", { className: "hint" }, "Below their thresholds:"));
+    said.push(list(others.map(({ label, probability }) => bar(label, probability)), "bars unsure"));
+  }
+  said.push(origin(isCalibrated));
+  return said;
+}
+
+const origin = (isCalibrated) => element("p", { className: "hint" }, isCalibrated ? "Calibrated probabilities" : "Probabilities as the network gives them, not calibrated");
 
 function objects(row, threshold, labels, point) {
   const found = row.objects.map((o, i) => [o, i]).filter(([o]) => above({ objects: [o] }, threshold).length);

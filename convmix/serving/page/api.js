@@ -35,10 +35,11 @@ export async function predict(file, { name, top, threshold, signal, waiting }) {
 }
 
 /** Where the evidence for the label lies: { label, method, probability, overlay }. */
-export async function explain(file, { name, method, signal }) {
+export async function explain(file, { name, method, label, signal }) {
   const form = new FormData();
   form.append("image", file, name);
   form.append("method", method);
+  if (label) form.append("label", label); // else the most probable one
   return patiently(() => request("v1/explain", { method: "POST", body: form, signal }), { signal });
 }
 

@@ -15,7 +15,7 @@ export class Item {
     this.asked = null; // the threshold that it was asked with; null: the server's own
     this.trouble = ""; // why there is no answer
     this.size = null; // height, width of the upright image; null: this browser cannot read it
-    this.explanations = new Map(); // method -> what the server answered; null while it is asked
+    this.explanations = new Map(); // method and label -> what the server answered; null while it is asked
     this.canShrink = false;
   }
 

@@ -10,7 +10,7 @@ import * as drop from "./drop.js";
 import * as explanation from "./explanation.js";
 import { Item } from "./item.js";
 import { Queue } from "./queue.js";
-import { hasLabels, hasMap, hasMasks, hasObjects, isSure, kept, sizeOf, summary } from "./rows.js";
+import { hasLabels, hasMap, hasMasks, hasObjects, hasSeveral, isSure, kept, saidOf, sizeOf, summary } from "./rows.js";
 import { Strip } from "./strip.js";
 
 const AT_ONCE = 4; // requests in flight, one image each: a bad image costs no other its answer, and the server makes batches itself
@@ -147,7 +147,8 @@ function show() {
   } else if (item.trouble) showError($("answer"), item.trouble);
   else showWaiting($("answer"), state === "sent" ? "Asking the server" : "Waiting");
   showControls(item, isAnswered);
-  explanation.turnTo(item, { isPossible: isAnswered && hasLabels(row) });
+  const said = isAnswered && hasSeveral(row) ? saidOf(row, threshold).map(({ label }) => label) : [];
+  explanation.turnTo(item, { isPossible: isAnswered && (hasLabels(row) || hasSeveral(row)), labels: said });
   redraw(item, size, isAnswered);
 }
 
@@ -159,8 +160,8 @@ function redraw(item, size, isAnswered) {
 
 function showControls(item, isAnswered) {
   const row = isAnswered ? item.row : null;
-  $("threshold-row").hidden = !(hasLabels(row) || hasObjects(row));
-  $("threshold-label").textContent = hasLabels(row) ? "Sure from a probability of" : "Objects from a score of";
+  $("threshold-row").hidden = !(hasLabels(row) || hasSeveral(row) || hasObjects(row));
+  $("threshold-label").textContent = hasLabels(row) ? "Sure from a probability of" : hasSeveral(row) ? "Labels from a probability of" : "Objects from a score of";
   const at = threshold ?? model?.threshold ?? (hasLabels(row) ? 0 : STARTS_AT);
   $("threshold").value = at;
   $("threshold").setAttribute("aria-valuetext", `${Math.round(100 * at)} %`);

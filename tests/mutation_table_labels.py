@@ -1,0 +1,106 @@
+"""Mutations of what several labels per image need: losses, mixing, scores, calibration, splits, explanations."""
+
+from mutation import Mutation
+
+MUTATIONS = (
+    Mutation(
+        "unknown-labels-are-negatives",
+        "tasks/label_losses.py",
+        "nats = torch.where(known, wanted * yes + (1 - wanted) * no, 0.0)  # N,k",
+        "nats = wanted * yes + (1 - wanted) * no",
+        "tasks/test_multilabel.py",
+    ),
+    Mutation(
+        "asymmetric-loss-without-margin",
+        "tasks/label_losses.py",
+        "(q + m).clamp(max=1).log())",
+        "q.clamp(max=1).log())",
+        "tasks/test_multilabel.py",
+    ),
+    Mutation(
+        "mixed-batches-keep-their-labels",
+        "data/augment/mixing.py",
+        "soft = shares @ (targets.float() * known)  # N,K",
+        "soft = targets.float() * known",
+        "tasks/test_multilabel.py",
+    ),
+    Mutation(
+        "unknown-labels-are-known-in-mixtures",
+        "data/augment/mixing.py",
+        "return images, torch.where(shares @ (1 - known) > 0, float(UNKNOWN), soft)",
+        "return images, torch.where(shares @ (1 - known) >= 1, float(UNKNOWN), soft)",
+        "tasks/test_multilabel.py",
+    ),
+    Mutation(
+        "unknown-labels-are-scored",
+        "tasks/label_metrics.py",
+        "known: np.ndarray = self.truth != UNKNOWN",
+        "known: np.ndarray = self.truth != UNKNOWN - 1",
+        "tasks/test_label_metrics.py",
+    ),
+    Mutation(
+        "average-precision-takes-ties-one-by-one",
+        "tasks/label_metrics.py",
+        "ends = np.flatnonzero(np.append(p[1:] != p[:-1], True))  # the last of each group of equals",
+        "ends = np.arange(len(p))",
+        "tasks/test_label_metrics.py",
+    ),
+    Mutation(
+        "ties-are-ranked-right",
+        "tasks/label_metrics.py",
+        "order = np.lexsort((self.true, -self.probabilities), axis=1)  # of equal ones the false label first",
+        "order = np.lexsort((~self.true, -self.probabilities), axis=1)",
+        "tasks/test_label_metrics.py",
+    ),
+    Mutation(
+        "calibration-turns-labels-round",
+        "tasks/label_calibration.py",
+        "slope = math.exp(at[0])",
+        "slope = 1 + at[0]",
+        "tasks/test_label_calibration.py",
+        why="a label that is learned wrong would look learned",
+    ),
+    Mutation(
+        "thresholds-one-image-too-low",
+        "tasks/label_calibration.py",
+        "at = int(kept[-1]) if reached else int(np.argmax(np.where(believed, hits / said, -1)))",
+        "at = min(int(kept[-1]) + 1, len(said) - 1) if reached else 0",
+        "tasks/test_label_calibration.py",
+    ),
+    Mutation(
+        "frequent-labels-are-dealt-out-first",
+        "data/stratified.py",
+        "label = int(np.where(left > 0, left, n + 1).argmin())",
+        "label = int(left.argmax())",
+        "data/test_stratified.py",
+        why="the rare ones get what is left",
+    ),
+    Mutation(
+        "splits-forget-the-labels",
+        "data/stratified.py",
+        "wanted_of[split, present[i]] -= 1",
+        "wanted_of[split, present[i]] -= 0",
+        "data/test_stratified.py",
+    ),
+    Mutation(
+        "one-map-for-all-labels",
+        "explanation/subject.py",
+        "shown = {label: labels.index(label) for label in (*said, *classes)}",
+        "shown = {label: labels.index(label) for label in (predicted, *classes)}",
+        "training/test_multilabel_training.py::test_a_map_is_drawn_for_every_label_that_is_said",
+    ),
+    Mutation(
+        "labels-of-other-data-in-the-wrong-columns",
+        "evaluation/dense.py",
+        "placed[torch.from_numpy(self.columns)] = known",
+        "placed[: len(known)] = known",
+        "training/test_multilabel_training.py::test_a_label_that_the_data_does_not_have_is_not_scored",
+    ),
+    Mutation(
+        "unknown-labels-count-as-apart",
+        "audit/several.py",
+        "of_known = yes.T @ known  # k,k: images with the one of which it is known whether they have the other",
+        "of_known = yes.T @ np.ones_like(known)",
+        "audit/test_several.py",
+    ),
+)
