@@ -14,7 +14,7 @@ WORKERS ?= logical
 # Tests side by side, one thread each; those that need the whole machine after them, one at a time.
 SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-fast mutations check lint format tree results show speed clean
+.PHONY: help demo test test-fast mutations check check-published lint format tree results show speed clean
 
 help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-fast  the suite without the tests marked slow, and without those that need the whole machine"
 	@echo "make mutations  break the code in some 250 places, one at a time, and see whether the tests notice (an hour or two)"
 	@echo "make check      format, lint, types, tests: the gate"
+	@echo "make check-published  fetch every published set of weights and say whether hashes and answers are right (network, 0.6 GB)"
 	@echo "make lint       the gate without the tests"
 	@echo "make format     bring the code into the gate's format"
 	@echo "make tree       write the trees of files in docs/files.md and README.md"
@@ -63,6 +64,9 @@ format: $(DEVELOPMENT)
 
 tree: $(INSTALLED)
 	$(BIN)/python docs/tree.py
+
+check-published: $(INSTALLED)
+	$(BIN)/python benchmarks/check_published.py
 
 results: $(INSTALLED)
 	$(BIN)/python benchmarks/tables.py

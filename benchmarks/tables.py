@@ -19,6 +19,7 @@ import distributed_tables
 import gpu_tables
 import multilabel_tables
 import plan_tables
+import readers_tables
 import report_tables
 import scaling_tables
 import serving_tables
@@ -237,6 +238,7 @@ def pages(root: Path) -> dict[Path, str]:
         serving_tables.tables(table, results / "serving"),
         scaling_tables.tables(results / "scaling"),
         distributed_tables.tables(results / "distributed"),
+        readers_tables.section(results / "readers/cases.json", table),
     )
     readme, plan = root / "README.md", root / "docs/how_to/plan.md"
     return {

@@ -28,6 +28,7 @@ from convmix.recipes import recipe as named_recipe
 from convmix.speed.select import BUDGET_S, Optimized, Precision
 from convmix.speed.select import optimize as optimize_model
 from convmix.speed.store import device_of
+from convmix.system.surroundings import show_every_letter
 from convmix.tasks.base import Task
 from convmix.training.session import train_session
 
@@ -110,12 +111,14 @@ def train(
         name, or "digits".
     recipe: one of `convmix recipes`; None is "default".
     out: the model directory to make; None is runs/NAME after the data set.
-    resume: go on with the training in `out`. autoresume: do so where there is one, else begin.
+    resume: go on with the training in `out`, or in `data` where that is a model directory; more epochs=... extend it.
+    autoresume: go on where `out` holds a training, else begin one.
     settings: any field of `convmix.config.Run` by its name, such as model="convmlp_s", epochs=30, lr=1e-3, budget="10m".
     Raises a ConvmixError for every mistake, naming the value and the nearest valid one.
     """
     override(named_recipe(recipe or "default", DataFacts(1, 1, 224, 224, 3)), settings)
     place = Path(out) if out is not None else None
+    show_every_letter()
     console = Console(quiet=quiet)
     result = train_session(
         str(data), recipe=recipe, overrides=settings, out=place, resume=resume, autoresume=autoresume, console=console, device=device

@@ -17,6 +17,7 @@ from convmix.cache import settle
 from convmix.commands import comparing, exporting, inspecting, judging, learning, listing, scaling, serving, sharing, using
 from convmix.errors import ConvmixError, is_out_of_memory
 from convmix.ops import switch
+from convmix.system.surroundings import quiet_libraries, show_every_letter
 
 app = App(
     name="convmix",
@@ -65,6 +66,9 @@ def _with_torch(verb: Callable[..., None]) -> Callable[..., None]:
             gc.freeze()
             if collects:
                 gc.enable()
+            from convmix.hardware import keep_to_quota
+
+            keep_to_quota()
         verb(*args, **kwargs)
 
     return run
@@ -83,6 +87,8 @@ _OUT_OF_MEMORY = (
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: a user's mistake is one line on standard error and exit code 2."""
     settle()
+    show_every_letter()
+    quiet_libraries()
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         switch.kernels()  # a value that it cannot have is said before anything is read

@@ -59,6 +59,9 @@ class Data:
     image_column: str | None = _setting(None, "table column with the image or its path (None: found by name)")
     label_column: str | None = _setting(None, "table column with the class (None: found by name)")
     max_pixels: int = _setting(100_000_000, "an image with more pixels counts as broken")
+    value_range: tuple[float, float] | None = _setting(
+        None, "darkest and brightest value of 16-bit images (None: those of the training images where they use a small part of 0,65535)"
+    )
     balanced: bool = _setting(False, "draw every class equally often")
     drop_last: bool = _setting(True, "leave out what does not fill a batch; no: every image each epoch, in batches of nearly equal size")
     shuffle_shards: int = _setting(0, "read shard after shard and mix the images of so many; 0: mix all, which needs fast random access")
@@ -365,6 +368,8 @@ def validate(run: Run) -> None:
         raise ConfigError("data.val_fraction + data.test_fraction leave nothing to train on; their sum must be below 1")
     if run.data.crop_pct is not None and not 0 < run.data.crop_pct <= 1:
         raise ConfigError(f"data.crop_pct: {run.data.crop_pct} is outside 0..1")
+    if run.data.value_range is not None and not 0 <= run.data.value_range[0] < run.data.value_range[1] <= 65535:
+        raise ConfigError(f"data.value_range: {run.data.value_range} is no range inside 0..65535, darkest first")
     low, high = run.augment.scale
     if not 0 < low <= high <= 1:
         raise ConfigError(f"augment.scale: {low},{high} is no range inside 0..1, smaller first")

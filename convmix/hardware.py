@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from convmix.system.processors import has_quota, processors
+
 
 def default_device() -> torch.device:
     """The accelerator where there is one, else the CPU."""
@@ -72,6 +74,12 @@ def _numbers(table: Path) -> dict[str, int]:
     return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
+def keep_to_quota() -> None:
+    """As many threads for PyTorch as a container's quota has processors, unless OMP_NUM_THREADS says how many."""
+    if "OMP_NUM_THREADS" not in os.environ and has_quota():
+        torch.set_num_threads(min(torch.get_num_threads(), processors()))
+
+
 def keep_freed_memory() -> None:
     """Lets the process keep the memory of freed tensors for the next ones, where the C library is glibc.
 
@@ -92,7 +100,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": device.type,
         "name": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": processors(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -158,8 +158,8 @@ MUTATIONS = (
     Mutation(
         "sixteen-bits-wrap-around",
         "data/modes.py",
-        "((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)",
-        "((pixels.astype(np.uint32) + 128) // 256).astype(np.uint8)",
+        "return ((2 * steps + span) // (2 * span)).astype(np.uint8)  # rounded; brightest -> 255",
+        "return ((2 * steps + span) // (2 * span - 512)).astype(np.uint8)",
         "data/test_decode.py",
     ),
     Mutation(

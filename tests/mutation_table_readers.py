@@ -147,8 +147,8 @@ MUTATIONS = (
     Mutation(
         "signatures-are-written-into-the-run",
         "training/session.py",
-        "spec = redact(spec)",
-        "spec = str(spec)",
+        "named_alone(redact(spec), out, resume=resume)",
+        "named_alone(str(spec), out, resume=resume)",
         "data/test_remote_training.py::test_no_file_of_a_run_holds_what_opens_the_door",
     ),
     Mutation(

@@ -77,7 +77,7 @@ def save_description(path: Path, *, model: nn.Module, task: Task, preprocess: Pr
         "architecture": architecture,
         "num_classes": len(labels),
         "num_features": model.num_features,
-        "model_args": model_args,
+        "model_args": {k: v for k, v in model_args.items() if k != "num_classes"},  # said above; transformers takes it once
         "label_names": list(labels),
         "pretrained_cfg": {
             "input_size": [preprocess.in_chans, h, w],

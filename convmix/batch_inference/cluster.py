@@ -19,6 +19,7 @@ from convmix.batch_inference.actor import BlockWork, Worker
 from convmix.batch_inference.packaging import PackedModel
 from convmix.batch_inference.retries import Retries
 from convmix.errors import ConfigError, ConvmixError, first_line
+from convmix.system.processors import processors
 
 _OBJECT_STORE = 96 * 2**20  # bytes on this machine, beside the model; nothing but numbers of blocks goes through it
 _TICK_S = 0.25
@@ -56,9 +57,8 @@ def connected(address: str | None, *, workers: int | None, cpus: int, model_byte
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     here: dict[str, Any] = {}
     if address == "local":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         here = {
-            "num_cpus": workers * cpus if workers else max(cores, cpus),
+            "num_cpus": workers * cpus if workers else max(processors(), cpus),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE + 2 * model_bytes,
         }

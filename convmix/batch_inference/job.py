@@ -24,8 +24,8 @@ from convmix.batch_inference.summary import Summary, Total
 from convmix.data.remote.urls import is_url
 from convmix.errors import ConfigError, ConvmixError, did_you_mean
 from convmix.inference.batches import PRECISIONS
-from convmix.locking import locked
 from convmix.metrics.calibration import check_threshold
+from convmix.system.locking import locked
 from convmix.training.signals import Interrupted, StopRequests
 
 PART_SIZE = 2000

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 from convmix.atomic import replacing
 from convmix.data.remote.urls import file_system, is_url, scheme
 from convmix.errors import ConfigError
-from convmix.locking import NAME as LOCK
+from convmix.system.locking import NAME as LOCK
 
 _ATOMIC_PUT = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "oci", "tos", "memory")

@@ -17,6 +17,7 @@ import numpy as np
 from convmix.benchmarking.process import Ready, choose, serve
 from convmix.benchmarking.work import Implementation, Work
 from convmix.speed.backends import EnginePlan
+from convmix.system.surroundings import without_main
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _started(work: Work, contender: Implementation) -> Iterator[_Runner]:
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
     here, there = context.Pipe()
     process = context.Process(target=_process, args=(there, work, contender), daemon=False)
-    process.start()
+    with without_main():
+        process.start()
     there.close()
     try:
         yield _Runner(contender, process, here)

@@ -42,13 +42,13 @@ def train(
     ----------
     data:
         A folder with a folder per class, a CSV or parquet file, WebDataset shards (also behind a URL), a Hub or torchvision name,
-        or "digits".
+        or "digits". With --resume the model directory alone is enough.
     recipe:
         One of `convmix recipes`; its settings hold where no option says otherwise.
     out:
         The model directory to make; runs/NAME after the data set where it is left out.
     resume:
-        Go on with the training in --out, with the settings it was started with.
+        Go on with the training in --out, with the settings it was started with; a larger --epochs extends it.
     autoresume:
         --resume where --out holds a training, else begin one: the command for machines that may be taken away and given back.
     device:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from convmix.errors import ConfigError, ConvmixError, DataError, RunError, first_line
+from convmix.system.surroundings import without_main
 from convmix.training.signals import Interrupted, StopRequests
 
 POLL_S = 0.2
@@ -85,7 +86,8 @@ class Trainer:
         context = multiprocessing.get_context("spawn")  # a fork would inherit threads that are not there
         self._pipe, there = context.Pipe()
         self._process = context.Process(target=serve, args=(there,), daemon=False)  # daemons may not have data workers
-        self._process.start()
+        with without_main():
+            self._process.start()
         there.close()
 
     def _end(self) -> None:

@@ -4,6 +4,8 @@
     other in_chans, .npy, multi-band TIFF -> array H,W,C float32
 
 8-bit values of arrays are divided by 255, 16-bit ones by 65535, floats stay as they are. 16-bit pictures are scaled to 8 bits, not clipped.
+Where a value range is given, 16-bit values are scaled from that range instead, and those outside it clipped: cameras of 10 or 12 bits and
+microscopes leave most of 16 bits unused, and eight bits of the whole would be a few shades.
 """
 
 import io
@@ -35,6 +37,7 @@ __all__ = [
 
 MODES = {3: "RGB", 1: "L", 4: "RGBA"}  # in_chans -> the mode of an 8-bit picture
 Image = PIL.Image.Image | np.ndarray  # an ndarray is H,W,C float32
+ValueRange = tuple[float, float]  # of 16-bit images: what becomes 0 and what becomes the largest value
 
 # Formats that hold pictures and are decoded in process; EPS, say, would start Ghostscript. HEIF only where pillow-heif is registered.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "DIB", "PPM", "AVIF", "JPEG2000", "HEIF", "JXL", "QOI", "SGI", "PCX", "DDS", "TGA")
@@ -49,9 +52,10 @@ _ORIENTATION_TAG = 0x0112
 _SAMPLES_TAG = 0x0115  # SamplesPerPixel of a TIFF
 
 
-def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Image:
+def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int, value_range: ValueRange | None = None) -> Image:
     """The image in encoded bytes or in a file, EXIF orientation applied, first frame of several.
 
+    value_range: the darkest and the brightest value of 16-bit images; None: 0 to 65535.
     Transparency is composited on white unless `in_chans` is 4; CMYK, palette, grey and bilevel pictures become RGB (or L).
     Raises BadImage for whatever is missing, empty, truncated, no image, larger than `max_pixels` (seen in the header, before
     decoding) or of another number of bands.
@@ -61,7 +65,7 @@ def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Ima
         raise BadImage("empty file")
     with _quiet(max_pixels):
         try:
-            return _decode(data, in_chans, max_pixels)
+            return _decode(data, in_chans, max_pixels, value_range)
         except BadImage:
             raise
         except PIL.Image.DecompressionBombError:
@@ -74,15 +78,30 @@ def decode(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> Ima
             raise BadImage(_reason(e)) from None
 
 
-def viewable(source: bytes | str | Path, *, size: tuple[int, int], max_pixels: int) -> np.ndarray:
+def viewable(source: bytes | str | Path, *, size: tuple[int, int], max_pixels: int, value_range: ValueRange | None = None) -> np.ndarray:
     """An image for people to look at: H,W,3 uint8 of `size`; grey where it cannot be shown, as with five channels."""
     try:
-        image = decode(source, in_chans=3, max_pixels=max_pixels)
+        image = decode(source, in_chans=3, max_pixels=max_pixels, value_range=value_range)
     except BadImage:
         image = np.zeros(0)
     if isinstance(image, PIL.Image.Image) and (image.height, image.width) == size:
         return np.array(image)
     return np.full((*size, 3), 128, np.uint8)
+
+
+def sixteen_bit_span(data: bytes) -> ValueRange | None:
+    """The smallest and the largest value of an encoded 16-bit image that `decode` has read; None for any other image."""
+    with _quiet(sys.maxsize):
+        if data.startswith(_NPY_MAGIC):
+            pixels = np.load(io.BytesIO(data), allow_pickle=False)
+        elif data.startswith(_TIFF_MAGIC) and not read_header(data).mode:
+            pixels = _tiff_pixels(data)
+        elif read_header(data).mode.startswith("I"):
+            with PIL.Image.open(io.BytesIO(data), formats=_formats(data)) as im:
+                pixels = np.asarray(im)
+        else:
+            return None
+    return (float(pixels.min()), float(pixels.max())) if pixels.dtype.kind in "iu" and pixels.dtype.itemsize > 1 else None
 
 
 def upright_size(source: bytes | str | Path, *, in_chans: int, max_pixels: int) -> tuple[int, int]:
@@ -136,28 +155,28 @@ def read_header(data: bytes) -> Header:
             return Header("TIFF" if data.startswith(_TIFF_MAGIC) else "", "", 1)
 
 
-def _decode(data: bytes, in_chans: int, max_pixels: int) -> Image:
+def _decode(data: bytes, in_chans: int, max_pixels: int, value_range: ValueRange | None) -> Image:
     if data.startswith(_NPY_MAGIC):
-        return _array_in_range(_bands_last(_read_npy(data, max_pixels), in_chans))
+        return _array_in_range(_bands_last(_read_npy(data, max_pixels), in_chans), value_range)
     is_tiff = data.startswith(_TIFF_MAGIC)
     if is_tiff and in_chans not in MODES:
-        return _array_in_range(_read_tiff(data, in_chans, max_pixels))
+        return _array_in_range(_read_tiff(data, in_chans, max_pixels), value_range)
     try:
         im: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=_formats(data))
     except PIL.UnidentifiedImageError:
         if is_tiff:  # more bands than Pillow knows a mode for
-            return _array_in_range(_read_tiff(data, in_chans, max_pixels))
+            return _array_in_range(_read_tiff(data, in_chans, max_pixels), value_range)
         raise
     if is_tiff and in_chans == 4 and im.mode in ("RGB", "RGBX") and _tiff_bands(im) == 4:  # the fourth is not opacity
-        return _array_in_range(_read_tiff(data, in_chans, max_pixels))
+        return _array_in_range(_read_tiff(data, in_chans, max_pixels), value_range)
     _check_size(im.height, im.width, max_pixels)
     im.load()
     if im.format == "PNG" and ends_early(data, im):
         raise BadImage("truncated")
     im = _upright(im)
     if in_chans not in MODES:
-        return _array_in_range(_bands_last(np.asarray(im), in_chans))
-    return in_mode(im, MODES[in_chans])
+        return _array_in_range(_bands_last(np.asarray(im), in_chans), value_range)
+    return in_mode(im, MODES[in_chans], value_range)
 
 
 def read_file(path: str | Path) -> bytes:
@@ -251,6 +270,13 @@ def _read_tiff(data: bytes, in_chans: int, max_pixels: int) -> np.ndarray:
     return _upright_array(pixels.reshape(*pixels.shape[:2], found), orientation)
 
 
+def _tiff_pixels(data: bytes) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        return np.asarray(tiff.series[0].asarray())
+
+
 def _tiff_bands(im: PIL.Image.Image) -> int:
     return int(getattr(im, "tag_v2", {}).get(_SAMPLES_TAG, 1))
 
@@ -280,12 +306,14 @@ def _wrong_bands(found: int, expected: int) -> str:
     return f"{found} channel{'s' if found != 1 else ''}, expected {expected}"
 
 
-def _array_in_range(pixels: np.ndarray) -> np.ndarray:
+def _array_in_range(pixels: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype == np.uint8:
         return np.ascontiguousarray(pixels, np.float32) / np.float32(255)
     if pixels.dtype == np.uint16:
-        return np.ascontiguousarray(pixels, np.float32) / np.float32(65535)
+        darkest, brightest = value_range or (0.0, 65535.0)
+        levels = np.ascontiguousarray(pixels, np.float32).clip(darkest, brightest)
+        return (levels - np.float32(darkest)) / np.float32(brightest - darkest)
     if pixels.dtype == np.bool_:
         return np.ascontiguousarray(pixels, np.float32)
     if pixels.dtype.kind != "f":

@@ -70,7 +70,9 @@ class _WholeImages:
 
     def read(self, source: bytes | str | Path) -> Image:
         """Encoded bytes or a file -> the whole upright image; raises BadImage as `decode` does."""
-        return decode(source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels)
+        return decode(
+            source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels, value_range=self.preprocess.value_range
+        )
 
     def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
         """n,2 heights and widths of images: `read` leaves them as they are."""

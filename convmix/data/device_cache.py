@@ -46,7 +46,9 @@ def fits(count: int, size: tuple[int, int], channels: int, *, device: torch.devi
 def load(examples: Annotated, augment: DeviceAugment, *, workers: int | None, device: torch.device) -> DeviceCache:
     """Decode every image once, with the loader's workers. Raises DataError where none can be read."""
     p, (height, width) = augment.transform.preprocess, augment.image
-    raw = Preprocess((height, width), "stretch", "nearest", 1.0, (0.0,) * p.in_chans, (1 / 255,) * p.in_chans, p.in_chans, p.max_pixels)
+    raw = Preprocess(
+        (height, width), "stretch", "nearest", 1.0, (0.0,) * p.in_chans, (1 / 255,) * p.in_chans, p.in_chans, p.max_pixels, p.value_range
+    )
     pixels = torch.zeros(len(examples), height, width, p.in_chans, dtype=torch.uint8, device=device)
     bad: list[tuple[int, str]] = []
     for batch in eval_batches(examples, raw, batch_size=1024, workers=workers):  # values 0..255, as floats

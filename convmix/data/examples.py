@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from convmix.data.coco_ids import CocoIds
 from convmix.data.formats import plain_path
 from convmix.data.order import shards_at_once
 from convmix.data.remote.shard_images import RemoteShards
@@ -165,6 +166,7 @@ class Source:
     root: str = ""  # the folder that names are relative to, "" where there is none
     split_origin: str = ""  # where given splits come from, for people
     notes: tuple[str, ...] = ()  # what was understood that another reader might not expect, a line each
+    ids: CocoIds | None = None  # of images and categories, where the data set has some
 
 
 def _column(rows: "datasets.Dataset", name: str) -> list[Any]:

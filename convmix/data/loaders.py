@@ -34,6 +34,8 @@ from convmix.data.order import batch_bounds, epoch_order, sharded_order
 from convmix.data.preprocessing import Loads
 from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.errors import DataError
+from convmix.system.processors import processors
+from convmix.system.surroundings import without_main
 
 Key = tuple[int, int]  # example index, how often it came before in this epoch
 # Linux's default before Python 3.14; said here because a process that was itself spawned would spawn: seconds of imports per epoch, and
@@ -77,8 +79,7 @@ class Batch:
 
 def default_workers(world: int = 1) -> int:
     """Processes that decode: the rank's cores less the one that trains, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(cores // world - 1, 8), 0)
+    return max(min(processors() // world - 1, 8), 0)
 
 
 def train_batches(
@@ -269,7 +270,7 @@ def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Load
         task.memory.open()
     workers = min(workers, len(batches))
     task.pulse = Pulse(workers if _START == "fork" else 0)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_main():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # more workers than cores, as asked
         loader = DataLoader(
             task,

@@ -13,16 +13,16 @@ from convmix.data.bad_images import BadImage
 _AT_ONCE = 2**22  # pixels; their copies in four modes take 64 MB
 
 
-def in_mode(im: PIL.Image.Image, mode: str) -> PIL.Image.Image:
-    """The picture in `mode`; BadImage for numbers whose scale is unknown."""
+def in_mode(im: PIL.Image.Image, mode: str, value_range: tuple[float, float] | None = None) -> PIL.Image.Image:
+    """The picture in `mode`, 16-bit values scaled from `value_range` (None: 0 to 65535); BadImage for numbers whose scale is unknown."""
     if im.mode == mode and (mode == "RGBA" or "transparency" not in im.info):
         return im
     scale = _scale(im) if im.mode == "F" or im.mode.startswith("I") else None
     if im.width * im.height <= _AT_ONCE:
-        return _converted(im, mode, scale)
+        return _converted(im, mode, scale, value_range)
     result = PIL.Image.new(mode, im.size)
     for top, strip in _strips(im):
-        result.paste(_converted(strip, mode, scale), (0, top))
+        result.paste(_converted(strip, mode, scale, value_range), (0, top))
     return result
 
 
@@ -32,9 +32,9 @@ def _strips(im: PIL.Image.Image) -> Iterator[tuple[int, PIL.Image.Image]]:
         yield top, im.crop((0, top, im.width, min(top + rows, im.height)))
 
 
-def _converted(im: PIL.Image.Image, mode: str, scale: float | None) -> PIL.Image.Image:
+def _converted(im: PIL.Image.Image, mode: str, scale: float | None, value_range: tuple[float, float] | None) -> PIL.Image.Image:
     if scale is not None:
-        im = PIL.Image.fromarray(_eight_bits(np.asarray(im), scale))
+        im = PIL.Image.fromarray(_eight_bits(np.asarray(im), scale, value_range))
     if mode != "RGBA" and im.has_transparency_data:
         im = PIL.Image.alpha_composite(PIL.Image.new("RGBA", im.size, "white"), im.convert("RGBA"))
     return im.convert(mode)
@@ -54,8 +54,11 @@ def _scale(im: PIL.Image.Image) -> float:
     return 1 if is_float and high <= 1 else limit
 
 
-def _eight_bits(pixels: np.ndarray, scale: float) -> np.ndarray:
+def _eight_bits(pixels: np.ndarray, scale: float, value_range: tuple[float, float] | None) -> np.ndarray:
     """H,W -> H,W uint8."""
     if scale == 65535:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255
+        darkest, brightest = map(int, value_range or (0, 65535))
+        span = brightest - darkest
+        steps = (pixels.astype(np.int64).clip(darkest, brightest) - darkest) * 255
+        return ((2 * steps + span) // (2 * span)).astype(np.uint8)  # rounded; brightest -> 255
     return np.rint(pixels * 255 if scale == 1 else pixels).astype(np.uint8)

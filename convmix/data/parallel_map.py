@@ -3,7 +3,6 @@
 parts (splits) -> chunks of examples -> look(examples, index) in a worker -> ((part, start, stop), what was seen of each)
 """
 
-import os
 import signal
 import sys
 import warnings
@@ -14,6 +13,8 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from convmix.data.examples import Examples
+from convmix.system.processors import processors
+from convmix.system.surroundings import without_main
 
 T = TypeVar("T")
 Look = Callable[[Examples, int], T]  # what is to be known of one example; it must not raise
@@ -32,7 +33,7 @@ def sweep(
     workers: processes (None: one per core; 0: this process). `lost` stands for an image whose decoding ends its process: a crash inside
     a codec, or the system taking back memory.
     """
-    workers = cores() if workers is None else workers
+    workers = processors() if workers is None else workers
     total = sum(map(len, parts))
     chunks = [(p, i, min(i + CHUNK, len(e))) for p, e in enumerate(parts) for i in range(0, len(e), CHUNK)]
     here = workers < 1 or total < SMALL
@@ -42,10 +43,6 @@ def sweep(
         if progress:
             progress(done, total)
         yield chunk, seen
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _work: tuple[list[Examples], Look[Any]] | None = None  # set in each worker
@@ -110,7 +107,7 @@ def _pool(parts: list[Examples], look: Look[Any], workers: int) -> ProcessPoolEx
 
 
 def _submit(pool: ProcessPoolExecutor, chunks: list[Chunk]) -> Iterator[tuple[Future[list[Any]], Chunk]]:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_main():
         # Python 3.12 warns of forking beside threads; these workers only decode.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         futures = {pool.submit(_look_at_chunk, *chunk): chunk for chunk in chunks}

@@ -70,6 +70,7 @@ class Preprocess:
     std: tuple[float, ...]
     in_chans: int = 3
     max_pixels: int = 100_000_000
+    value_range: tuple[float, float] | None = None  # of 16-bit images, what is scaled to the range of a picture; None: 0 to 65535
 
     def __post_init__(self) -> None:
         for name, choices in (("fit", FITS), ("interpolation", geometry.INTERPOLATIONS)):
@@ -88,6 +89,8 @@ class Preprocess:
                 raise ConfigError(f"data.{name}: {values} holds a value that is not finite")
         if min(self.std) <= 0:
             raise ConfigError(f"data.std: {self.std} must be positive")
+        if self.value_range is not None and not 0 <= self.value_range[0] < self.value_range[1] <= 65535:
+            raise ConfigError(f"data.value_range: {self.value_range} is no range inside 0..65535, darkest first")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -105,7 +108,7 @@ class Preprocess:
     def read(self, source: bytes | str | Path) -> Image:
         """Encoded bytes or a file -> the image at the model's input size; raises BadImage as `decode` does."""
         with fits_in_memory():
-            return self.place(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels))
+            return self.place(decode(source, in_chans=self.in_chans, max_pixels=self.max_pixels, value_range=self.value_range))
 
     def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
         """All at the input size."""
@@ -162,7 +165,8 @@ class Preprocess:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
+        values = {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
+        return values if self.value_range else {name: v for name, v in values.items() if name != "value_range"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
@@ -171,12 +175,14 @@ class Preprocess:
         for key in values:
             if key not in known:
                 raise ConfigError(f"unknown preprocessing setting {key}{did_you_mean(key, known)}")
-        if missing := [name for name in known if name not in values]:
+        if missing := [name for name in known if name not in values and name != "value_range"]:
             raise ConfigError(f"preprocessing without {', '.join(missing)}")
         try:
             numbers = {name: tuple(float(v) for v in values[name]) for name in ("mean", "std")}
             size = tuple(int(v) for v in values["size"])
             whole = {name: int(values[name]) for name in ("in_chans", "max_pixels")}
-            return cls(**{**values, **numbers, **whole, "size": size, "crop_pct": float(values["crop_pct"])})
-        except (TypeError, ValueError, OverflowError) as e:
+            low_high = values.get("value_range")
+            span = {"value_range": (float(low_high[0]), float(low_high[1])) if low_high else None}
+            return cls(**{**values, **numbers, **whole, **span, "size": size, "crop_pct": float(values["crop_pct"])})
+        except (TypeError, ValueError, OverflowError, LookupError) as e:
             raise ConfigError(f"preprocessing: {e}") from None

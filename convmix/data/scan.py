@@ -18,7 +18,7 @@ from PIL.Image import Image as PilImage
 from torch import Tensor
 
 from convmix.config import Data, Size
-from convmix.data.decode import BadImage, Image, decode
+from convmix.data.decode import BadImage, Image, ValueRange, decode, sixteen_bit_span
 from convmix.data.dense import fit_to
 from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
@@ -61,6 +61,7 @@ class Scan:
     facts: DataFacts
     bad: tuple[tuple[str, str, str], ...]  # name, split, reason; split "" for what was never an example
     notes: tuple[str, ...]  # one line each, for the user
+    value_range: ValueRange | None = None  # of 16-bit images: data.value_range, else what the training images use, where that is little
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class _Seen:
     mean: tuple[float, ...] = ()
     square: tuple[float, ...] = ()  # mean of the squares
     known: str = ""  # digest of its objects or of its class map; "" for a class
+    span: ValueRange | None = None  # smallest and largest value of a 16-bit image
     sides: tuple[tuple[int, float], ...] = ()  # class and side of its objects; a side is the root of the share of the image's area
 
 
@@ -86,8 +88,13 @@ def scan(source: Source, data: Data, *, workers: int | None = None, progress: Pr
     """
     splits = list(source.splits)
     train = next((s for s in ("train", "all") if s in source.splits), splits[0])
-    seen = _look_at_all([source.splits[s] for s in splits], data, workers if workers is not None else data.workers, progress)
+    workers = workers if workers is not None else data.workers
+    seen = _look_at_all([source.splits[s] for s in splits], data, workers, progress)
     parts = dict(zip(splits, seen, strict=True))
+    value_range = data.value_range or _little_used([x.span for x in parts[train] if x.span])
+    if value_range and not data.value_range:  # measured once more, on that scale
+        seen = _look_at_all([source.splits[s] for s in splits], replace(data, value_range=value_range), workers, progress)
+        parts = dict(zip(splits, seen, strict=True))
     copies = _copies(source, parts)
     scans = {s: _split_scan(source.splits[s], parts[s], copies.get(s)) for s in splits}
     bad = [(name, "", reason) for name, reason in source.dropped]
@@ -105,7 +112,8 @@ def scan(source: Source, data: Data, *, workers: int | None = None, progress: Pr
             len(good), len(source.classes), height, width, data.in_chans, small_object=_small([side for x in good for side in x.sides])
         ),
         bad=tuple(bad),
-        notes=tuple(_notes(source, scans)),
+        notes=(*_notes(source, scans), *_note_of(value_range, data)),
+        value_range=value_range,
     )
 
 
@@ -145,12 +153,13 @@ def _look(examples: Examples, index: int, data: Data) -> _Seen:
             if not encoded:
                 decode(path, in_chans=data.in_chans, max_pixels=data.max_pixels)  # says why: missing, a folder, no permission, empty
         digest = digest_of(encoded)
-        image = decode(encoded, in_chans=data.in_chans, max_pixels=data.max_pixels)
+        image = decode(encoded, in_chans=data.in_chans, max_pixels=data.max_pixels, value_range=data.value_range)
+        span = None if data.value_range else sixteen_bit_span(encoded)
         height, width, mean, square = _measure(image)
         known, sides = _annotation(examples.annotation(index), (height, width))
     except BadImage as bad:
         return _Seen(digest, bad.reason)
-    return _Seen(digest, "", height, width, mean, square, known, sides)
+    return _Seen(digest, "", height, width, mean, square, known, span, sides)
 
 
 def _annotation(annotation: Annotation, size: Size) -> tuple[str, tuple[tuple[int, float], ...]]:
@@ -250,6 +259,23 @@ def _moments(good: list[_Seen]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean = [math.fsum(x.mean[c] for x in good) / len(good) for c in channels]
     square = [math.fsum(x.square[c] for x in good) / len(good) for c in channels]
     return tuple(map(float, mean)), tuple(max(s - m * m, 0.0) ** 0.5 for s, m in zip(square, mean, strict=True))
+
+
+def _little_used(spans: list[ValueRange]) -> ValueRange | None:
+    """The range of 16-bit training images that use a quarter of the 16 bits or less; None where they use more, or are none."""
+    if not spans:
+        return None
+    low, high = min(low for low, _ in spans), max(high for _, high in spans)
+    return (low, high) if low < high and (high - low) * 4 <= 65535 else None
+
+
+def _note_of(value_range: ValueRange | None, data: Data) -> list[str]:
+    if value_range is None or data.value_range:
+        return []
+    low, high = value_range
+    return [
+        f"the 16-bit images use {low:g} to {high:g} of 0 to 65535 and are scaled from that range; --value-range 0,65535 leaves them dark"
+    ]
 
 
 def _fingerprint(classes: tuple[str, ...], scans: dict[str, SplitScan], seen: dict[str, list[_Seen]]) -> str:

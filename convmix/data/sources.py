@@ -50,6 +50,8 @@ def open_source(spec: str | Path, data: Data, *, fetched: Progress | None = None
         return without_foreign(source)
     if data.layout in ANNOTATED and not (Path(spec).is_dir() and data.task in ("auto", "classify", "multilabel")):
         raise DataError(f"{spec}: holds nothing that can be read with --layout {data.layout}")
+    if data.task in ("auto", "detect") and (source := _read_object_columns(str(spec), data, as_path=isinstance(spec, Path))):
+        return source
     found = _read(str(spec), data, as_path=isinstance(spec, Path))
     if not found.tables:
         raise DataError(f"{spec}: holds no images")
@@ -78,8 +80,35 @@ def _read_annotated(spec: str, data: Data) -> Source | None:
     return None
 
 
-def _read(spec: str, data: Data, as_path: bool) -> Found:
+def _read_object_columns(spec: str, data: Data, as_path: bool) -> Source | None:
+    """Rows of Hugging Face's kind with a column of objects; None where there are none."""
     from convmix.data.readers import named_sets
+    from convmix.data.readers.object_columns import parquet_with_objects, rows_with_objects
+
+    path = Path(spec).expanduser()
+    if path.is_dir() and _is_saved(path):
+        return rows_with_objects(_load_saved(path), data, path, layout="hub")
+    files = _of_suffix(path, ".parquet") if path.is_dir() else expand(os.fspath(path)) if re.search(r"[*?{\[]", spec) else [path]
+    if files and all(f.suffix.lower() == ".parquet" and f.is_file() and f.stem != "metadata" for f in files):
+        return parquet_with_objects(files, data) if data.layout in ("auto", "parquet") else None
+    if not path.exists() and named_sets.is_hub_name(spec) and spec not in named_sets.HUB_NAMES and not as_path:
+        return None if Path(spec.partition("/")[0]).is_dir() else rows_with_objects(named_sets.load_hub(spec), data, spec, layout="hub")
+    return None
+
+
+def _is_saved(path: Path) -> bool:
+    """Whether datasets' save_to_disk wrote this folder."""
+    return (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file())
+
+
+def _of_suffix(path: Path, suffix: str) -> list[Path]:
+    """The files of a suffix in a folder, in its data/ and in the folders of its splits."""
+    inner = [path, path / "data", *sorted(p for p in path.iterdir() if p.is_dir() and p.name.lower() in SPLIT_WORDS)]
+    return [f for folder in inner if folder.is_dir() for f in sorted(folder.iterdir()) if f.suffix.lower() == suffix and f.is_file()]
+
+
+def _read(spec: str, data: Data, as_path: bool) -> Found:
+    from convmix.data.readers import named_sets, tables
 
     if not spec.strip():
         raise DataError(f"no data set given; expected {FORMS}")
@@ -101,7 +130,7 @@ def _read(spec: str, data: Data, as_path: bool) -> Found:
             raise DataError(f"{spec}: no file matches this pattern")
         return _read_files(files, data, spec)
     if named_sets.is_hub_name(spec) and not as_path and not Path(spec.partition("/")[0]).is_dir():
-        return named_sets.read_hub(spec, data)
+        return tables.read_dataset_dict(named_sets.load_hub(spec), data, spec)
     raise DataError(f"{spec}: no such file or folder{_nearest(path)}; expected {FORMS}")
 
 
@@ -110,11 +139,10 @@ def _read_directory(path: Path, data: Data) -> Found:
 
     if (path / "convmix.json").is_file():
         raise DataError(f"{path}: is a model directory written by convmix, not a data set; expected {FORMS}")
-    if (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
-        return _read_saved(path, data)
-    inner = [path, path / "data", *sorted(p for p in path.iterdir() if p.is_dir() and p.name.lower() in SPLIT_WORDS)]
+    if _is_saved(path):
+        return tables.read_dataset_dict(_load_saved(path), data, path)
     for suffix, layout, read in ((".parquet", "parquet", tables.read_parquet), (".tar", "shards", shards.read_shards)):
-        files = [f for folder in inner if folder.is_dir() for f in sorted(folder.iterdir()) if f.suffix.lower() == suffix and f.is_file()]
+        files = _of_suffix(path, suffix)
         if files and data.layout in ("auto", layout) and not all(f.stem == "metadata" for f in files):
             return replace(read(files, data), layout=layout)
     return _read_images(path, data)
@@ -191,17 +219,15 @@ def _foreign(seen: Survey) -> str:
     return f" but {'; '.join(foreign_notes(seen))}" if seen.foreign() else ""
 
 
-def _read_saved(path: Path, data: Data) -> Found:
-    """A folder written by datasets' save_to_disk."""
+def _load_saved(path: Path) -> Any:
+    """A folder written by datasets' save_to_disk, as a mapping of splits."""
     import datasets
-
-    from convmix.data.readers.tables import read_dataset_dict
 
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # arrow, JSON and file errors alike
         raise DataError(f"{path}: cannot be read as a data set saved by `datasets`: {error}") from None
-    return read_dataset_dict(loaded if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}, data, path)
+    return loaded if isinstance(loaded, datasets.DatasetDict) else {"all": loaded}
 
 
 def _read_files(files: list[Path], data: Data, spec: str) -> Found:

@@ -119,7 +119,9 @@ class Damaged:
 
     def read(self, source: bytes | str | Path) -> Image:
         """Encoded bytes or a file -> the damaged image at the model's input size; BadImage as `decode`."""
-        image = decode(source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels)
+        image = decode(
+            source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels, value_range=self.preprocess.value_range
+        )
         corruption = next(c for c in CORRUPTIONS if c.name == self.name)
         return self.preprocess.place(corruption.damage(self._as_looked_at(image), corruption.amounts[self.strength - 1]))
 

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from convmix.config import Size
-from convmix.data.decode import viewable
+from convmix.data.decode import ValueRange, viewable
 from convmix.data.examples import Examples
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.plots import overlay
@@ -92,9 +92,9 @@ def gallery(rows: Sequence[tuple[str, list[np.ndarray]]], column_titles: Sequenc
 class Originals:
     """The upright images of a selection, as people see them."""
 
-    def __init__(self, examples: Examples, indices: Sequence[int], *, max_pixels: int) -> None:
-        self.examples, self.indices, self.max_pixels = examples, indices, max_pixels
+    def __init__(self, examples: Examples, indices: Sequence[int], *, max_pixels: int, value_range: ValueRange | None) -> None:
+        self.examples, self.indices, self.max_pixels, self.value_range = examples, indices, max_pixels, value_range
 
     def pixels(self, i: int, size: Size) -> np.ndarray:
         """The i-th scored image, H,W,3 uint8 of the size that it was scored in."""
-        return viewable(self.examples.source(self.indices[i]), size=size, max_pixels=self.max_pixels)
+        return viewable(self.examples.source(self.indices[i]), size=size, max_pixels=self.max_pixels, value_range=self.value_range)

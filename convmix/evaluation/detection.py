@@ -72,7 +72,9 @@ def evaluate_objects(
     write_json(output, result.to_dict())
     rows = [(i.name, i.objects, i.found, i.right, *i.mistakes.values(), i.missed, i.f1, i.mean_iou) for i in result.images]
     write_csv(output.with_suffix(".csv"), _COLUMNS, rows)
-    originals = Originals(selection.examples, places, max_pixels=artifact.preprocess.max_pixels)
+    originals = Originals(
+        selection.examples, places, max_pixels=artifact.preprocess.max_pixels, value_range=artifact.preprocess.value_range
+    )
     write_page(result, precision_recall(found, truths, labels, masks=masks), shown, truths, originals)
     return result
 

@@ -100,7 +100,13 @@ def evaluate_maps(
     write_json(output, result.to_dict())
     rows = [(i.name, i.pixels, i.pixel_accuracy, i.miou) for i in result.images]
     write_csv(output.with_suffix(".csv"), _COLUMNS, rows)
-    write_page(result, _Examples(kept, Originals(selection.examples, places, max_pixels=artifact.preprocess.max_pixels)))
+    write_page(
+        result,
+        _Examples(
+            kept,
+            Originals(selection.examples, places, max_pixels=artifact.preprocess.max_pixels, value_range=artifact.preprocess.value_range),
+        ),
+    )
     return result
 
 

@@ -65,7 +65,12 @@ class ProbeImages:
         return geometry.size_of(self.decoded(0))
 
     def decoded(self, i: int) -> Image:
-        return decode(self.sources[i], in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels)
+        return decode(
+            self.sources[i],
+            in_chans=self.preprocess.in_chans,
+            max_pixels=self.preprocess.max_pixels,
+            value_range=self.preprocess.value_range,
+        )
 
     def resized(self, size: Size) -> "ProbeImages":
         """All at one size; what was known of them is known of other pixels, so it is left out."""

@@ -110,7 +110,16 @@ def _picture(description: ExportDescription) -> str:
     if not description.is_8bit:
         return '    raise SystemExit(f"{name}: expected a .npy file")\n'
     mode = MODES[description.preprocess.in_chans]
-    lines = ["from PIL import Image, ImageOps", "", 'picture = ImageOps.exif_transpose(Image.open(name)).convert("RGBA")']
+    low, high = map(int, description.preprocess.value_range or (0, 65535))
+    lines = [
+        "from PIL import Image, ImageOps",
+        "",
+        "picture = ImageOps.exif_transpose(Image.open(name))",
+        'if picture.mode.startswith("I"):  # 16 bits',
+        f"    steps = (np.asarray(picture).astype(np.int64).clip({low}, {high}) - {low}) * 510",
+        f"    picture = Image.fromarray(((steps + {high - low}) // {2 * (high - low)}).astype(np.uint8))",
+        'picture = picture.convert("RGBA")',
+    ]
     if mode != "RGBA":  # as convmix does: what is transparent lies on white
         lines.append(f'picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("{mode}")')
     lines.append("return np.asarray(picture)" + ("[:, :, None]" if mode == "L" else ""))

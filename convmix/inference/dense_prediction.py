@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from convmix.artifacts.artifact import Artifact
+from convmix.data.coco_ids import read_coco_ids
 from convmix.data.loaders import default_workers, eval_batches
 from convmix.errors import ConfigError
 from convmix.inference.file_names import Files, find_files
@@ -58,7 +59,7 @@ def predict_dense(
 
     write(
         watched(), kind=kind, format=form, output=output, labels=artifact.labels, root=common_folder(found.names),
-        max_pixels=artifact.preprocess.max_pixels,
+        max_pixels=artifact.preprocess.max_pixels, ids=read_coco_ids(artifact.path),
     )  # fmt: skip
     return rows
 

@@ -25,6 +25,7 @@ import PIL.Image
 
 from convmix.atomic import csv_line, replacing, write_bytes, write_json
 from convmix.config import Data
+from convmix.data.coco_ids import NO_IDS, CocoIds
 from convmix.data.decode import BadImage, decode
 from convmix.data.formats import printable
 from convmix.errors import ConfigError, did_you_mean
@@ -107,6 +108,7 @@ def write(
     labels: Sequence[str],
     root: str | Path = "",
     max_pixels: int = Data().max_pixels,
+    ids: CocoIds = NO_IDS,
 ) -> None:
     """Write every row as it comes; all but a table are written without holding the results in memory.
 
@@ -115,20 +117,27 @@ def write(
     output: a file ('-': standard output), or a folder for `FOLDERS`.
     root: what a folder's files are named below, as `common_folder` finds it; an image elsewhere keeps its whole path.
     max_pixels: an image with more is not drawn.
+    ids: those that the COCO format gives to classes and images; others count from 1.
     """
     form = output_format(format, output, kind=kind)
     if form in FOLDERS:
         _Folder(Path(output), form, kind=kind, labels=labels, root=root, max_pixels=max_pixels).write(rows)
         return
     with opened(output) as file:
-        for part in encode(rows, kind=kind, format=form, labels=labels, is_terminal=file.isatty()):
+        for part in encode(rows, kind=kind, format=form, labels=labels, is_terminal=file.isatty(), ids=ids):
             file.write(part)
             if os.fspath(output) == "-":
                 file.flush()
 
 
 def encode(
-    rows: Iterable[DetectionFile], *, kind: type[DenseResult], format: str, labels: Sequence[str], is_terminal: bool = False
+    rows: Iterable[DetectionFile],
+    *,
+    kind: type[DenseResult],
+    format: str,
+    labels: Sequence[str],
+    is_terminal: bool = False,
+    ids: CocoIds = NO_IDS,
 ) -> Iterator[bytes]:
     """The rows in one of the formats that are no folder, part by part."""
     if format in ("csv", "csv-raw"):
@@ -148,7 +157,7 @@ def encode(
             before = b",\n"
         yield b"\n]\n" if before == b",\n" else b"[]\n"
     elif format == "coco":
-        yield from _coco(rows, labels)
+        yield from _coco(rows, labels, ids)
     elif format == "parquet":
         yield _parquet(rows, labels)
     else:
@@ -220,18 +229,20 @@ def _parquet(rows: Iterable[DetectionFile], labels: Sequence[str]) -> bytes:
     return sink.getvalue()
 
 
-def _coco(rows: Iterable[DetectionFile], labels: Sequence[str]) -> Iterator[bytes]:
+def _coco(rows: Iterable[DetectionFile], labels: Sequence[str], ids: CocoIds) -> Iterator[bytes]:
     """One COCO file: the annotations as they come, the short list of images behind them."""
-    categories = [{"id": i, "name": label} for i, label in enumerate(labels, start=1)]
+    category_ids, image_ids = ids.of_classes(labels), ids.of_images()
+    categories = [{"id": i, "name": label} for i, label in zip(category_ids, labels, strict=True)]
     yield b'{"categories": ' + _json(categories) + b',\n"annotations": ['
     images, errors, written = [], [], 0
-    for image_id, row in enumerate(rows, start=1):
+    for row in rows:
         if not isinstance(row.result, Boxes):
             errors.append({"file_name": printable(row.name), "error": row.error})
             continue
         height, width = row.result.size
+        image_id = image_ids(row.path or row.name)
         images.append({"id": image_id, "file_name": printable(row.name), "width": width, "height": height})
-        for annotation in coco_annotations(row.result, image_id=image_id, first_id=written + 1):
+        for annotation in coco_annotations(row.result, image_id=image_id, category_ids=category_ids, first_id=written + 1):
             yield (b",\n" if written else b"\n") + _json(annotation)
             written += 1
     yield b'],\n"images": ' + _json(images) + b',\n"errors": ' + _json(errors) + b"}\n"

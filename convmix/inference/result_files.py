@@ -112,15 +112,15 @@ def areas(result: Boxes) -> np.ndarray:
     return area
 
 
-def coco_annotations(result: Boxes, *, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """The objects as annotations of a COCO file; classes count from 1 there, boxes are left, top, width, height."""
+def coco_annotations(result: Boxes, *, image_id: Any, category_ids: Sequence[Any], first_id: int) -> list[dict[str, Any]]:
+    """The objects as annotations of a COCO file, with the ids of their image and of every class; boxes are left, top, width, height."""
     annotations = []
     for i, (o, column, area) in enumerate(zip(_objects(result), result.columns.tolist(), areas(result).tolist(), strict=True)):
         left, top, right, bottom = o["box"]
         annotation = {
             "id": first_id + i,
             "image_id": image_id,
-            "category_id": column + 1,
+            "category_id": category_ids[column],
             "bbox": [left, top, round(right - left, 2), round(bottom - top, 2)],
             "area": area,
             "iscrowd": 0,

@@ -2,6 +2,7 @@
 
     create_model("convmlp_s", num_classes=10)            one of `list_models()`
     create_model("convmixer_512_12_k8_p7_relu")           any size: dim, depth, kernel, patch; GELU unless it ends in _relu
+    create_model("convmlp_s.shi_in1k", pretrained=True)   a size and whose weights, as timm writes it
     create_model("vit_tiny_patch16_224", pretrained=True) timm's
     create_model("local-dir:runs/photos")                 a saved model, timm's way
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmix.errors import ModelError, WeightsError, did_you_mean, first_line
 from convmix.models.published import PUBLISHED
+from convmix.models.timm_configs import SHI_TAG, description
 from convmix.models.timm_names import timm_names
 
 if TYPE_CHECKING:
@@ -77,10 +79,10 @@ TIMM_OWN = frozenset({"convmixer_1536_20", "convmixer_768_32", "convmixer_1024_2
 SMALL = frozenset({"convmixer_256_8", "multiscale_convmixer_t"})  # made for CIFAR-10: 10 classes of 32x32 pixels
 
 _ANY_CONVMIXER = re.compile(r"convmixer_(\d+)_(\d+)_k(\d+)_p(\d+)(_relu)?")
-_FIRST_CONV = {"convmixer": "stem.0", "convmlp": "tokenizer.block.0", "multiscale_convmixer": "stem.0"}
 _NOT_ARCHITECTURE = frozenset({"drop_rate", "drop_path_rate", "global_pool"})  # timm's ConvMixer takes the first and the last
 _BUILDER_KEYS = frozenset(
-    {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict", "cache_dir", "features_only", "out_indices"}
+    {"pretrained_cfg", "pretrained_cfg_overlay", "pretrained_model_args", "pretrained_strict", "cache_dir"}
+    | {"features_only", "feature_cls", "output_fmt", "out_indices"}
 )
 
 
@@ -100,7 +102,7 @@ def convmixer_name(sizes: Mapping[str, Any]) -> str:
 
 def check_name(name: str) -> None:
     """Raises ModelError, naming the nearest, for a name that neither convmix nor timm has; saved models and the Hub's are not looked up."""
-    if find(name) is not None or ":" in name:
+    if find(_without_tag(name)) is not None or ":" in name:
         return
     import timm
 
@@ -144,6 +146,7 @@ def create_model(
     features: dict[str, Any] = {"features_only": True} if features_only else {}
     if features_only and out_indices is not None:
         features["out_indices"] = out_indices if isinstance(out_indices, int) else tuple(out_indices)
+    name = _without_tag(name)
     spec = find(name)
     if spec is None:
         return _create_timm_model(name, pretrained, args | features, drop_path)
@@ -166,20 +169,22 @@ def build_for_timm(name: str, pretrained: bool = False, **kwargs: Any) -> "nn.Mo
     args = {**spec.arguments, **args}
     if pretrained and not _has_source(builder):
         return _with_published_weights(name, args, builder)
-    description = None if name in TIMM_OWN else _description(name, spec)  # timm has one of its own names
+    config = None if name in NAMED else describe_for_timm(name, Spec(spec.family, args))  # timm's registry has those of the named
     if not pretrained and not builder:  # nothing that takes timm, which takes seconds to import
         model = _family_class(spec.family)(**_defaults(name) | args)
-        model.timm_entry = name, description
+        model.timm_entry = name, config
         return model
     from timm.models._builder import build_model_with_cfg
 
-    if description is not None:
-        builder.setdefault("pretrained_cfg", description)
+    if config is not None:
+        builder.setdefault("pretrained_cfg", config)
+    if builder.setdefault("feature_cls", "getter") != "getter":
+        raise ModelError(f"{name}: feature_cls is {builder['feature_cls']!r}, expected getter, the only way to its features")
+    if not builder.get("features_only"):
+        del builder["feature_cls"]
     levels = len(args["dims"]) + 1 if spec.family == "convmlp" else min(3, args["depth"])  # features by default
     try:
-        return build_model_with_cfg(
-            _family_class(spec.family), name, pretrained, feature_cfg={"out_indices": levels, "feature_cls": "getter"}, **builder, **args
-        )
+        return build_model_with_cfg(_family_class(spec.family), name, pretrained, feature_cfg={"out_indices": levels}, **builder, **args)
     except AssertionError as error:  # timm's answer to an index that is out of range
         raise ModelError(f"{name}: {error}") from error
 
@@ -261,23 +266,26 @@ def _check_arguments(name: str, spec: Spec, args: Mapping[str, object]) -> None:
         raise ModelError(f"{name} needs model_args {', '.join(missing)}; or take one of the sizes {', '.join(_sizes(spec.family))}")
 
 
+def _without_tag(name: str) -> str:
+    """One of our names without the tag of its published weights, of which there is one set each; other names as they are."""
+    architecture, dot, tag = name.partition(".")
+    if not dot or architecture not in registered_names():
+        return name
+    if architecture not in PUBLISHED:
+        raise ModelError(f"{name}: {architecture} has no published weights; leave .{tag} out")
+    if tag != SHI_TAG:
+        raise ModelError(f"{name}: no published weights have the tag {tag}, did you mean {architecture}.{SHI_TAG}?")
+    return architecture
+
+
 def _sizes(family: str) -> list[str]:
     return [name for name, spec in NAMED.items() if spec.family == family]
 
 
-def _description(name: str, spec: Spec) -> dict[str, Any]:
+def describe_for_timm(name: str, spec: Spec) -> dict[str, Any]:
     """timm's pretrained_cfg: how images are prepared for this model, and where its first and last layers are."""
-    size = 32 if name in SMALL else 224
-    crop_pct = {"convmixer": 0.96, "convmlp": 0.9, "multiscale_convmixer": 0.9}[spec.family] if size == 224 else 1.0
-    return {
-        "architecture": name,
-        "input_size": (3, size, size),
-        "num_classes": _defaults(name)["num_classes"],
-        "crop_pct": crop_pct,
-        "interpolation": "bicubic",
-        "first_conv": _FIRST_CONV[spec.family],
-        "classifier": "head",
-    }
+    classes = _defaults(name)["num_classes"]
+    return description(name, spec.family, spec.arguments, size_px=32 if name in SMALL else 224, num_classes=classes)
 
 
 def _defaults(name: str) -> dict[str, Any]:
@@ -296,7 +304,7 @@ def _with_published_weights(name: str, args: dict[str, Any], builder: dict[str, 
 
     spec = find(name)
     own = {k: v for k, v in args.items() if spec is None or spec.arguments.get(k) != v}
-    plain = {k: v for k, v in builder.items() if k not in ("features_only", "out_indices")}
+    plain = {k: v for k, v in builder.items() if k not in ("features_only", "feature_cls", "output_fmt", "out_indices")}
     model = build_for_timm(name, **own, **plain)
     notes = weights.load_pretrained(model, name).notes
     if builder.get("features_only"):

@@ -39,7 +39,7 @@ class MixSpace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, act, norm = self.fn
-        if type(conv) is DepthwiseConv2d and conv.bias is not None and not hooked(conv):
+        if type(conv) is DepthwiseConv2d and conv.bias is not None and not hooked(conv) and isinstance(x, Tensor):
             return mix_space(x, conv.weight, conv.bias, act, norm, residual=self.residual)
         return act_norm(conv(x), act, norm, residual=x if self.residual else None)
 

@@ -4,6 +4,9 @@ A backbone is a chain of levels, each a map B,C,H,W -> B,C',H',W'; the output of
     image -> level 0 -> level 1 -> ... -> finish -> pool -> head -> logits B,num_classes
 
 timm and what comes with it take seconds to import, so a model is built and run without it.
+
+torch.fx traces every network here: what arrives then is a proxy and no Tensor, so the layers run one after the other as plain modules, and
+nothing asks for shapes or devices. TorchScript scripts that graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -48,11 +51,15 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(dim, dim, kernel_size, groups=dim, padding=kernel_size // 2 if kernel_size % 2 else 0, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting() or not isinstance(input, Tensor):
+            even = self.kernel_size[0] % 2 == 0
+            padded = F.pad(input, [self.kernel_size[0] // 2 - 1, self.kernel_size[0] // 2] * 2) if even else input
+            return self._conv_forward(padded, self.weight, self.bias)
         return depthwise_conv2d(input, self.weight, self.bias)
 
 
 class DropPath(nn.Module):
-    """Stochastic depth in training: every image's branch is left out at rate `drop_prob`, else scaled up: B,... -> B,...
+    """Stochastic depth in training: every image's branch is left out at rate `drop_prob`, else scaled up: maps of four axes, B first.
 
     Huang et al. 2016, arXiv 1603.09382.
     """
@@ -65,7 +72,7 @@ class DropPath(nn.Module):
         if not self.training or self.drop_prob == 0:
             return x
         kept = 1 - self.drop_prob
-        return x * x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(kept).div_(kept)  # B,1,... against B,...
+        return x * x.new_empty([x.shape[0], 1, 1, 1]).bernoulli_(kept).div_(kept)  # B,1,1,1 against B,C,h,w or B,h,w,C
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob:.3f}"
@@ -217,7 +224,8 @@ class Backbone(nn.Module):
 
     def run(self, block: nn.Module, x: Tensor) -> Tensor:
         """block(x), checkpointed where that is switched on and gradients are wanted."""
-        return checkpointed(block, x) if self.grad_checkpointing and torch.is_grad_enabled() else block(x)
+        wanted = self.grad_checkpointing and torch.is_grad_enabled() and isinstance(x, Tensor)
+        return checkpointed(block, x) if wanted else block(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """B,in_chans,H,W -> B,num_features,h,w; raises ModelError for a wrong channel count or too small an image."""
@@ -280,7 +288,13 @@ class Backbone(nn.Module):
     def drop_norm(self) -> None:
         """Remove what stands between the last level and the pooling."""
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` compiles in this network's place: its graph, with the same names and the same parameters."""
+        return fx.GraphModule(self, _LayerTracer().trace(self), type(self).__name__)
+
     def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            return
         name = type(self).__name__
         if x.ndim != 4 or x.shape[1] != self.in_chans:
             raise ModelError(f"{name} expects images as B,{self.in_chans},H,W, got {','.join(map(str, x.shape))}")
@@ -288,6 +302,13 @@ class Backbone(nn.Module):
             raise ModelError(
                 f"{name} needs images of at least {self.min_size}x{self.min_size} pixels, got {x.shape[2]}x{x.shape[3]}; give a larger size"
             )
+
+
+class _LayerTracer(fx.Tracer):
+    """Traces through blocks and keeps layers whole, so that those that behave differently in training go on doing so."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, (DepthwiseConv2d, DropPath)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _chosen(count: int, indices: int | list[int] | None) -> tuple[list[int], int]:

@@ -57,7 +57,7 @@ class TokenMixing(nn.Module):
                 mixed = mixed + branch(x)
         else:
             parts = x.split(self.widths, dim=1)  # B,dim,h,w -> count x B,dim/count,h,w
-            mixed = torch.cat([branch(part) for branch, part in zip(self.branches, parts, strict=True)], dim=1)
+            mixed = torch.cat([branch(parts[i]) for i, branch in enumerate(self.branches)], dim=1)
         return x + self.drop_path(self.act(mixed))
 
 

@@ -73,9 +73,14 @@ def load_pretrained(model: nn.Module, name: str) -> LoadReport:
     if name not in PUBLISHED:
         raise ModelError(f"{name} has no published weights{did_you_mean(name, PUBLISHED)}; those that have: {', '.join(PUBLISHED)}")
     published = PUBLISHED[name]
-    file = _fetch_from_hub(name, published.hub_id) if published.hub_id else _fetch_url(name, published.url)
-    report = load_weights(model, file, source=published.hub_id or published.url, activation=published.activation)
+    report = load_weights(model, fetched(name), source=published.hub_id or published.url, activation=published.activation)
     return LoadReport(published.hub_id or published.url, report.notes)
+
+
+def fetched(name: str) -> Path:
+    """The file of the published weights of `name`, from the cache or its host; WeightsError where it cannot be fetched."""
+    published = PUBLISHED[name]
+    return _fetch_from_hub(name, published.hub_id) if published.hub_id else _fetch_url(name, published.url)
 
 
 # fitting

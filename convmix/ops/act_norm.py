@@ -53,6 +53,8 @@ def track(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, var: Tensor, rows
 
 def fusable(u: Tensor, act: nn.Module, norm: nn.BatchNorm2d, residual: Tensor | None) -> bool:
     """Whether the operator does what the modules would, and has kernels for it. Nothing here breaks a graph of torch.compile."""
+    if not isinstance(u, Tensor):  # a proxy, while torch.fx traces
+        return False
     on_gpu = routes.kernels_for(u)
     return (
         (on_gpu or u.device.type == "cpu")

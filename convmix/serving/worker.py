@@ -5,7 +5,6 @@ bytes -> size from the header, foreign formats refused -> Predictor.prepare, sev
 
 import base64
 import io
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from convmix.plots.overlay import palette
 from convmix.results import Classes, SemanticMap
 from convmix.serving.messages import ImageMessage
 from convmix.serving.problem import Problem
+from convmix.system.processors import processors
 
 _PIXELS_SETTING = "data.max_pixels"  # `decode` names the setting that an image is too large for
 _DECODERS = 4  # threads at most; Pillow's decoders let go of the interpreter
@@ -63,7 +63,7 @@ class RequestAnswerer:
 
     def __init__(self, predictor: Predictor, *, pixels: int) -> None:
         self._predictor, self._pixels = predictor, pixels
-        self._threads = ThreadPoolExecutor(min(_DECODERS, len(os.sched_getaffinity(0))))
+        self._threads = ThreadPoolExecutor(min(_DECODERS, processors()))
 
     def __call__(self, orders: Sequence[ImageMessage]) -> list[dict[str, Any] | Problem]:
         """A row or the reason why there is none, for each."""

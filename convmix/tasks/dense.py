@@ -126,5 +126,7 @@ def beside_truth(
 ) -> Iterator[tuple[str, np.ndarray, Any, Any]]:
     """Name, whole image H,W,3 uint8, annotation and answer of every example, for pictures."""
     for i, (truth, answer) in enumerate(zip(targets, answers, strict=True)):
-        image = viewable(examples.source(i), size=truth.placement.size, max_pixels=preprocess.max_pixels)
+        image = viewable(
+            examples.source(i), size=truth.placement.size, max_pixels=preprocess.max_pixels, value_range=preprocess.value_range
+        )
         yield examples.name(i), image, truth.annotation, answer

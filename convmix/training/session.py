@@ -18,23 +18,25 @@ from torch import nn
 from convmix.atomic import is_leftover, remove_leftovers, write_csv, write_json
 from convmix.config import Optim, Run, override, parse_duration
 from convmix.data.augment.device_augment import for_transform
+from convmix.data.coco_ids import FILE as COCO_IDS
 from convmix.data.device_cache import DeviceCache, fits, load
 from convmix.data.image_cache import ImageCache, allot, memory_limit
-from convmix.data.order import batch_bounds, steps_per_epoch
+from convmix.data.order import batch_bounds
 from convmix.data.remote.urls import redact
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
-from convmix.locking import NAME as LOCK
-from convmix.locking import locked
 from convmix.ops.gpu import routes
+from convmix.system.locking import NAME as LOCK
+from convmix.system.locking import locked
+from convmix.system.surroundings import refuse_unwritable
 from convmix.training.autotune import Compiled, Tuning, default, lay_out, tune
 from convmix.training.batch_norm import synchronised
 from convmix.training.budget import Budget
 from convmix.training.distributed import SILENCE, from_main, lost_another
+from convmix.training.extension import extend, named_alone, plan_of, with_more_epochs
 from convmix.training.finalize import TrainResult, describe_run, finish
 from convmix.training.log import TrainingLog
 from convmix.training.loop import STATE, Training, fit, save
-from convmix.training.schedule import StepPlan, full_plan
 from convmix.training.setup import JOB, TrainingSetup, check_resumable, goes_on, job_file, new_job, resumed_job
 from convmix.training.sharding import refuse_unshardable, shard
 from convmix.training.state import TrainState, read_state, restore_optimizer, restore_weights
@@ -53,10 +55,12 @@ def train_session(
 ) -> TrainResult:
     """Train into `out` (None: runs/NAME); with `resume` go on with the training that `out` holds, with `autoresume` if it holds one.
 
+    With `resume`, `spec` may be the model directory alone, and `overrides` may hold more epochs than it was begun with.
+
     Raises a ConvmixError for every mistake of the user, Interrupted after SIGINT or SIGTERM with the state saved.
     """
     started = time.monotonic()
-    spec = redact(spec)
+    spec, out = named_alone(redact(spec), out, resume=resume)
     processes = _processes(device)
     speaks = processes.is_main_process
     _refuse_unrestartable(out, autoresume=autoresume)
@@ -65,9 +69,13 @@ def train_session(
     with ExitStack() as lock:
         if resume:
             from_main(lambda: check_resumable(place))
+        else:
+            from_main(lambda: _refuse_taken(place))
+        from_main(lambda: refuse_unwritable(place, option="--out"))
         held = from_main(lambda: lock.enter_context(locked(place)))  # before the scan, and until the directory is complete
         if resume:
             job = resumed_job(place, console=console, speaks=speaks)
+            overrides = with_more_epochs(job, overrides)
             from_main(lambda: _refuse_changes(job, spec, recipe, overrides))
         else:
             from_main(lambda: _refuse_taken(place))
@@ -81,6 +89,8 @@ def _carried_out(job: TrainingSetup, processes: Any, console: Console, *, starte
     tuning = job.tuning = _tuning(job, processes, console, started=started, resume=resume)
     accelerator = _accelerator(job, processes.device, tuning.tuned.precision)
     training = _training(job, tuning, accelerator, console, started=started, resume=resume)
+    if resume:
+        extend(training)
     _say_what(training)
     try:
         if not training.position.stopped:
@@ -130,7 +140,7 @@ def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: fl
     return from_main(
         lambda: tune(
             job.model, run, task=job.task, images=job.preprocess.shape, targets=lambda: job.task.trial_targets(train, transform, part),
-            device=device, steps=_full_plan(job).total_steps,
+            device=device, steps=plan_of(job).total_steps,
             left_s=budget_s - (time.monotonic() - started), processes=processes.num_processes,
             say=lambda text: console.print(text, highlight=False, soft_wrap=True),
         ), takes_long=True,
@@ -139,12 +149,6 @@ def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: fl
 
 def _sharded(run: Run, processes: Any) -> bool:
     return run.parallel == "fsdp" and processes.num_processes > 1
-
-
-def _full_plan(job: TrainingSetup) -> StepPlan:
-    """The plan that no clock cuts short."""
-    run = job.run
-    return full_plan(run.schedule, steps_per_epoch(len(job.splits["train"]), run.optim.batch_size, drop_last=run.data.drop_last))
 
 
 def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Console, *, started: float, resume: bool) -> Training:
@@ -168,7 +172,7 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
     for module in (job.model, *([ema.module] if ema else ())) if sharded else ():
         shard(module, accelerator.device)
     optimizer = _optimizer(job.model, run.optim)
-    position = restore_optimizer(saved, optimizer=optimizer, scaler=accelerator.scaler) if saved else TrainState(_full_plan(job))
+    position = restore_optimizer(saved, optimizer=optimizer, scaler=accelerator.scaler) if saved else TrainState(plan_of(job))
     # evaluation mode: accelerate adds autocast and no DistributedDataParallel
     model, optimizer = accelerator.prepare_model(job.model, evaluation_mode=sharded), accelerator.prepare_optimizer(optimizer)
     log = TrainingLog(
@@ -192,6 +196,8 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
         if accelerator.is_main_process:
             write_json(job.out / JOB, job_file(job))  # first: what `goes_on` asks for
             write_csv(job.out / "splits.csv", ("split", "name", "digest", "label"), job.split_rows, raw=True)
+            if job.coco_ids is not None:
+                write_json(job.out / COCO_IDS, job.coco_ids.to_dict())
             write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
             describe_run(training, {}, finished=False)
         save(training)

@@ -18,6 +18,7 @@ from torch import nn
 
 from convmix import config, recipes
 from convmix.config import Data, Run
+from convmix.data.coco_ids import CocoIds
 from convmix.data.examples import Examples, Source
 from convmix.data.facts import DataFacts
 from convmix.data.inspection import announce, refuse_too_little
@@ -28,8 +29,8 @@ from convmix.data.sources import open_source
 from convmix.data.splits import with_splits
 from convmix.documents import checked, read_object
 from convmix.errors import ConfigError, DataError, ModelError, RunError, first_line
-from convmix.locking import Held
 from convmix.models import catalog
+from convmix.system.locking import Held
 from convmix.tasks import create_task, task_class
 from convmix.tasks.base import Task
 from convmix.training.autotune import Tuning
@@ -59,6 +60,7 @@ class TrainingSetup:
     split_rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     bad_rows: list[tuple[str, str, str]] = field(default_factory=list)
     held: Held | None = None  # `out`, locked; None on other processes than the main one
+    coco_ids: CocoIds | None = None  # of images and categories, where the data set has some
     tuning: Tuning | None = None  # how it computes; None where that is still to be found out
 
 
@@ -108,6 +110,11 @@ def goes_on(out: Path, *, autoresume: bool) -> bool:
     launch = _read_job(out).launch
     restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     return autoresume or (launch is not None and launch == _launch() and (restarted or launch != NAMELESS))
+
+
+def saved_spec(out: Path) -> str:
+    """The data set that the training in `out` was started on; RunError where there is no training."""
+    return _read_job(out).spec
 
 
 def _read_job(out: Path) -> "_Saved":
@@ -218,11 +225,14 @@ def _build(
     train, reading = cleaned.splits["train"].mixing(window=run.data.shuffle_shards, batch_size=run.optim.batch_size, hosts=hosts)
     cleaned = dataclasses.replace(cleaned, splits={**cleaned.splits, "train": train})
     task = create_task(cleaned.task, cleaned.classes)
+    if len(train) < run.optim.batch_size:
+        reading = [*reading, _too_few(len(train), run.optim.batch_size)]
     torch.manual_seed(run.seed)
     model, size, notes = _build_model(run, task, size_asked_for="size" in asked_for, with_weights=fresh)
     preprocess = _preprocess(run, size, scanned, model, asked_for=asked_for)
     _try_forward(model, run.model, preprocess)
     data = dataclasses.replace(run.data, size=preprocess.size, mean=preprocess.mean, std=preprocess.std, crop_pct=preprocess.crop_pct)
+    data = dataclasses.replace(data, value_range=preprocess.value_range)
     run = dataclasses.replace(run, data=data)
     counts = {name: len(split) for name, split in cleaned.splits.items()}
     provenance = {
@@ -236,8 +246,15 @@ def _build(
     sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
     return TrainingSetup(
         spec, out, run, overrides, task, cleaned.splits, sizes, preprocess, model, provenance,
-        notes=[*scanned.notes, *reading, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
+        notes=[*scanned.notes, *reading, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad), coco_ids=source.ids,
     )  # fmt: skip
+
+
+def _too_few(images: int, batch: int) -> str:
+    return (
+        f"{images} training image{'s are' if images > 1 else ' is'} less than a batch of {batch}: an epoch is one step of all of them; "
+        f"--batch-size {max(1, images // 4)} makes it {images // max(1, images // 4)}"
+    )
 
 
 def _build_model(run: Run, task: Task, *, size_asked_for: bool, with_weights: bool) -> tuple[nn.Module, tuple[int, int], list[str]]:
@@ -288,7 +305,7 @@ def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module
     crop_pct = data.crop_pct or (1.0 if min(size) <= 64 else 0.9)
     return Preprocess(
         size=size, fit=data.fit, interpolation=data.interpolation, crop_pct=crop_pct, mean=mean, std=std,
-        in_chans=data.in_chans, max_pixels=data.max_pixels,
+        in_chans=data.in_chans, max_pixels=data.max_pixels, value_range=scanned.value_range,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def test_every_name_builds():
 @pytest.mark.parametrize("name", [*catalog.NAMED, "convmixer_24_3_k8_p4"])
 def test_a_model_built_without_timm_says_to_timm_what_its_factory_says(name):
     spec = catalog.find(name)
-    own = None if name in catalog.TIMM_OWN else catalog._description(name, spec)
+    own = None if name in catalog.NAMED else catalog.describe_for_timm(name, spec)
     with torch.device("meta"):
         model = create_model(name)
         theirs = timm.models.build_model_with_cfg(catalog._family_class(spec.family), name, False, pretrained_cfg=own, **spec.arguments)

@@ -88,7 +88,7 @@ def test_a_pool_is_timms_of_the_same_name(pool_type):
     assert (ours.feat_mult(), ours.is_identity(), ours.pool_type) == (theirs.feat_mult(), theirs.is_identity(), theirs.pool_type)
 
 
-@pytest.mark.parametrize("shape", [(6, 5), (6, 3, 2, 2)])
+@pytest.mark.parametrize("shape", [(6, 2, 2, 5), (6, 3, 2, 2)])
 def test_stochastic_depth_draws_as_timms_and_only_in_training(shape):
     x, drawn = torch.randn(*shape), []
     for layer in (DropPath(0.4), timm.layers.DropPath(0.4)):

@@ -1,5 +1,6 @@
 """Published weights are fetched once, from the Hub or the authors' own place, and being offline is one quick line."""
 
+import hashlib
 import socket
 import threading
 import time
@@ -41,7 +42,8 @@ def server(tmp_path: Path) -> Iterator[str]:
             content = file.read_bytes()
             self.send_response(200)
             self.send_header("Content-Length", str(len(content) + (100 if "cut" in file.name else 0)))
-            self.send_header("ETag", '"0123456789abcdef"')
+            told = b"other" if (root / "changed since").is_file() else content
+            self.send_header("ETag", f'"{hashlib.sha256(told).hexdigest()}"')  # what the Hub has of large files
             self.send_header("X-Repo-Commit", "a" * 40)
             self.end_headers()
             if self.command == "GET":

@@ -15,7 +15,7 @@ import pytest
 import convmix
 from convmix.data.loaders import Batch
 from convmix.errors import RunError, TrainingError
-from convmix.locking import locked
+from convmix.system.locking import locked
 from convmix.training import loop, session
 from tests.conftest import REPO
 from tests.made_once import MadeOnce

@@ -40,7 +40,8 @@ class TrainTransform:
 
     def read(self, source: bytes | str | Path) -> Image:
         """Encoded bytes or a file -> the whole image; raises BadImage as `decode` does."""
-        return decode(source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels)
+        p = self.preprocess
+        return decode(source, in_chans=p.in_chans, max_pixels=p.max_pixels, value_range=p.value_range)
 
     def __call__(self, image: Image) -> Tensor:
         """PIL image or H,W,C float32 -> C,H,W float32, normalised."""

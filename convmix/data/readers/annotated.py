@@ -325,7 +325,7 @@ def _source(
     empty = [(split, "none of its images can be used") for split in found.splits if split not in splits]
     return Source(
         splits, classes, dict.fromkeys(splits, "given"), found.dropped + empty, task,
-        layout=layout, root=str(place.seen.root), split_origin=found.origin,
+        layout=layout, root=str(place.seen.root), split_origin=found.origin, ids=getattr(found, "ids", None),
         notes=(*found.notes, *_other_forms(place, layout), *foreign_notes(place.seen)),
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from convmix.config import Data
 from convmix.data import rle
+from convmix.data.coco_ids import CocoIds
 from convmix.data.formats import SPLIT_WORDS, printable
 from convmix.data.readers.names import Ambiguous, ImageIndex
 from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
@@ -65,13 +66,16 @@ def read_coco(seen: Survey, files: list[str], *, masks: bool | None, data: Data,
         found.notes.append(f"{boxes} {alone}" if with_masks else f"{boxes} have no outline: all are read as boxes")
     if any(a.get("keypoints") for a in objects):
         found.notes.append("keypoints are left out: of the objects that have them the box and the outline are read")
+    image_ids: dict[str, Any] = {}
     for listing in listings:
         found.notes += _repeated(listing)
-        rows = _read(listing, seen, found, with_masks=with_masks, data=data)
+        rows = _read(listing, seen, found, with_masks=with_masks, data=data, image_ids=image_ids)
         if listing.split == "all":
             found.splits.update(_split(rows, listing, seen, found))
         else:
             found.splits[listing.split] = rows
+    category_ids = {c["name"]: c["id"] for listing in reversed(listings) for c in reversed(listing.categories)}
+    found.ids = CocoIds(category_ids, image_ids)
     if "all" not in found.splits and not found.origin:
         found.origin = f"files {some(listing.name for listing in listings)}"
     return found
@@ -161,6 +165,7 @@ class _Image:
     """One listed image whose file is there."""
 
     key: Any
+    id: Any  # as it is written
     file: str  # relative to the survey
     size: tuple[int, int]  # height, width, upright
     orientation: int  # EXIF's, where the size is listed as before it turned the image; else 1
@@ -175,7 +180,8 @@ class _Way:
     corners: bool  # left, top, right, bottom in the place of left, top, width, height
 
 
-def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool, data: Data) -> ObjectRows:
+def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool, data: Data, image_ids: dict[str, Any]) -> ObjectRows:
+    """The images of one file; their ids are put into `image_ids`."""
     images = _located(listing, seen, found, data)
     way = _Way(Turned(), _are_corners(images))
     for image in images:
@@ -190,6 +196,7 @@ def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool
     rows = ObjectRows(with_masks=with_masks)
     for image in images:
         rows.image(seen.path(image.file), image.file, image.size)
+        image_ids[image.file] = image.id
         for name, annotation in image.objects:
             try:
                 label = _label(annotation, category_names, found.classes)
@@ -223,7 +230,7 @@ def _located(listing: _Listing, seen: Survey, found: ObjectSet, data: Data) -> l
             if first.setdefault(file, key) != key:
                 raise Fault(f"the same file as image {first[file]}")
             near += written.replace("\\", "/").rpartition("/")[2] != file.rpartition("/")[2]
-            located.append(_Image(key, file, *annotated_size(seen.path(file), data, _size(image)), mine))
+            located.append(_Image(key, image["id"], file, *annotated_size(seen.path(file), data, _size(image)), mine))
         except Fault as fault:
             found.dropped.append((f"{listing.name}: image {key}", left_out(str(fault), len(mine))))
     if images and not first:

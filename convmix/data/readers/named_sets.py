@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from convmix.cache import cache_dir
-from convmix.config import Data
 from convmix.data.formats import Found, Table, image_rows
-from convmix.data.readers.tables import quiet_progress, read_dataset_dict
+from convmix.data.readers.tables import quiet_progress
 from convmix.errors import DataError, did_you_mean, first_line
 
 HUB_NAMES = {
@@ -32,8 +31,8 @@ def is_hub_name(spec: str) -> bool:
     return spec in HUB_NAMES or re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?", spec) is not None
 
 
-def read_hub(spec: str, data: Data) -> Found:
-    """A data set of the Hugging Face Hub, from `datasets`' cache where it is there.
+def load_hub(spec: str) -> Any:
+    """A data set of the Hugging Face Hub as `datasets` has it, a mapping of its splits, from its cache where it is there.
 
     Raises DataError within a few seconds where the Hub cannot be reached and the data set is not in the cache.
     """
@@ -44,10 +43,9 @@ def read_hub(spec: str, data: Data) -> Found:
         _check_reachable(name)
     try:
         with quiet_progress():
-            loaded = datasets.load_dataset(name, config or None)
+            return datasets.load_dataset(name, config or None)
     except Exception as error:  # a dozen kinds of half a dozen libraries
         raise DataError(f"{spec}: could not be fetched from the Hugging Face Hub ({first_line(error)}); {INSTEAD}") from None
-    return read_dataset_dict(loaded, data, spec)
 
 
 def _in_cache(name: str) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from convmix.config import Data, Size
 from convmix.data import rle
+from convmix.data.coco_ids import CocoIds
 from convmix.data.decode import BadImage, turned_by_exif, upright_size
 from convmix.data.formats import image_rows, printable, storable
 
@@ -136,6 +137,7 @@ class ObjectSet:
     dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason
     notes: list[str] = field(default_factory=list)  # one line each, for people
     origin: str = ""  # where the splits come from, for people
+    ids: CocoIds | None = None  # of images and categories, where the data set has some
 
 
 def image_labels(splits: Mapping[str, ObjectRows], num_classes: int) -> dict[str, np.ndarray]:

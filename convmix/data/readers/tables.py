@@ -58,22 +58,15 @@ def read_dataset_dict(loaded: Mapping[Any, "datasets.Dataset"], data: Data, wher
     """The splits of a Hugging Face data set; splits that are none of train, val and test are listed in `dropped`."""
     import datasets
 
-    named = {str(s): split_word(str(s)) or ("all" if str(s) == "all" or len(loaded) == 1 else None) for s in loaded}
-    dropped = [(s, "neither train, val nor test") for s, word in named.items() if word is None]
-    if not any(named.values()):
-        raise DataError(f"{where}: has the splits {', '.join(named)}; expected train, and perhaps val and test")
+    named, dropped = named_splits(loaded, where)
     tables: dict[str, Table] = {}
     names, notes = None, []
     for split, word in named.items():
-        if word is None:
-            continue
         rows = loaded[split]
-        image, label = _image_feature(rows.features, data, where), _label_feature(rows.features, data, where)
+        label = _label_feature(rows.features, data, where)
         feature = rows.features[label]
         names = names or (tuple(feature.names) if isinstance(feature, datasets.ClassLabel) and feature.names else None)
-        images = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-        if image != "image":
-            images = images.rename_column(image, "image")
+        images = encoded_images(rows, data, where)
         labels = list(rows.select_columns([label]).with_format("arrow")[:][label].to_pylist()) if len(rows) else []
         if (of_list := _in_list(feature)) is not None:
             listed = of_list.names if isinstance(of_list, datasets.ClassLabel) else None
@@ -82,6 +75,24 @@ def read_dataset_dict(loaded: Mapping[Any, "datasets.Dataset"], data: Data, wher
             labels = [[listed[v] if listed else str(v) for v in some or () if not listed or 0 <= v < len(listed)] for some in labels]
         tables[word] = Table(images, labels, _row_names(images, word))
     return Found(tables, names=names, dropped=dropped, notes=notes)
+
+
+def named_splits(loaded: Mapping[Any, "datasets.Dataset"], where: object) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Which split is train, val, test or all; and those that are none of them, with the reason."""
+    words = {str(s): split_word(str(s)) or ("all" if str(s) == "all" or len(loaded) == 1 else None) for s in loaded}
+    if not any(words.values()):
+        raise DataError(f"{where}: has the splits {', '.join(words)}; expected train, and perhaps val and test")
+    named = {split: word for split, word in words.items() if word is not None}
+    return named, [(s, "neither train, val nor test") for s, word in words.items() if word is None]
+
+
+def encoded_images(rows: "datasets.Dataset", data: Data, where: object) -> "datasets.Dataset":
+    """The column of images, called image, still encoded."""
+    import datasets
+
+    image = _image_feature(rows.features, data, where)
+    images = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+    return images if image == "image" else images.rename_column(image, "image")
 
 
 def _row_names(images: "datasets.Dataset", split: str) -> list[str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from convmix.errors import RunError, TrainingError
-from convmix.locking import NAME, locked
+from convmix.system.locking import NAME, locked
 
 REPO = Path(__file__).resolve().parents[1]
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from convmix.locking import locked
+from convmix.system.locking import locked
 with locked(Path(sys.argv[1])):
     if os.fork() == 0:  # a worker that outlives it for a while
         time.sleep(600)
