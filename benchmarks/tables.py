@@ -16,6 +16,7 @@ from typing import Any
 import ablation_tables
 import dense_tables
 import distributed_tables
+import few_tables
 import gpu_tables
 import multilabel_tables
 import plan_tables
@@ -232,8 +233,12 @@ def pages(root: Path) -> dict[Path, str]:
     dense = dense_tables.read_dense(root / "benchmarks/results/dense")
     results = root / "benchmarks/results"
     several = multilabel_tables.section(multilabel_tables.read(results / "multilabel"), table)
+    few_images = (
+        few_tables.section(few_tables.read_few(results / "few"), table),
+        few_tables.unlike_section(few_tables.read_few(results / "unlike"), table),
+    )
     sections = (
-        *([several] if several else []),
+        *filter(None, (several, *few_images)),
         gpu_tables.section(gpu_tables.read_gpu(results / "gpu"), table),
         serving_tables.tables(table, results / "serving"),
         scaling_tables.tables(results / "scaling"),

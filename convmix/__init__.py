@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from convmix.evaluation.calibrate import calibrate
     from convmix.explanation.explain import explain
     from convmix.exporting.export import export
+    from convmix.inference.embedding import embed
     from convmix.inference.prediction import predict
     from convmix.models.catalog import create_model, list_models
     from convmix.models.describe import describe
@@ -39,6 +40,7 @@ _HOME = {
     "create_model": "convmix.models.catalog",
     "describe": "convmix.models.describe",
     "doctor": "convmix.audit.doctor",
+    "embed": "convmix.inference.embedding",
     "evaluate": "convmix.evaluation",
     "explain": "convmix.explanation.explain",
     "export": "convmix.exporting.export",
@@ -65,6 +67,7 @@ __all__ = [
     "create_model",
     "describe",
     "doctor",
+    "embed",
     "evaluate",
     "explain",
     "export",

@@ -49,11 +49,17 @@ class Model:
         return self.artifact.labels
 
     def predict(
-        self, files: str | Path | Sequence[str | Path], *, top: int = 1, threshold: float | None = None, batch_size: int = 32
+        self,
+        files: str | Path | Sequence[str | Path],
+        *,
+        top: int = 1,
+        threshold: float | None = None,
+        batch_size: int = 32,
+        nearest: int = 0,
     ) -> list[Prediction] | list[DetectionFile]:
         """Labels with probabilities for files, folders or globs; see `convmix.predict`."""
         some = [files] if isinstance(files, (str, Path)) else files
-        return predict_files(self.artifact, [str(f) for f in some], top=top, threshold=threshold, batch_size=batch_size)
+        return predict_files(self.artifact, [str(f) for f in some], top=top, threshold=threshold, batch_size=batch_size, nearest=nearest)
 
     def evaluate(self, data: str | Path | None = None, *, split: str = "test") -> Evaluation | DenseEvaluation:
         """Scores on the run's own split, or on other labelled data; see `convmix.evaluate`."""
@@ -79,7 +85,7 @@ class TrainedRun:
 
     path: Path  # the model directory
     metrics: dict[str, Any]  # "val" and "test" -> scores
-    stopped: str  # "epochs", "budget" or "early stopping"
+    stopped: str  # "epochs", "budget", "early stopping", or "head" where the classifier alone was fitted
     keeps: str  # "best" by validation score, or "last": whose epoch's weights
     task: Task  # with the labels
 

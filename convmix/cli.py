@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from convmix.cache import settle
-from convmix.commands import comparing, exporting, inspecting, judging, learning, listing, scaling, serving, sharing, using
+from convmix.commands import comparing, embedding, exporting, inspecting, judging, learning, listing, scaling, serving, sharing, using
 from convmix.errors import ConvmixError, is_out_of_memory
 from convmix.ops import switch
 from convmix.system.surroundings import quiet_libraries, show_every_letter
@@ -29,6 +29,7 @@ VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("inspect", inspecting.inspect),
     ("train", learning.with_settings(learning.train)),
     ("predict", using.predict),
+    ("embed", embedding.embed),
     ("evaluate", judging.evaluate),
     ("calibrate", judging.calibrate),
     ("explain", judging.explain),

@@ -8,12 +8,12 @@ A setting's name is unique over all sections, so `lr` and `optim.lr` mean the sa
 import dataclasses
 import json
 import re
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from convmix.conversion import as_type, expected, near_choice
 from convmix.documents import shown
 from convmix.errors import ConfigError, did_you_mean
 
@@ -33,10 +33,13 @@ class Net:
     drop_path: float | None = _setting(None, "stochastic depth rate of the last block (None: the model's own default)")
     dropout: float = _setting(0.0, "dropout before the classifier")
     model_args: str | None = _setting(None, 'further arguments of the model as JSON, such as {"combine": "split"}')
-    pretrained: bool = _setting(False, "start from the published weights")
+    pretrained: Literal["auto", "yes", "no"] = _setting("auto", "start from published weights; auto: for photos, where they can be had")
     weights: str | None = _setting(None, "start from this weight file or model directory")
     grad_checkpointing: bool = _setting(False, "recompute activations in the backward pass to save memory")
-    freeze: Literal["none", "backbone"] = _setting("none", "backbone: train the classifier alone (linear probe)")
+    freeze: Literal["none", "statistics", "backbone"] = _setting(
+        "none", "statistics: batch norms keep those of the weights; backbone: train the classifier alone (linear probe)"
+    )
+    head_first: bool = _setting(False, "fit the classifier to the features of the frozen backbone before anything else is trained")
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,10 @@ class Optim:
     negative_margin: float = _setting(0.05, "asymmetric loss: a negative of a smaller probability counts as nothing")
     label_precision: float | None = _setting(None, "several labels: thresholds that keep this precision on val (None: of best F1)")
     ema_decay: float = _setting(0.0, "decay of the moving average of the weights; 0 is off")
+    teacher: str | None = _setting(None, "a trained run whose answers are learned too (distillation)")
+    teacher_share: float = _setting(0.7, "share of the teacher's answers in the loss; the rest is the true labels'")
+    teacher_temperature: float = _setting(2.0, "what logits are divided by before the teacher's answers and the model's are compared")
+    layer_decay: float = _setting(1.0, "learning rate of a layer as a share of that of the layer behind it; 1 is off")
 
 
 @dataclass(frozen=True)
@@ -268,73 +275,9 @@ def model_arguments(net: Net) -> dict[str, object]:
 def _convert(setting: Setting, value: object) -> Any:
     """`value`, perhaps text from a command line or a list from JSON, as the setting's type."""
     try:
-        return _as_type(setting.type, value)
+        return as_type(setting.type, value)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{setting.path}: {shown(value)} is not {_expected(setting.type)}{_near_choice(setting.type, value)}") from None
-
-
-def _as_type(hint: Any, value: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        if value is None or (isinstance(value, str) and value.lower() == "none"):
-            return None
-        return _as_type(next(a for a in args if a is not type(None)), value)
-    if origin is Literal:
-        if value not in args:
-            raise ValueError
-        return value
-    if origin is tuple:
-        return _as_tuple(args, value)
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        return (
-            {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}[str(value).lower()]
-            if str(value).lower() in ("true", "false", "yes", "no", "1", "0")
-            else _refuse()
-        )
-    if isinstance(value, bool):
-        raise TypeError
-    if hint is int:
-        number = float(value)
-        return int(number) if number.is_integer() else _refuse()
-    if hint is float:
-        return float(value)
-    if isinstance(value, Mapping):  # model_args from Python
-        return json.dumps(value)
-    return value if isinstance(value, str) else _refuse()
-
-
-def _as_tuple(args: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    parts = re.split(r"[x,\s]+", value.strip(" ()[]")) if isinstance(value, str) else value
-    parts = [parts] if isinstance(parts, (int, float)) else list(parts)
-    if args[-1] is Ellipsis:
-        return tuple(_as_type(args[0], p) for p in parts)
-    if len(parts) == 1 and args == (int, int):  # size=224 is 224x224; a range such as scale=0.5,1 has two ends
-        parts = parts * len(args)
-    if len(parts) != len(args):
-        raise ValueError
-    return tuple(_as_type(a, p) for a, p in zip(args, parts, strict=True))
-
-
-def _refuse() -> Any:
-    raise ValueError
-
-
-def _expected(hint: Any) -> str:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return _expected(next(a for a in args if a is not type(None))) + " or none"
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if origin is tuple:
-        return "a list of numbers" if args[-1] is Ellipsis else f"{len(args)} numbers"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-
-
-def _near_choice(hint: Any, value: object) -> str:
-    choices = [c for a in (hint, *typing.get_args(hint)) if typing.get_origin(a) is Literal for c in typing.get_args(a)]
-    return did_you_mean(str(value), choices)
+        raise ConfigError(f"{setting.path}: {shown(value)} is not {expected(setting.type)}{near_choice(setting.type, value)}") from None
 
 
 def validate(run: Run) -> None:
@@ -345,12 +288,12 @@ def validate(run: Run) -> None:
         "augment.cutmix": 0, "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0,
         "schedule.min_lr": 0, "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0,
         "data.workers": 0, "data.cache_gib": 0, "data.train_images": 1, "data.shuffle_shards": 0, "dense.pyramid_channels": 8,
-        "schedule.power": 0,
+        "schedule.power": 0, "optim.teacher_temperature": 0.1,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",
         "optim.label_smoothing", "net.drop_path", "optim.ema_decay", "data.val_fraction", "data.test_fraction", "optim.negative_margin",
-        "optim.label_precision",
+        "optim.label_precision", "optim.layer_decay", "optim.teacher_share",
     )  # fmt: skip
     for path, low in at_least.items():
         value = _value(run, path)
@@ -393,7 +336,7 @@ def validate(run: Run) -> None:
     if run.parallel == "fsdp" and run.precision == "fp16":
         raise ConfigError("parallel: fsdp trains in bf16 or fp32, not in fp16, whose loss scale would have to be agreed on")
     model_arguments(run.net)
-    if run.net.pretrained and run.net.weights is not None:
+    if run.net.pretrained == "yes" and run.net.weights is not None:
         raise ConfigError("net.pretrained and net.weights exclude each other; a weight file is loaded instead of the published weights")
     if run.schedule.budget is not None:
         parse_duration(run.schedule.budget)

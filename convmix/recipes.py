@@ -95,7 +95,7 @@ def convmlp_finetune(_: DataFacts) -> Run:
         model="convmlp_s",
         source="SHI-Labs/Convolutional-MLPs, configs/classification/finetuned (CIFAR settings, 8 processes)",
         expect="from ImageNet weights, CIFAR-10: S 98.0 %, M and L 98.6 %; CIFAR-100: 87.4, 89.1, 88.6 %; Flowers-102: 99.5 %",
-        net=Net(drop_path=0.1, pretrained=True),
+        net=Net(drop_path=0.1, pretrained="yes"),
         data=Data(size=(224, 224), crop_pct=1.0),
         augment=Augment(
             scale=(0.8, 1.0), ratio=FULL_RATIO, hflip=0.5, randaugment="rand-m9-mstd0.5-inc1", mixup=0.8, cutmix=1.0, erasing=0.25,
@@ -138,6 +138,25 @@ def default(facts: DataFacts) -> Run:
     )
 
 
+def finetune(facts: DataFacts) -> Run:
+    """From weights that exist: the classifier first, to convergence on the frozen features, then all layers, the earlier the slower.
+
+    The size is that of the weights where these say one. Batch norms keep their statistics: a batch of a few photos has poor ones.
+    """
+    base = default(facts)
+    return replace(
+        base,
+        source="convmix: LP-FT (Kumar et al. 2022, arXiv 2202.10054) with timm's layer decay",
+        net=Net(head_first=True, freeze="statistics"),
+        data=replace(base.data, drop_last=False),
+        augment=Augment(scale=(0.5, 1.0), ratio=FULL_RATIO, hflip=0.5),
+        optim=Optim(lr=2e-4, weight_decay=0.01, layer_decay=0.75, batch_size=32, clip_grad=1.0, decay_norm_bias=False),
+        schedule=Schedule(
+            schedule="cosine", epochs=max(2, min(12, round(6_000 / max(1, facts.num_train)))), warmup_epochs=0.5, warmup_lr=1e-6,
+        ),
+    )  # fmt: skip
+
+
 def digits(facts: DataFacts) -> Run:
     base = default(facts)  # its split is one that was not looked at while these settings were found (LOG.md)
     return replace(
@@ -155,7 +174,7 @@ def detect_1x(facts: DataFacts) -> Run:
         model="convmlp_s",
         source="SHI-Labs/Convolutional-MLPs, configs for COCO 2017 (RetinaNet, 8 x 2 images); images letterboxed to one size here",
         expect="COCO AP: S 37.2, M 39.4, L 40.2 %, from ImageNet weights",
-        net=Net(pretrained=True),
+        net=Net(pretrained="yes"),
         dense=Dense(taps="authors"),
         data=Data(task="detect", size=(800, 1333), fit="letterbox", interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
         augment=Augment(hflip=0.5),
@@ -181,7 +200,7 @@ def segment_40k(facts: DataFacts) -> Run:
         model="convmlp_s",
         source="SHI-Labs/Convolutional-MLPs, configs for ADE20K (8 x 4 images, 40,000 steps); crops of 512x683, evaluated letterboxed here",
         expect="ADE20K mean IoU: S 35.8, M 38.6, L 40.0 %, from ImageNet weights",
-        net=Net(pretrained=True),
+        net=Net(pretrained="yes"),
         dense=Dense(taps="authors"),
         data=Data(task="segment", size=(512, 683), fit="letterbox", interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD),
         augment=Augment(hflip=0.5, zoom=(0.5, 2.0), max_class_share=0.75, color_jitter=0.5),
@@ -245,6 +264,7 @@ def _size_for(facts: DataFacts, *, longer: int) -> tuple[int, int]:
 
 RECIPES: dict[str, Callable[[DataFacts], Run]] = {
     "default": default,
+    "finetune": finetune,
     "digits": digits,
     "classic": classic,
     "convmixer_cifar10": convmixer_cifar10,

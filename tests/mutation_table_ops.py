@@ -248,11 +248,11 @@ MUTATIONS = (
         "models/test_weights.py::test_statistics_tell_relu_from_gelu_in_both_directions",
     ),
     Mutation(
-        "broken-off-download-is-kept",
-        "models/weights.py",
-        "if out.tell() != expected:",
-        "if out.tell() > expected:",
-        "models/test_pretrained.py::test_a_refused_or_broken_download_leaves_nothing_behind",
+        "a-download-of-another-hash-is-kept",
+        "models/published_files.py",
+        "if not found.startswith(digest):",
+        "if False:",
+        "models/test_published_files.py",
     ),
     Mutation(
         "receptive-field-without-dilation",

@@ -58,8 +58,8 @@ MUTATIONS = (
     Mutation(
         "accumulated-parts-count-fully",
         "training/loop.py",
-        "loss = t.job.task.loss(outputs, y) * (len(x) / len(images))",
-        "loss = t.job.task.loss(outputs, y)",
+        "loss = (loss if t.teacher is None else t.teacher.loss(loss, outputs, x)) * (len(x) / len(images))",
+        "loss = loss if t.teacher is None else t.teacher.loss(loss, outputs, x)",
         "training/test_training.py::test_accumulated_gradients_equal_those_of_the_whole_batch",
     ),
     Mutation(
@@ -79,9 +79,51 @@ MUTATIONS = (
         why="with a moving average the weights that are kept are the last step's",
     ),
     Mutation(
+        "fine-tuning-is-kept-where-it-is-as-good",
+        "training/loop.py",
+        'equal = metrics["loss"] < p.kept_metrics["loss"]',
+        "equal = True",
+        "training/test_head_first.py::test_fine_tuning_is_kept_only_where_validation_says_it_is_better",
+    ),
+    Mutation(
+        "all-layers-learn-alike",
+        "training/loop.py",
+        'group.get("lr_scale", 1.0)  # timm\'s layer decay',
+        "1.0",
+        "training/test_head_first.py::test_earlier_layers_learn_more_slowly",
+    ),
+    Mutation(
+        "views-count-as-images",
+        "training/linear_head.py",
+        "np.repeat(weights / views, views)",
+        "np.repeat(weights, views)",
+        "training/test_linear_head.py::test_views_of_an_image_count_as_one_image",
+    ),
+    Mutation(
+        "a-resumed-start-without-weights",
+        "training/setup.py",
+        "fresh = not (out / STATE).is_file()",
+        "fresh = False",
+        "training/test_head_first.py::test_a_training_killed_anywhere_ends_with_the_same_bits",
+    ),
+    Mutation(
+        "frozen-statistics-move",
+        "training/autotune.py",
+        'if freeze in ("statistics", "backbone"):',
+        'if freeze == "backbone":',
+        "training/test_head_first.py::test_fine_tuning_begins_with_that_classifier_and_leaves_the_statistics",
+    ),
+    Mutation(
+        "the-teacher-sees-the-students-colours",
+        "training/teacher.py",
+        "x = images.float() * self.scale + self.shift",
+        "x = images.float()",
+        "training/test_teacher.py::test_the_teacher_sees_the_image_as_it_was_trained_and_answers_in_our_order",
+    ),
+    Mutation(
         "keeps-the-earlier-of-equals",
         "training/loop.py",
-        'keep = better or score == p.best_score or job.run.schedule.keep == "last"',
+        'keep = better or equal or job.run.schedule.keep == "last"',
         'keep = better or job.run.schedule.keep == "last"',
         "training/test_training.py::test_kept_are_the_later_of_the_best_epochs_or_the_last",
     ),
@@ -145,8 +187,8 @@ MUTATIONS = (
     Mutation(
         "calibrated-on-the-test-split",
         "training/finalize.py",
-        'outputs = outputs_of(t, "val")',
-        'outputs = outputs_of(t, "test")',
+        'outputs = known or outputs_of(t, "val")',
+        'outputs = known or outputs_of(t, "test")',
         "training/test_calibrated_training.py",
     ),
     Mutation(
@@ -195,8 +237,8 @@ MUTATIONS = (
     Mutation(
         "weights-with-the-datas-normalisation",
         "training/setup.py",
-        'if not asked_for & {"mean", "std"}:',
-        'if asked_for & {"mean", "std"}:',
+        'theirs: dict[str, Any] = {} if asked_for & {"mean", "std"} else {"mean": expected.mean, "std": expected.std}',
+        "theirs: dict[str, Any] = {}",
         "training/test_training.py::test_weights_bring_the_normalisation_they_were_made_with",
     ),
     Mutation(

@@ -22,6 +22,7 @@ _ENDED = {
     "epochs": "",
     "budget": " (the time budget was used up)",
     "early stopping": " (early stopping)",
+    "head": " (the classifier alone was fitted, on frozen features)",
     "signal": " (stopped by a signal)",
 }
 

@@ -116,7 +116,7 @@ def _download(repo: str, place: Path, *, revision: str | None) -> None:
         if missing := [name for name in NEEDED if name not in there]:
             raise RunError(
                 f"{repo} has no {missing[0]}, so it was not pushed by convmix; a timm model is trained on with "
-                "`convmix train DATA --model NAME --pretrained`"
+                "`convmix train DATA --model NAME --pretrained yes`"
             )
         for name in (*NEEDED, *(n for n in WELCOME if n in there)):
             api.hf_hub_download(repo, name, revision=revision, local_dir=place, etag_timeout=TIMEOUT_S)

@@ -18,6 +18,7 @@ from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
 
 SPLITS = ("train", "val", "test")
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
 def home(artifact: Artifact) -> Path | None:
@@ -91,12 +92,17 @@ def validation_images(artifact: Artifact, *, at_most: int) -> tuple[Tensor, Tens
 
 
 def validation_examples(artifact: Artifact, *, at_most: int) -> list[Examples]:
-    """Examples of the run's validation split, evenly over it; from several splits of today's data where they were moved.
+    """`examples_of` the validation split."""
+    return examples_of(artifact, "val", at_most=at_most)
+
+
+def examples_of(artifact: Artifact, split: str, *, at_most: int) -> list[Examples]:
+    """Examples of one of the run's splits, evenly over it; from several splits of today's data where they were moved.
 
     They are found by name and recognised by their bytes, so a large data set is not read through. Raises DataError where the data or
     all of these images are gone, RunError for an incomplete run.
     """
-    rows = [row for row in recorded_rows(artifact) if row["split"] == "val" and row["label"] in artifact.labels]
+    rows = [row for row in recorded_rows(artifact) if row["split"] == split and row["label"] in artifact.labels]
     chosen = [rows[i * len(rows) // at_most] for i in range(at_most)] if len(rows) > at_most else rows
     source = open_data(artifact, data_spec(artifact), is_default=True)
     parts = []
@@ -107,5 +113,5 @@ def validation_examples(artifact: Artifact, *, at_most: int) -> list[Examples]:
         if found:
             parts.append(pool.select(np.array([i for i, _ in found], dtype=np.int64)))
     if not parts:
-        raise DataError(f"none of the validation images of {artifact.path} is found in {data_spec(artifact)}")
+        raise DataError(f"none of the {_WORDS[split]} images of {artifact.path} is found in {data_spec(artifact)}")
     return parts

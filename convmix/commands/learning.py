@@ -74,7 +74,7 @@ def train(
 
 def _print_result(run: Any) -> None:
     for split, scores in run.metrics.items():
-        chosen = " (the epoch was chosen on it)" if split == "val" and run.keeps == "best" else ""
+        chosen = " (the epoch was chosen on it)" if split == "val" and run.keeps == "best" and run.stopped != "head" else ""
         print(f"{split} {run.task.sentence(scores)}{chosen}")
     print(f"model directory: {run.path}")
 

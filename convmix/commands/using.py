@@ -26,6 +26,7 @@ def predict(
     device: str | None = None,
     precision: str = "auto",
     optimize: str = "auto",
+    nearest: int = 0,
     verify: bool = True,
 ) -> None:
     """Label images.
@@ -49,6 +50,8 @@ def predict(
         auto, fp32, bf16, fp16 or int8.
     optimize:
         auto, always or never run the model in the fastest engine that `convmix optimize` finds; auto: where that ends sooner.
+    nearest:
+        Name so many of the training images that look most alike to the model.
     verify:
         Whether the files of an exported model are compared with their digests; --no-verify takes a model that was changed on purpose.
     """
@@ -71,6 +74,7 @@ def predict(
         device=device,
         precision=precision,
         optimize=optimize,
+        nearest=nearest,
     )
     if all(row.error for row in rows):
         sys.exit(1)

@@ -53,7 +53,7 @@ def compare(
         contenders([name], size=(224, 224))  # a mistyped name is said before the images are read
     say = console or Console(quiet=True)
     study = open_study(data, recipe=recipe, settings=settings, budget=budget, epochs=epochs, seeds=seeds, device=device, console=say)
-    some = contenders(models or default_models(study.size), size=study.size, pretrained=study.run.net.pretrained)
+    some = contenders(models or default_models(study.size), size=study.size, pretrained=study.run.net.pretrained == "yes")
     runs = {c.name: study.resolved(c) for c in some}
     place = Path(out) if out is not None else Path("runs") / f"compare-{short_name(str(data))}"
     ledger = ExperimentLog(place, "comparison", begun_with={}, study=study)

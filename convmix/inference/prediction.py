@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from convmix.data.loaders import default_workers, eval_batches
 from convmix.errors import ConfigError, did_you_mean
 from convmix.inference.batches import resolve
 from convmix.inference.dense_prediction import predict_dense
+from convmix.inference.embedding import neighbours_for
 from convmix.inference.file_names import Files, find_files
 from convmix.inference.prediction_files import DetectionFile, opened, visible
 from convmix.inference.predictor import Answer, Predictor
@@ -46,6 +48,9 @@ class Prediction:
     alternatives: tuple[tuple[str, float], ...] = ()  # the next most probable (label, probability), best first
     error: str | None = None
     sure: bool | None = True  # whether `probability` reaches the run's threshold; None: see `error`
+    unlike: bool | None = None  # whether the image is unlike the training images; None: not known
+    distance: float | None = None  # to the training images, see `models.neighbours`
+    nearest: tuple[tuple[str, str, float], ...] = ()  # training images: name, label and cosine, the nearest first; where asked for
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a name that is no UTF-8 has its odd bytes as \\xNN."""
@@ -56,6 +61,8 @@ class Prediction:
             "sure": self.sure,
             "alternatives": [{"label": label, "probability": p} for label, p in self.alternatives],
             "error": self.error,
+            **({} if self.unlike is None else {"unlike": self.unlike, "distance": self.distance}),
+            **({"nearest": [{"name": printable(n), "label": label, "cosine": c} for n, label, c in self.nearest]} if self.nearest else {}),
         }
 
 
@@ -73,6 +80,7 @@ def predict(
     optimize: str = "auto",
     workers: int | None = None,
     recursive: bool = True,
+    nearest: int = 0,
 ) -> list[Prediction] | list[DetectionFile]:
     """Label every file, in the order given, duplicates kept; or say its labels, objects, or the class of every pixel, as the task is.
 
@@ -90,12 +98,16 @@ def predict(
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
     recursive: whether folders inside a folder count.
+    nearest: so many of the training images that look most alike to the model, for every image; of classifiers.
 
+    A run that knows the features of its training images (those that started from weights do) also says which images are unlike all of them.
     An image that cannot be read is a row with its error. Raises RunError for a directory that holds no model, DataError where no
     file matches, ConfigError for settings that do not exist.
     """
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
     if task_class(artifact.task).result is not Classes:
+        if nearest:
+            raise ConfigError(f"nearest is for classifiers, and {artifact.path} is for the task {artifact.task}; leave it out")
         return predict_dense(
             artifact, files, output=output, format=format, threshold=threshold, batch_size=batch_size, device=device,
             precision=precision, optimize=optimize, workers=workers, recursive=recursive,
@@ -112,6 +124,7 @@ def predict(
         optimize=optimize,
         workers=workers,
         recursive=recursive,
+        nearest=nearest,
     )
     if output is None:
         return list(stream)
@@ -123,7 +136,7 @@ def predict(
             yield prediction
 
     with opened(output) as file:
-        for part in encode(kept(), format=form, top=top, is_terminal=file.isatty()):
+        for part in encode(kept(), format=form, top=top, is_terminal=file.isatty(), nearest=nearest):
             file.write(part)
             if os.fspath(output) == "-":
                 file.flush()
@@ -142,9 +155,10 @@ def predict_stream(
     optimize: str = "auto",
     workers: int | None = None,
     recursive: bool = True,
+    nearest: int = 0,
 ) -> Iterator[Prediction]:
     """`predict` one row at a time; a few batches of images are in memory at once, however many files there are."""
-    for name, value, low in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
+    for name, value, low in (("top", top, 1), ("batch_size", batch_size, 1), ("workers", workers, 0), ("nearest", nearest, 0)):
         if value is not None and value < low:
             raise ConfigError(f"{name}: {value} is too small, expected at least {low}")
     if threshold is not None:
@@ -156,7 +170,11 @@ def predict_stream(
     found = Files(tuple(find_files(files, recursive=recursive)))
     if workers is None:
         workers = default_workers() if len(found) > batch_size else 0  # one batch is read sooner than a process starts
-    predictor = Predictor(artifact, images=len(found), batch_size=batch_size, device=device, precision=precision, optimize=optimize)
+    neighbours = neighbours_for(artifact, len(found), nearest=nearest, plain=optimize != "always" and precision != "int8")
+    predictor = Predictor(
+        artifact, images=len(found), batch_size=batch_size, device=device, precision=precision, optimize=optimize, neighbours=neighbours,
+        nearest=nearest,
+    )  # fmt: skip
     return _stream(predictor, found, top=top, threshold=threshold, workers=workers)
 
 
@@ -171,7 +189,11 @@ def prediction(name: str, answer: Answer, *, top: int = 1) -> Prediction:
     if not isinstance(answer.result, Classes):
         return Prediction(name, None, None, error=answer.error, sure=None)
     [((label, probability), *others)] = answer.result.top(top)
-    return Prediction(name, label, probability, tuple(others), sure=bool(answer.result.sure))
+    like = answer.likeness
+    return Prediction(
+        name, label, probability, tuple(others), sure=bool(answer.result.sure), unlike=None if like is None else like.unlike,
+        distance=None if like is None else like.distance, nearest=() if like is None else like.nearest,
+    )  # fmt: skip
 
 
 def output_format(format: str | None, output: str | Path | None) -> str:
@@ -188,16 +210,24 @@ def output_format(format: str | None, output: str | Path | None) -> str:
     return _SUFFIXES[suffix]
 
 
-def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_terminal: bool = False) -> Iterator[bytes]:
-    """The rows in one of `FORMATS`, part by part; `top` is the number of labels that a CSV row has room for."""
+def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_terminal: bool = False, nearest: int = 0) -> Iterator[bytes]:
+    """The rows in one of `FORMATS`, part by part; `top` and `nearest` are the numbers of labels and training images that a CSV row has
+    room for. Columns about the training images are there where the first row with an answer knows of them."""
+    if format in ("csv", "csv-raw", "parquet"):
+        known, predictions = _know_training_images(predictions)
     if format in ("csv", "csv-raw"):
         raw, numbers = format == "csv-raw", range(2, top + 1)
-        yield csv_line(["name", "label", "probability", "sure", *(f"{c}_{i}" for i in numbers for c in ("label", "probability")), "error"])
+        like = [*(["unlike", "distance"] if known else []), *(f"{c}_{i + 1}" for i in range(nearest) for c in ("nearest", "cosine"))]
+        more = [f"{c}_{i}" for i in numbers for c in ("label", "probability")]
+        yield csv_line(["name", "label", "probability", "sure", *more, *like, "error"])
         for p in predictions:
             others: list[object] = [value for pair in p.alternatives[: top - 1] for value in pair]
             others += [None] * (2 * (top - 1) - len(others))
             sure = None if p.sure is None else str(p.sure).lower()
-            yield csv_line([printable(p.name), p.label, p.probability, sure, *others, p.error], raw=raw)
+            about: list[object] = [None if p.unlike is None else str(p.unlike).lower(), p.distance] if known else []
+            near: list[object] = [value for name, _, cosine in p.nearest for value in (printable(name), cosine)]
+            near += [None] * (2 * nearest - len(near))
+            yield csv_line([printable(p.name), p.label, p.probability, sure, *others, *about, *near, p.error], raw=raw)
     elif format == "jsonl":
         for p in predictions:
             yield (json.dumps(p.to_dict(), ensure_ascii=False) + "\n").encode()
@@ -208,7 +238,7 @@ def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_t
             before = ",\n"
         yield b"\n]\n" if before == ",\n" else b"[]\n"
     elif format == "parquet":
-        yield _parquet(predictions)
+        yield _parquet(predictions, known=known)
     else:
         from rich.console import Console
 
@@ -216,6 +246,16 @@ def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_t
         width = None if is_terminal else 100_000  # a table in a file is as wide as its longest name
         Console(file=text, width=width, force_terminal=is_terminal).print(table(list(predictions)))
         yield text.getvalue().encode()
+
+
+def _know_training_images(predictions: Iterable[Prediction]) -> tuple[bool, Iterable[Prediction]]:
+    """Whether the rows say how like the training images an image is, and the rows, some of which had to be looked at for that."""
+    rest, first = iter(predictions), []
+    for p in rest:
+        first.append(p)
+        if p.error is None:
+            return p.unlike is not None, chain(first, rest)
+    return False, first
 
 
 def table(predictions: Sequence[Prediction]) -> "Table":
@@ -230,14 +270,20 @@ def table(predictions: Sequence[Prediction]) -> "Table":
     for i in range(1, columns + 1):
         result.add_column("label" if i == 1 else f"{i}.", overflow="fold")
         result.add_column("probability" if i == 1 else "", justify="right")
+    if near := any(p.nearest for p in predictions):
+        result.add_column("nearest training images", overflow="fold")
     if has_errors:
         result.add_column("error", style="red", overflow="fold")
     for p in predictions:
         pairs = [] if p.label is None or p.probability is None else [(p.label, p.probability), *p.alternatives]
         cells = [cell for label, share in pairs for cell in (Text(visible(label)), Text(_percent(share)))]
-        if cells and not p.sure:
+        if cells and p.unlike:
+            cells[0] = Text(f"unlike the training images ({visible(pairs[0][0])})", style="yellow")
+        elif cells and not p.sure:
             cells[0] = Text(f"not sure ({visible(pairs[0][0])})", style="yellow")
         cells += [Text("")] * (2 * columns - len(cells))
+        if near:
+            cells.append(Text(", ".join(f"{visible(printable(name))} ({visible(label)} {c:.2f})" for name, label, c in p.nearest)))
         result.add_row(Text(visible(printable(p.name))), *cells, *([Text(p.error or "")] if has_errors else []))
     return result
 
@@ -246,19 +292,21 @@ def _percent(share: float) -> str:
     return f"{math.floor(1000 * share) / 10:.1f} %"  # rounded down: 100.0 % is said of certainty alone
 
 
-def arrow_schema() -> "pa.Schema":
-    """The columns of `Prediction.to_dict` in a parquet file."""
+def arrow_schema(*, likeness: bool = False) -> "pa.Schema":
+    """The columns of `Prediction.to_dict` in a parquet file; likeness: those about the training images too."""
     import pyarrow as pa
 
     pair = pa.struct([("label", pa.string()), ("probability", pa.float64())])
     columns = [("name", pa.string()), ("label", pa.string()), ("probability", pa.float64()), ("sure", pa.bool_())]
-    return pa.schema([*columns, ("alternatives", pa.list_(pair)), ("error", pa.string())])
+    near = pa.struct([("name", pa.string()), ("label", pa.string()), ("cosine", pa.float64())])
+    more = [("unlike", pa.bool_()), ("distance", pa.float64()), ("nearest", pa.list_(near))] if likeness else []
+    return pa.schema([*columns, ("alternatives", pa.list_(pair)), ("error", pa.string()), *more])
 
 
-def _parquet(predictions: Iterable[Prediction]) -> bytes:
+def _parquet(predictions: Iterable[Prediction], *, known: bool) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=arrow_schema()), sink)
+    pq.write_table(pa.Table.from_pylist([p.to_dict() for p in predictions], schema=arrow_schema(likeness=known)), sink)
     return sink.getvalue()

@@ -6,6 +6,7 @@ Batch          --  answer_batch  -->  Answer by index   where `data.loaders` rea
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from convmix.data.loaders import Batch, stack, to_inputs
 from convmix.data.targets import as_batch
 from convmix.inference.batches import resolve, run_model
 from convmix.inference.engine_choice import accelerate, check_exported
+from convmix.models.features import watched
+from convmix.models.neighbours import Neighbours
 from convmix.results import Boxes, Classes, ImageLabels, SemanticMap
 from convmix.tasks import create_task
 
@@ -34,17 +37,28 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """How like the training images an image is."""
+
+    distance: float  # of the K-th nearest of them, 0..2
+    unlike: bool  # whether that is more than nearly all validation images have
+    nearest: tuple[tuple[str, str, float], ...] = ()  # name, label and cosine, the nearest first
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the model says of one image, or why it says nothing."""
 
     result: Result | None  # Classes: a single row; None: see `error`
     error: str | None = None
+    likeness: Likeness | None = None  # where the predictor was given the training images
 
 
 class Predictor:
     """A model directory that answers: in the fastest engine that is known to pay, or as `device`, `precision` and `optimize` say.
 
     images: how many are to come, about; so many are worth finding a fast engine for. batch_size: as many at once, at most.
+    neighbours: the training images; every answer then says how like them its image is, and names the `nearest`.
     Raises ConfigError for settings that do not exist or do not go together.
     """
 
@@ -57,8 +71,12 @@ class Predictor:
         device: str | None = None,
         precision: str = "auto",
         optimize: str = "auto",
+        neighbours: Neighbours | None = None,
+        nearest: int = 0,
     ) -> None:
-        self.artifact = artifact
+        self.artifact, self.neighbours, self.nearest = artifact, neighbours, nearest
+        if neighbours is not None:
+            optimize = "never"  # engines give no features
         self.task = create_task(artifact.task, artifact.labels, artifact.calibration)
         self.loads = self.task.preprocessing(artifact.preprocess)
         check_exported(artifact, precision=precision, optimize=optimize)
@@ -84,7 +102,9 @@ class Predictor:
     def answer_batch(self, batch: Batch, *, threshold: float | None = None) -> dict[int, Answer]:
         """Index of the split -> answer, broken images too."""
         ready = self._ready
-        outputs = run_model(ready.model, [batch], device=self.device, precision=ready.precision, observe=self.task.observe)
+        with watched(ready.model) if self.neighbours is not None else nullcontext() as doors:
+            outputs = run_model(ready.model, [batch], device=self.device, precision=ready.precision, observe=self.task.observe)
+        likeness = self._likeness(doors.main(), outputs.indices) if doors is not None and len(outputs.indices) else {}
         found = {i: Answer(None, reason) for i, reason in outputs.bad}
         values, indices = outputs.values, outputs.indices
         if isinstance(values, Tensor) and len(values):
@@ -93,8 +113,20 @@ class Predictor:
             values, indices = values[finite], indices[finite]
         if len(indices):
             results = _each(self.task.decode(values, threshold=threshold))
-            found |= {i: Answer(result) for i, result in zip(indices.tolist(), results, strict=True)}
+            found |= {i: Answer(result, likeness=likeness.get(i)) for i, result in zip(indices.tolist(), results, strict=True)}
         return found
+
+    def _likeness(self, features: Tensor, indices: Tensor) -> dict[int, Likeness]:
+        """Of every image by its index; features n,d."""
+        known = self.neighbours
+        assert known is not None
+        distances = known.distances(features).tolist()
+        near = known.nearest(features, self.nearest) if self.nearest else [[]] * len(distances)
+        labels = self.artifact.labels
+        return {
+            i: Likeness(d, d > known.threshold, tuple((known.names[at], labels[int(known.labels[at])], cosine) for at, cosine in row))
+            for i, d, row in zip(indices.tolist(), distances, near, strict=True)
+        }
 
 
 def _each(decoded: Classes | Sequence[Result]) -> Sequence[Result]:

@@ -60,6 +60,21 @@ def open_checkpoint(path: str | Path, *, prefer: Prefer = "ema") -> Checkpoint:
     return Checkpoint(_strip_prefixes(tensors), _declared_activation(file, metadata))
 
 
+def read_header(path: str | Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors; nothing of any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    file = _file_of(Path(path))
+    with file.open("rb") as f:
+        if file.suffix != ".safetensors" and f.read(16)[8:9] != b"{":
+            return {}
+    try:
+        with safe_open(str(file), framework="pt", device="cpu") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as e:
+        raise WeightsError(f"{file}: truncated or not a safetensors file ({first_line(e, 120)})") from None
+
+
 def _file_of(path: Path) -> Path:
     if path.is_dir():
         found = [path / name for name in _IN_A_DIRECTORY if (path / name).is_file()]

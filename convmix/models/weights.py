@@ -5,29 +5,20 @@
 docs/how_to/weights.md is the page for users.
 """
 
-import os
-import shutil
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from convmix.errors import ModelError, WeightsError, did_you_mean, first_line
+from convmix.errors import ModelError, WeightsError, did_you_mean
 from convmix.models.checkpoint import open_checkpoint, read_checkpoint
 from convmix.models.layers import Backbone
 from convmix.models.origins import activation_evidence, family_of, is_convmixer, to_our_names
 from convmix.models.published import PUBLISHED
+from convmix.models.published_files import Place, fetch
 
 __all__ = ["LoadReport", "load_pretrained", "load_weights", "read_checkpoint"]
-
-TIMEOUT_S = 8.0  # for a connection and between two pieces of a download
-HUB_ENDPOINT: str | None = None  # None: huggingface_hub's own
-_HUB_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def load_pretrained(model: nn.Module, name: str) -> LoadReport:
 def fetched(name: str) -> Path:
     """The file of the published weights of `name`, from the cache or its host; WeightsError where it cannot be fetched."""
     published = PUBLISHED[name]
-    return _fetch_from_hub(name, published.hub_id) if published.hub_id else _fetch_url(name, published.url)
+    return fetch(Place(name, published.hub_id, published.url))
 
 
 # fitting
@@ -174,61 +165,3 @@ def _check_activation(model: nn.Module, state: Mapping[str, Tensor], source: str
             f"{source}: trained with {theirs.upper()} ({why}), the model uses {ours.upper()}; "
             f"choose {rename}, or in Python state load_weights(..., activation={ours!r})"
         )
-
-
-# fetching
-
-
-def _fetch_from_hub(name: str, hub_id: str) -> Path:
-    """The cached file, without asking whether there is a newer one, or the Hub's."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    endpoint = HUB_ENDPOINT or constants.ENDPOINT
-    try:
-        cached = try_to_load_from_cache(hub_id, _HUB_FILE)
-        if isinstance(cached, str):
-            return Path(cached)
-        if not constants.HF_HUB_OFFLINE:
-            _check_reachable(endpoint)
-        return Path(hf_hub_download(hub_id, _HUB_FILE, etag_timeout=TIMEOUT_S, endpoint=endpoint))
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError, HTTPException) as e:
-        raise _not_fetched(name, f"{endpoint}/{hub_id}", e) from None
-
-
-def _check_reachable(endpoint: str) -> None:
-    """Raises OSError at once where nobody answers: the Hub's own client retries for half a minute."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_S).close()
-    except urllib.error.HTTPError as e:  # an answer, whatever it says
-        e.close()
-
-
-def _fetch_url(name: str, url: str) -> Path:
-    """The file of `url` in torch.hub's cache; a download that breaks off leaves nothing behind."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    file = folder / Path(url).name
-    if file.is_file():
-        return file
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as out:
-            shutil.copyfileobj(answer, out)
-            expected = int(answer.headers.get("Content-Length") or out.tell())
-            if out.tell() != expected:
-                raise OSError(f"broke off after {out.tell()} of {expected} bytes")
-        part.replace(file)
-    except (OSError, ValueError, HTTPException) as e:
-        raise _not_fetched(name, url, e) from None
-    finally:
-        part.unlink(missing_ok=True)
-    return file
-
-
-def _not_fetched(name: str, address: str, error: Exception) -> WeightsError:
-    reason = first_line(error, 100)
-    return WeightsError(
-        f"the weights of {name} could not be fetched from {address} ({reason}); "
-        "fetch the file elsewhere and give it with --weights FILE (Python: weights=FILE)"
-    )

@@ -41,6 +41,8 @@ class Task(ABC):
     counts: ClassVar[bool] = False  # whether `count_correct` says anything
     calibrates: ClassVar[bool] = False  # whether `calibrate` and `certainty` are there
     pictured: ClassVar[int] = 30  # answers in a run's picture
+    finetunes: ClassVar[str | None] = None  # the recipe where none is named and there are weights to start from; None: `recipe`
+    whole_input: ClassVar[bool] = False  # whether weights say the size and the geometry of the input too, not its normalisation alone
     compiles: ClassVar[bool] = False  # whether the forward pass of a training step is one graph that torch.compile may take
 
     def __init__(self, labels: tuple[str, ...], calibration: AnyCalibration | None = None) -> None:

@@ -44,6 +44,8 @@ class Classify(Task):
     counts = True
     calibrates = True
     compiles = True
+    finetunes = "finetune"
+    whole_input = True
 
     def __init__(self, labels: tuple[str, ...], calibration: Calibration | None = None) -> None:
         super().__init__(labels, calibration)

@@ -151,9 +151,9 @@ def lay_out(model: nn.Module, layout: Layout) -> nn.Module:
 
 
 def learning(model: nn.Module, freeze: str) -> nn.Module:
-    """`model` in training mode; the batch norms of a frozen backbone keep their statistics."""
+    """`model` in training mode; batch norms that are frozen, or in a frozen backbone, keep their statistics."""
     model.train()
-    if freeze == "backbone":
+    if freeze in ("statistics", "backbone"):
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()

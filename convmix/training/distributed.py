@@ -8,9 +8,11 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from convmix.errors import ConvmixError
+from convmix.inference.batches import Outputs, in_order, joined
 
 T = TypeVar("T")
 SILENCE = timedelta(minutes=10)  # after which a process takes the others for lost; one that is killed is noticed at once
@@ -71,3 +73,13 @@ def _patient() -> Any:
     import torch.distributed as dist
 
     return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def gather_outputs(mine: Outputs) -> Outputs:
+    """All processes' outputs, in the order of the split."""
+    every = from_all(mine)
+    bad = tuple(row for o in every for row in o.bad)
+    some = [o for o in every if len(o.indices)] or [mine]
+    order = torch.cat([o.indices for o in some]).argsort()
+    values, targets, indices = (in_order(joined([getattr(o, name) for o in some]), order) for name in ("values", "targets", "indices"))
+    return Outputs(values, targets, indices, bad)

@@ -16,17 +16,20 @@ import torch
 
 from convmix.artifacts.artifact import save_description
 from convmix.artifacts.card import model_card
-from convmix.atomic import write_bytes, write_csv, write_json
+from convmix.atomic import write_bytes, write_csv, write_json, write_tensors
 from convmix.config import parse_duration, to_dict
 from convmix.data.loaders import eval_batches
 from convmix.errors import TrainingError
 from convmix.hardware import describe_machine
 from convmix.inference.batches import run_model
 from convmix.metrics.calibration import FEWEST
+from convmix.models.features import classifier_layers
+from convmix.models.neighbours import FILE, digest_of_weights, make_neighbours
 from convmix.tasks.base import Task
 from convmix.training.distributed import from_main
-from convmix.training.loop import Training, check_directory, outputs_of, validate
+from convmix.training.loop import Training, check_directory, features_of, outputs_of, validate
 
+MOST_NEIGHBOURS = 20_000  # training images that are kept as features
 _NOT_IN_RECORD = ("macro_precision", "macro_f1")
 
 
@@ -36,7 +39,7 @@ class TrainResult:
 
     path: Path  # the model directory
     metrics: dict[str, Any]  # split -> scores
-    stopped: str  # "epochs", "budget" or "early stopping"
+    stopped: str  # "epochs", "budget", "early stopping", or "head" where the classifier alone was fitted
     keeps: str  # "best" or "last"
     task: Task
 
@@ -56,6 +59,7 @@ def finish(t: Training) -> TrainResult:
     kept = from_main(lambda: _kept(t))
     t.eval_model.load_state_dict(kept)
     _calibrate(t)
+    _keep_neighbours(t)
     metrics = {"val": t.position.kept_metrics} if t.position.kept_metrics else {}
     if "test" in job.splits:
         metrics["test"] = validate(t, "test")
@@ -97,7 +101,8 @@ def _calibrate(t: Training) -> None:
         return
     n = len(job.splits["val"]) if "val" in job.splits else 0
     if n >= FEWEST:
-        outputs = outputs_of(t, "val")
+        known = t.first.val_outputs if t.first is not None and t.position.kept_epoch == 0 else None
+        outputs = known or outputs_of(t, "val")
         n = len(outputs.values)
     if n < FEWEST:
         t.log.say(f"not calibrated: {n} validation images, expected at least {FEWEST}; probabilities are the model's own")
@@ -105,6 +110,25 @@ def _calibrate(t: Training) -> None:
     c = job.task.calibration = job.task.calibrate(outputs.values, outputs.targets, split="val")
     if c is not None:
         t.log.say(c.sentence)
+
+
+def _keep_neighbours(t: Training) -> None:
+    """The training images in the space of the kept weights' features, for `predict`: where these are at hand, or quickly had."""
+    job = t.job
+    path = job.out / FILE
+    path.unlink(missing_ok=True)
+    train = job.splits["train"]
+    quick = job.run.net.head_first and t.accelerator.num_processes == 1 and len(train) <= MOST_NEIGHBOURS
+    if not quick or not classifier_layers(t.eval_model):
+        return
+    if t.first is not None and t.position.kept_epoch == 0:
+        features, of_val = t.first.train, t.first.val_features
+    else:
+        features = features_of(t, "train")
+        of_val = features_of(t, "val").main if "val" in job.splits else None
+    names = [train.name(i) for i in features.indices.tolist()]
+    found = make_neighbours(features.main, features.labels, names, of_val, weights=digest_of_weights(job.out))
+    write_tensors(path, *found.tensors())
 
 
 def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, Any]:
@@ -117,7 +141,7 @@ def _info(t: Training, metrics: dict[str, Any], *, finished: bool) -> dict[str, 
         **({"calibration": job.task.calibration.to_dict()} if job.task.calibration else {}),
         "metrics": metrics,
         "training": {
-            "epochs_done": len(p.history),
+            "epochs_done": p.epochs_done,
             "steps": p.step,
             "images_seen": p.images_seen,
             "elapsed_s": p.elapsed_s,

@@ -83,9 +83,9 @@ class TrainingLog:
         words += [f"val loss {val_loss:.3f}"] if val_loss is not None else []
         words += [f"{'' if val_loss is not None else 'val '}{self.score_title} {val:.2%}"] if val is not None else []
         star = "  kept" if kept else ""
+        name = f"epoch {row['epoch']}/{epochs}" if row["epoch"] else "classifier"
         self.say(
-            f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f}  {'  '.join(words)}"
-            f"  {row['images_per_s']:.0f} images/s  {clock(row['elapsed_s'])}{star}"
+            f"{name}  loss {row['train_loss']:.3f}  {'  '.join(words)}  {row['images_per_s']:.0f} images/s  {clock(row['elapsed_s'])}{star}"
         )
         names = columns(self.score)
         write_csv(self.out / "curves.csv", names, (["" if r.get(c) is None else r[c] for c in names] for r in history))

@@ -19,23 +19,33 @@ from convmix.data.image_cache import ImageCache
 from convmix.data.loaders import Batch, eval_batches, train_batches
 from convmix.data.targets import PerImage, Targets
 from convmix.errors import TrainingError
-from convmix.inference.batches import Outputs, in_order, joined, run_model
+from convmix.inference.batches import Outputs, run_model
 from convmix.metrics.classification import headline
+from convmix.models.features import Features, extract
 from convmix.training.autotune import Compiled, Tuning, learning
 from convmix.training.budget import Budget
-from convmix.training.distributed import from_all, from_main, share_buffers
+from convmix.training.distributed import from_all, from_main, gather_outputs, share_buffers
 from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
-from convmix.training.setup import JOB, TrainingSetup
+from convmix.training.setup import JOB, STATE, TrainingSetup
 from convmix.training.sharding import whole
 from convmix.training.signals import Interrupted, StopRequests
 from convmix.training.state import SavedState, TrainState, gather_state, seed_step, write_state
+from convmix.training.teacher import Teacher
 
-STATE = "state/last.safetensors"
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
 STARVED = 0.1  # share of an epoch's training time spent waiting for images above which the user is told,
 NOTICEABLE_S = 3.0  # once it has cost this much: the workers of a short epoch take a moment to start
 CHECK_EVERY = 20  # steps between two looks at the losses on an accelerator, where every look waits for it
+
+
+@dataclass(frozen=True)
+class First:
+    """What the stage before the first step knows of images, with the classifier fitted and the rest as it came."""
+
+    train: Features
+    val_outputs: Outputs | None
+    val_features: Tensor | None  # n,d; None also where several processes have a part each
 
 
 @dataclass
@@ -53,9 +63,12 @@ class Training:
     started: float  # time.monotonic() at which elapsed time was zero
     tuning: Tuning
     unsharded: nn.Module | None = None  # with FSDP, what is validated and kept: a copy of the model that `gather_judged` fills
+    teacher: Teacher | None = None  # whose answers are learned too
     compiled: Compiled | None = None  # the forward pass of training steps, where that is faster
     memories: Mapping[str, ImageCache] = field(default_factory=dict)  # split -> its decoded images, where they are kept
     resident: DeviceCache | None = None  # the training images, where they are kept and changed on the device
+    unsaved: bool = False  # whether it is a new one, whose first state is still to be written
+    first: First | None = None  # what the first stage found, where this sitting had one
     saved_at: float = field(default_factory=time.monotonic)
     mark: float = 0.0  # when the last step ended
     pending: list[tuple[int, Tensor, Tensor, int]] = field(default_factory=list)  # step, loss, correct, images
@@ -93,9 +106,20 @@ def fit(t: Training) -> None:
                 raise Interrupted(
                     f"stopped after step {p.step} of {p.plan.total_steps}, state saved in {t.job.out}", number=signal, out=t.job.out
                 )
+    if p.history and p.history[0]["epoch"] == 0:
+        t.log.say(_what_fine_tuning_gave(t))
     if not p.stopped:
         asked = full_plan(t.job.run.schedule, p.plan.steps_per_epoch).total_steps
         p.stopped = "epochs" if p.step >= asked else "budget"
+
+
+def _what_fine_tuning_gave(t: Training) -> str:
+    p, score = t.position, t.job.task.score_name
+    head, *later = (row[f"val_{score}"] for row in p.history)
+    kept = "kept are the weights of " + (f"epoch {p.kept_epoch}" if p.kept_epoch else "the classifier alone")
+    if head is None or not later:
+        return kept
+    return f"{t.job.task.score_title} on the validation images: classifier alone {head:.2%}, fine-tuned at best {max(later):.2%}; {kept}"
 
 
 def learn(t: Training) -> None:
@@ -120,7 +144,7 @@ def train_step(t: Training, batch: Batch) -> None:
     """One optimiser step on one batch."""
     run, p = t.job.run, t.position
     for group in t.optimizer.param_groups:
-        group["lr"] = learning_rate(run.schedule, run.optim.lr, p.plan, p.step)
+        group["lr"] = learning_rate(run.schedule, run.optim.lr, p.plan, p.step) * group.get("lr_scale", 1.0)  # timm's layer decay
     seed = seed_step(run.seed, p.step, t.accelerator.process_index)
     device = t.accelerator.device
     images, targets = batch.images.to(device, non_blocking=True), batch.targets.to(device, non_blocking=True)
@@ -135,7 +159,8 @@ def train_step(t: Training, batch: Batch) -> None:
             with contextlib.nullcontext() if last else t.accelerator.no_sync(t.model):
                 with t.accelerator.autocast():
                     outputs = t.job.task.forward(t.compiled or t.model, x, y)
-                loss = t.job.task.loss(outputs, y) * (len(x) / len(images))
+                loss = t.job.task.loss(outputs, y)
+                loss = (loss if t.teacher is None else t.teacher.loss(loss, outputs, x)) * (len(x) / len(images))
                 t.accelerator.backward(loss * weight)
             losses.append(loss.detach())
             corrects.append(t.job.task.count_correct(outputs, y))
@@ -195,7 +220,10 @@ def end_epoch(t: Training) -> None:
     score = metrics.get(job.task.score_name)
     better = score is None or p.best_score is None or score > p.best_score
     p.stale_epochs = 0 if better else p.stale_epochs + 1
-    keep = better or score == p.best_score or job.run.schedule.keep == "last"  # of equals the later one: the rate was lower
+    equal = score is not None and score == p.best_score
+    if equal and p.kept_epoch == 0:  # the classifier alone, beside which fine-tuning has to be better in something
+        equal = metrics["loss"] < p.kept_metrics["loss"]
+    keep = better or equal or job.run.schedule.keep == "last"  # of equals the later one: the rate was lower
     if better:
         p.best_score = score
     if keep:
@@ -232,9 +260,9 @@ def _history_row(t: Training, metrics: dict[str, Any], elapsed_s: float) -> dict
     before = {"images_seen": 0, "train_s": 0.0, "data_wait_s": 0.0} | (p.history[-1] if p.history else {})
     train_s = max(1e-9, p.train_s - before["train_s"])
     return {
-        "epoch": len(p.history) + 1,
+        "epoch": p.epochs_done + 1,
         "step": p.step,
-        "lr": t.optimizer.param_groups[0]["lr"],
+        "lr": max(group["lr"] for group in t.optimizer.param_groups),
         "train_loss": loss / max(1, images),
         f"train_{score_name}": correct / max(1, images) if t.job.task.counts else None,
         "val_loss": metrics.get("loss"),
@@ -257,7 +285,11 @@ def gather_judged(t: Training) -> None:
 
 def validate(t: Training, split: str) -> dict[str, Any]:
     """Scores of the judged model over a whole split, the same on every process."""
-    outputs = outputs_of(t, split)
+    return scores_of(t, outputs_of(t, split), split)
+
+
+def scores_of(t: Training, outputs: Outputs, split: str) -> dict[str, Any]:
+    """The same of what the model said already."""
     return headline(t.job.task.metrics(outputs.values, outputs.targets, intervals=split == "test"))
 
 
@@ -273,9 +305,19 @@ def outputs_of(t: Training, split: str) -> Outputs:
     share_buffers(t.eval_model)
     mine = run_model(t.eval_model, batches, device=acc.device, precision=t.precision, observe=job.task.observe)
     learn(t)
-    outputs = _gather(mine)
+    outputs = gather_outputs(mine)
     t.position.bad |= {examples.name(index): reason for index, reason in outputs.bad}
     return outputs
+
+
+def features_of(t: Training, split: str) -> Features:
+    """What the judged model's classifier gets of every image of a split; alone, without other processes."""
+    job = t.job
+    batches = eval_batches(
+        job.splits[split], job.task.preprocessing(job.preprocess), batch_size=32, workers=job.run.data.workers,
+        memory=t.memories.get(split) if split != "train" else None, device=t.accelerator.device,
+    )  # fmt: skip
+    return extract(t.eval_model, batches, device=t.accelerator.device, precision=t.precision)
 
 
 def save(t: Training) -> None:
@@ -343,7 +385,7 @@ def _after_step(t: Training) -> None:
             budget = t.budget
             p.plan = from_main(lambda: budget.replan(p.plan, p.step, longest))
     t.log.step(
-        epoch=len(p.history) + 1, epochs=p.plan.epochs, step=p.step, total=p.plan.total_steps,
+        epoch=p.epochs_done + 1, epochs=p.plan.epochs, step=p.step, total=p.plan.total_steps,
         loss=p.epoch_loss / max(1, p.epoch_images), correct=p.epoch_correct / max(1, p.epoch_images) if t.job.task.counts else None,
         images_per_s=p.images_seen / max(1e-9, p.train_s), left_s=(p.plan.total_steps - p.step) * p.train_s / p.step,
     )  # fmt: skip
@@ -361,13 +403,3 @@ def _time_to_agree(t: Training) -> bool:
 def _agreed_signal(t: Training, received: int) -> int:
     """The signal that any process received, on all of them, so that they stop after the same step."""
     return max(from_all(received)) if _time_to_agree(t) else 0
-
-
-def _gather(mine: Outputs) -> Outputs:
-    """All processes' outputs, in the order of the split."""
-    every = from_all(mine)
-    bad = tuple(row for o in every for row in o.bad)
-    some = [o for o in every if len(o.indices)] or [mine]
-    order = torch.cat([o.indices for o in some]).argsort()
-    values, targets, indices = (in_order(joined([getattr(o, name) for o in some]), order) for name in ("values", "targets", "indices"))
-    return Outputs(values, targets, indices, bad)

@@ -35,11 +35,13 @@ from convmix.training.budget import Budget
 from convmix.training.distributed import SILENCE, from_main, lost_another
 from convmix.training.extension import extend, named_alone, plan_of, with_more_epochs
 from convmix.training.finalize import TrainResult, describe_run, finish
+from convmix.training.head_first import begin_with_head, can_begin_with_head
 from convmix.training.log import TrainingLog
-from convmix.training.loop import STATE, Training, fit, save
-from convmix.training.setup import JOB, TrainingSetup, check_resumable, goes_on, job_file, new_job, resumed_job
+from convmix.training.loop import Training, fit, save
+from convmix.training.setup import JOB, STATE, TrainingSetup, check_resumable, goes_on, job_file, new_job, resumed_job
 from convmix.training.sharding import refuse_unshardable, shard
 from convmix.training.state import TrainState, read_state, restore_optimizer, restore_weights
+from convmix.training.teacher import open_teacher
 
 
 def train_session(
@@ -79,7 +81,7 @@ def train_session(
             from_main(lambda: _refuse_changes(job, spec, recipe, overrides))
         else:
             from_main(lambda: _refuse_taken(place))
-            job = new_job(spec, recipe=recipe, overrides=overrides, out=place, console=console, speaks=speaks)
+            job = new_job(spec, recipe=recipe, overrides=overrides, out=place, console=console, speaks=speaks, device=processes.device)
         job.held = held
         from_main(lambda: _tidy(place))
         return _carried_out(job, processes, console, started=started, resume=resume)
@@ -93,6 +95,8 @@ def _carried_out(job: TrainingSetup, processes: Any, console: Console, *, starte
         extend(training)
     _say_what(training)
     try:
+        if training.unsaved:
+            _begin(training)
         if not training.position.stopped:
             fit(training)
         return finish(training)
@@ -132,7 +136,7 @@ def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: fl
     usual = (resume and job.tuning) or Tuning(default(run.precision, device))
     if _sharded(run, processes):  # parts are rows of weights that lie as they are indexed
         return Tuning(replace(usual.tuned, layout="nchw", compile=False))
-    if resume:
+    if resume or (run.net.head_first and run.net.freeze == "backbone"):  # which takes no steps
         return usual
     budget_s = parse_duration(run.schedule.budget) if run.schedule.budget else float("inf")
     part = max(1, run.optim.batch_size // processes.num_processes)
@@ -190,6 +194,7 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
         job, accelerator, model, optimizer, ema, position, log, budget, started, tuning,
         unsharded=unsharded, memories=_memories(job, accelerator.num_processes, keeps_train=resident is None), resident=resident,
     )  # fmt: skip
+    training.teacher = open_teacher(run.optim, job.preprocess, job.task, device=accelerator.device, precision=training.precision)
     if tuning.tuned.compile:
         training.compiled = Compiled(model, run.optim.batch_size // run.optim.accumulate, say=log.say)
     if not saved:
@@ -200,8 +205,18 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
                 write_json(job.out / COCO_IDS, job.coco_ids.to_dict())
             write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
             describe_run(training, {}, finished=False)
-        save(training)
+        training.unsaved = True
     return training
+
+
+def _begin(t: Training) -> None:
+    """What stands before the first step, and the first save."""
+    if t.job.run.net.head_first:
+        if why_not := can_begin_with_head(t):
+            t.log.say(f"the classifier is not fitted first: {why_not}")
+        else:
+            t.first = begin_with_head(t)
+    save(t)
 
 
 def _resident(job: TrainingSetup, accelerator: Any) -> DeviceCache | None:
@@ -273,8 +288,13 @@ def _optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     eps: dict[str, Any] = {"eps": optim.eps} if get_optimizer_info(optim.optimizer).has_eps else {}
     return create_optimizer_v2(
         model, opt=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum,
-        filter_bias_and_bn=not optim.decay_norm_bias, **eps,
+        filter_bias_and_bn=not optim.decay_norm_bias, layer_decay=_layer_decay(model, optim), **eps,
     )  # fmt: skip
+
+
+def _layer_decay(model: nn.Module, optim: Optim) -> float | None:
+    """None where all layers have one rate, also because the model does not say which layers it has."""
+    return optim.layer_decay if optim.layer_decay != 1 and hasattr(model, "group_matcher") else None
 
 
 def _freeze(job: TrainingSetup) -> None:
@@ -306,7 +326,7 @@ def _say_what(t: Training) -> None:
     if t.tuning.trials and not p.step:
         t.log.say(f"training in {t.tuning}")
     if p.step:
-        t.log.say(f"resuming at step {p.step} of {p.plan.total_steps}, epoch {len(p.history) + 1}")
+        t.log.say(f"resuming at step {p.step} of {p.plan.total_steps}, epoch {p.epochs_done + 1}")
 
 
 def _refuse_unrestartable(out: Path | None, *, autoresume: bool) -> None:
@@ -361,6 +381,8 @@ def _refuse_changes(job: TrainingSetup, spec: str, recipe: str | None, overrides
     if recipe is not None and recipe != job.run.recipe:
         raise ConfigError(f"recipe {recipe}: {job.out} was started with {job.run.recipe} and goes on with it")
     for key, value in overrides.items():
+        if key.split(".")[-1] == "pretrained" and value == "auto":
+            continue  # settled when it was started
         if override(job.run, {key: value}) != job.run:
             raise ConfigError(f"{key}: {job.out} was started with another value; a resumed training keeps its settings")
     if spec != job.spec and Path(spec).resolve() != Path(job.spec).resolve():

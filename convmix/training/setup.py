@@ -6,7 +6,7 @@ spec, recipe, overrides -> open and scan the data -> facts -> Run -> splits, pre
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -30,15 +30,20 @@ from convmix.data.splits import with_splits
 from convmix.documents import checked, read_object
 from convmix.errors import ConfigError, DataError, ModelError, RunError, first_line
 from convmix.models import catalog
+from convmix.models.expected_input import expected_input
 from convmix.system.locking import Held
 from convmix.tasks import create_task, task_class
 from convmix.tasks.base import Task
 from convmix.training.autotune import Tuning
 from convmix.training.distributed import from_all, from_main
 from convmix.training.log import scan_progress
+from convmix.training.start import bring_weights, choose_start
+from convmix.training.teacher import refuse_another_teacher, teacher_digest
 
 JOB = Path("state") / "job.json"
 PRECISIONS = ("fp32", "bf16", "fp16")
+STATE = Path("state") / "last.safetensors"
+CPU = torch.device("cpu")
 NAMELESS = "none"  # torchrun's id of every job over several machines that was given no --rdzv-id
 
 
@@ -64,18 +69,40 @@ class TrainingSetup:
     tuning: Tuning | None = None  # how it computes; None where that is still to be found out
 
 
-def new_job(spec: str, *, recipe: str | None, overrides: Mapping[str, object], out: Path, console: Console, speaks: bool) -> TrainingSetup:
+def new_job(
+    spec: str,
+    *,
+    recipe: str | None,
+    overrides: Mapping[str, object],
+    out: Path,
+    console: Console,
+    speaks: bool,
+    device: torch.device = CPU,
+) -> TrainingSetup:
     """Open the data, resolve the settings and build the model; raises a ConvmixError for any mistake found on the way."""
     name = recipe or ("digits" if spec == "digits" else None)
     model = overrides.get("model")
     unseen = DataFacts(num_train=1, num_classes=1, height=224, width=224, in_chans=3, model=str(model) if model else None)
     asked = config.override(recipes.recipe(name or "default", unseen), overrides)  # mistakes in settings are said before any image is read
     scanned, source = _read_data(spec, asked, console=console, speaks=speaks)
-    facts = dataclasses.replace(scanned.facts, model=unseen.model)
-    run = config.override(recipes.recipe(name or task_class(source.task).recipe, facts), overrides)
-    run = dataclasses.replace(run, data=dataclasses.replace(run.data, task=cast(Any, source.task)))
+    kind = task_class(source.task)
+    start = choose_start(
+        asked, scanned.facts, kind, named_model=unseen.model, named_recipe=name is not None, accelerator=device.type != "cpu"
+    )  # fmt: skip
+    facts = dataclasses.replace(scanned.facts, model=start.model)
+    from_weights = start.pretrained or asked.net.weights is not None
+    base = recipes.recipe(name or (from_weights and kind.finetunes) or kind.recipe, facts)
+    run = config.override(base, overrides)
+    net = dataclasses.replace(run.net, pretrained="yes" if start.pretrained else "no")
+    run = dataclasses.replace(run, net=net, data=dataclasses.replace(run.data, task=cast(Any, source.task)))
+    if run.net.head_first and kind.finetunes is None:
+        raise ConfigError(f"net.head_first is for classification; leave it out for the task {source.task}")
+    if start.pretrained:
+        bring_weights(run.model, say=lambda text: console.print(text, highlight=False, soft_wrap=True) if speaks else None)
     asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
-    return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True)
+    run, notes = _as_weights_expect(run, kind, asked_for=asked_for, made_for_weights=base.net.pretrained == "yes")
+    notes += [start.note] if start.note else []
+    return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True, notes=notes)
 
 
 def check_resumable(out: Path) -> None:
@@ -93,9 +120,10 @@ def resumed_job(out: Path, *, console: Console, speaks: bool) -> TrainingSetup:
             f"{saved.spec} has changed since {out} was started (fingerprint {scanned.fingerprint}, then {saved.fingerprint}); "
             "start a new run or bring the old data back"
         )
-    # weights come from the saved state and everything is resolved, so neither is looked up again
-    asked_for = {"size", "mean", "std"}
-    job = _build(saved.spec, run, scanned, source, out=out, overrides=saved.overrides, asked_for=asked_for, fresh=False)
+    refuse_another_teacher(run.optim, saved.teacher)
+    # everything is resolved and not looked up again; so are the weights, unless it was killed before its first save
+    fresh = not (out / STATE).is_file()
+    job = _build(saved.spec, run, scanned, source, out=out, overrides=saved.overrides, asked_for={"size"}, fresh=fresh)
     job.tuning = saved.tuning
     return job
 
@@ -146,6 +174,7 @@ class _Saved:
     fingerprint: str
     tuning: Tuning | None = None
     launch: str | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         if self.tuning and self.tuning.tuned.precision not in PRECISIONS:
@@ -166,6 +195,7 @@ def job_file(job: TrainingSetup) -> dict[str, Any]:
         "fingerprint": job.data["fingerprint"],
         "tuning": dataclasses.asdict(job.tuning) if job.tuning else None,
         "launch": _launch(),
+        "teacher": teacher_digest(job.run.optim),
     }
 
 
@@ -217,6 +247,7 @@ def _build(
     overrides: dict[str, Any],
     asked_for: set[str],
     fresh: bool,
+    notes: Sequence[str] = (),
 ) -> TrainingSetup:
     cleaned = clean(source, scanned)
     if not len(cleaned.splits.get("train", ())):
@@ -228,8 +259,8 @@ def _build(
     if len(train) < run.optim.batch_size:
         reading = [*reading, _too_few(len(train), run.optim.batch_size)]
     torch.manual_seed(run.seed)
-    model, size, notes = _build_model(run, task, size_asked_for="size" in asked_for, with_weights=fresh)
-    preprocess = _preprocess(run, size, scanned, model, asked_for=asked_for)
+    model, size, of_weights = _build_model(run, task, size_asked_for="size" in asked_for, with_weights=fresh)
+    preprocess = _preprocess(run, size, scanned, asked_for=asked_for)
     _try_forward(model, run.model, preprocess)
     data = dataclasses.replace(run.data, size=preprocess.size, mean=preprocess.mean, std=preprocess.std, crop_pct=preprocess.crop_pct)
     data = dataclasses.replace(data, value_range=preprocess.value_range)
@@ -246,7 +277,8 @@ def _build(
     sizes = {name: scanned.splits[name].sizes for name in cleaned.splits}
     return TrainingSetup(
         spec, out, run, overrides, task, cleaned.splits, sizes, preprocess, model, provenance,
-        notes=[*scanned.notes, *reading, *notes], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad), coco_ids=source.ids,
+        notes=[*scanned.notes, *reading, *notes, *of_weights], split_rows=split_rows(source, scanned), bad_rows=list(scanned.bad),
+        coco_ids=source.ids,
     )  # fmt: skip
 
 
@@ -259,10 +291,10 @@ def _too_few(images: int, batch: int) -> str:
 
 def _build_model(run: Run, task: Task, *, size_asked_for: bool, with_weights: bool) -> tuple[nn.Module, tuple[int, int], list[str]]:
     """The model, its input size and what the user should know about its weights."""
-    cfg = catalog.published_input(run.model)  # the input a timm model insists on, or that its published weights were made for
+    cfg = catalog.published_input(run.model)  # the input a timm model insists on
     size = run.data.size or (224, 224)
     model_args = config.model_arguments(run.net)
-    if cfg is not None and not size_asked_for and (cfg.fixed_size or run.net.pretrained):
+    if cfg is not None and not size_asked_for and cfg.fixed_size:
         size = cfg.size
     elif cfg is not None and cfg.fixed_size:
         model_args.setdefault("img_size", size)
@@ -270,7 +302,7 @@ def _build_model(run: Run, task: Task, *, size_asked_for: bool, with_weights: bo
         run.model,
         in_chans=run.data.in_chans,
         dense=run.dense,
-        pretrained=run.net.pretrained and with_weights,
+        pretrained=run.net.pretrained == "yes" and with_weights,
         drop_path=run.net.drop_path,
         dropout=run.net.dropout,
         model_args=model_args,
@@ -286,14 +318,35 @@ def _build_model(run: Run, task: Task, *, size_asked_for: bool, with_weights: bo
     return model, size, notes
 
 
-def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module, *, asked_for: set[str]) -> Preprocess:
-    """Mean and std: as set, else those the weights were made with, else the data's own."""
+def _as_weights_expect(run: Run, kind: type[Task], *, asked_for: set[str], made_for_weights: bool) -> tuple[Run, list[str]]:
+    """The settings of the images as the starting weights want them, where the user says nothing else; and the line that says so.
+
+    made_for_weights: the recipe itself starts from weights, so that its size and geometry are meant; it says nothing of mean and std.
+    """
+    if run.net.pretrained != "yes" and run.net.weights is None:
+        return run, []
+    expected = expected_input(run.model, run.net.weights).for_channels(run.data.in_chans)
+    theirs: dict[str, Any] = {} if asked_for & {"mean", "std"} else {"mean": expected.mean, "std": expected.std}
+    if kind.whole_input:
+        geometry = {name: getattr(expected, name) for name in ("size", "crop_pct", "interpolation", "fit")}
+        own = asked_for if not made_for_weights else {*geometry, *asked_for}
+        theirs |= {name: value for name, value in geometry.items() if value is not None and name not in own}
+    words = {"mean": "mean", "std": "std", "size": "size", "crop_pct": "crop", "interpolation": "interpolation", "fit": "fit"}
+    said = ", ".join(f"{words[name]} {_said(value)}" for name, value in theirs.items())
+    notes = [f"images are prepared as the weights expect: {said} ({expected.origin})"] if theirs else []
+    return dataclasses.replace(run, data=dataclasses.replace(run.data, **theirs)), notes
+
+
+def _said(value: object) -> str:
+    if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
+        return "x".join(map(str, value))
+    return ", ".join(f"{v:.3g}" for v in value) if isinstance(value, tuple) else f"{value}"
+
+
+def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, *, asked_for: set[str]) -> Preprocess:
+    """Mean and std: as set by the user, the weights or the recipe, else the data's own."""
     data = run.data
     mean, std = data.mean, data.std
-    if not asked_for & {"mean", "std"}:
-        theirs = _input_of_weights(run, model)
-        if len(theirs.get("mean") or ()) == len(theirs.get("std") or ()) == data.in_chans:
-            mean, std = tuple(theirs["mean"]), tuple(theirs["std"])
     if mean is not None and len(mean) != data.in_chans and "mean" not in asked_for:
         mean = std = None  # a recipe's three numbers for images of another kind
     mean, std = mean or scanned.mean, std or scanned.std
@@ -307,16 +360,6 @@ def _preprocess(run: Run, size: tuple[int, int], scanned: Scan, model: nn.Module
         size=size, fit=data.fit, interpolation=data.interpolation, crop_pct=crop_pct, mean=mean, std=std,
         in_chans=data.in_chans, max_pixels=data.max_pixels, value_range=scanned.value_range,
     )  # fmt: skip
-
-
-def _input_of_weights(run: Run, model: nn.Module) -> dict[str, Any]:
-    """timm's description of the images that the starting weights were trained on; empty for random ones and for bare files."""
-    if run.net.pretrained:
-        return getattr(model, "pretrained_cfg", None) or {}
-    config_file = Path(run.net.weights or "") / "config.json"
-    if run.net.weights is None or not config_file.is_file():
-        return {}
-    return checked(read_object(config_file).get("pretrained_cfg") or {}, dict[str, Any], where=f"{config_file}: pretrained_cfg")
 
 
 def _try_forward(model: nn.Module, name: str, preprocess: Preprocess) -> None:

@@ -44,8 +44,13 @@ class TrainState:
     epoch_loss: float = 0.0  # sums over the current epoch, for the line of the history
     epoch_correct: int = 0
     epoch_images: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # a row per epoch; epoch 0: the classifier, fitted first
     bad: dict[str, str] = field(default_factory=dict)  # images that broke after the scan: name -> reason
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs of optimiser steps; row 0 of the history is the classifier fitted before them, where it was."""
+        return sum(row["epoch"] > 0 for row in self.history)
 
 
 @dataclass(frozen=True)
