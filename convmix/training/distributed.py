@@ -3,14 +3,16 @@
 Alone, every function returns at once; clocks and file systems are asked by the main process only, because they answer others differently.
 """
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from convmix.data.targets import PerImage, Targets
 from convmix.errors import ConvmixError
 from convmix.inference.batches import Outputs, in_order, joined
 
@@ -83,3 +85,10 @@ def gather_outputs(mine: Outputs) -> Outputs:
     order = torch.cat([o.indices for o in some]).argsort()
     values, targets, indices = (in_order(joined([getattr(o, name) for o in some]), order) for name in ("values", "targets", "indices"))
     return Outputs(values, targets, indices, bad)
+
+
+def equal_parts(images: Tensor, targets: Targets, number: int) -> list[tuple[Tensor, Targets]]:
+    """Images and targets in so many parts of nearly equal size, on every process as many: with FSDP each asks all for weights."""
+    number = min(number, len(images))
+    bounds = [len(images) * i // number for i in range(number + 1)]
+    return [(images[a:b], targets[a:b] if isinstance(targets, Tensor) else PerImage(targets[a:b])) for a, b in itertools.pairwise(bounds)]

@@ -4,7 +4,6 @@ Everything random is a function of (seed, epoch, example) or (seed, step), so a 
 """
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,14 +16,13 @@ from convmix.artifacts.artifact import save_weights
 from convmix.data.device_cache import DeviceCache, resident_batches
 from convmix.data.image_cache import ImageCache
 from convmix.data.loaders import Batch, eval_batches, train_batches
-from convmix.data.targets import PerImage, Targets
 from convmix.errors import TrainingError
 from convmix.inference.batches import Outputs, run_model
 from convmix.metrics.classification import headline
 from convmix.models.features import Features, extract
 from convmix.training.autotune import Compiled, Tuning, learning
 from convmix.training.budget import Budget
-from convmix.training.distributed import from_all, from_main, gather_outputs, share_buffers
+from convmix.training.distributed import equal_parts, from_all, from_main, gather_outputs, share_buffers
 from convmix.training.log import TrainingLog
 from convmix.training.schedule import full_plan, learning_rate
 from convmix.training.setup import JOB, STATE, TrainingSetup
@@ -151,7 +149,7 @@ def train_step(t: Training, batch: Batch) -> None:
     if len(images) >= (run.optim.accumulate if t.accelerator.num_processes > 1 else 1):
         images, targets = t.job.task.augment_batch(images, targets, seed=seed)
         losses, corrects = [], []
-        parts = _parts(images, targets, run.optim.accumulate)
+        parts = equal_parts(images, targets, run.optim.accumulate)
         # gradients are averaged over processes, so those with more images of the batch count for more
         weight = len(images) * t.accelerator.num_processes / batch.planned if t.accelerator.num_processes > 1 else 1.0
         for i, (x, y) in enumerate(parts):
@@ -179,13 +177,6 @@ def train_step(t: Training, batch: Batch) -> None:
     p.images_seen += batch.planned if t.accelerator.num_processes > 1 else len(images)
     if device.type == "cpu" or len(t.pending) >= CHECK_EVERY:
         look_at_losses(t)
-
-
-def _parts(images: Tensor, targets: Targets, number: int) -> list[tuple[Tensor, Targets]]:
-    """Images and targets in so many parts of nearly equal size, on every process as many: with FSDP each asks all for weights."""
-    number = min(number, len(images))
-    bounds = [len(images) * i // number for i in range(number + 1)]
-    return [(images[a:b], targets[a:b] if isinstance(targets, Tensor) else PerImage(targets[a:b])) for a, b in itertools.pairwise(bounds)]
 
 
 def look_at_losses(t: Training) -> None:
