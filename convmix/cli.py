@@ -19,34 +19,6 @@ from convmix.errors import ConvmixError, is_out_of_memory
 from convmix.ops import switch
 from convmix.system.surroundings import quiet_libraries, show_every_letter
 
-app = App(
-    name="convmix",
-    help="The home of the convolutional mixers: ConvMixer, multi-scale ConvMixer, ConvMLP.",
-    help_format="rich",
-    result_action="return_value",
-)
-VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
-    ("inspect", inspecting.inspect),
-    ("train", learning.with_settings(learning.train)),
-    ("predict", using.predict),
-    ("embed", embedding.embed),
-    ("evaluate", judging.evaluate),
-    ("calibrate", judging.calibrate),
-    ("explain", judging.explain),
-    ("compare", learning.with_settings(comparing.compare, without=("model", "model_args"))),
-    ("ablate", learning.with_settings(comparing.ablate)),
-    ("doctor", judging.doctor),
-    ("optimize", using.optimize),
-    ("benchmark", using.benchmark),
-    ("export", exporting.export),
-    ("serve", serving.serve),
-    ("batch-predict", scaling.batch_predict),
-    ("push", sharing.push),
-    ("pull", sharing.pull),
-    ("describe", listing.describe),
-    ("models", listing.models),
-    ("recipes", listing.recipes),
-)
 WITHOUT_TORCH = ("models", "recipes")
 
 
@@ -75,9 +47,44 @@ def _with_torch(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for name, verb in VERBS:
-    app.command(verb if name in WITHOUT_TORCH else _with_torch(verb), name=name)
+def build(*, shows_all: bool = False) -> App:
+    """The command line; its help shows the options that people use most, or all."""
+    settled = functools.partial(learning.with_settings, shows_all=shows_all)
+    verbs: tuple[tuple[str, Callable[..., None]], ...] = (
+        ("inspect", inspecting.inspect),
+        ("train", settled(learning.train)),
+        ("predict", using.predict),
+        ("embed", embedding.embed),
+        ("evaluate", judging.evaluate),
+        ("calibrate", judging.calibrate),
+        ("explain", judging.explain),
+        ("compare", settled(comparing.compare, without=("model", "model_args"))),
+        ("ablate", settled(comparing.ablate)),
+        ("doctor", judging.doctor),
+        ("optimize", using.optimize),
+        ("benchmark", using.benchmark),
+        ("export", exporting.export),
+        ("serve", serving.serve),
+        ("batch-predict", scaling.batch_predict),
+        ("push", sharing.push),
+        ("pull", sharing.pull),
+        ("describe", listing.describe),
+        ("models", listing.models),
+        ("recipes", listing.recipes),
+    )
+    built = App(
+        name="convmix",
+        help="The home of the convolutional mixers: ConvMixer, multi-scale ConvMixer, ConvMLP.",
+        help_format="rich",
+        result_action="return_value",
+    )
+    for name, verb in verbs:
+        built.command(verb if name in WITHOUT_TORCH else _with_torch(verb), name=name)
+    built.register_install_completion_command(name="install-completion")
+    return built
 
+
+app = build()
 
 _OUT_OF_MEMORY = (
     "the memory that this process may take is used up; a smaller --batch-size, fewer --workers or smaller images need less, and a limit "
@@ -93,6 +100,12 @@ def main(arguments: list[str] | None = None) -> None:
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         switch.kernels()  # a value that it cannot have is said before anything is read
+        given = sys.argv[1:] if arguments is None else arguments
+        if learning.ALL_OPTIONS in given:
+            build(shows_all=True)(
+                ["--help" if word == learning.ALL_OPTIONS else word for word in given], print_error=False, exit_on_error=False
+            )
+            return
         app(arguments, error_console=errors, print_error=False, exit_on_error=False)
     except (ConvmixError, CycloptsError) as error:
         errors.print(f"[red]error:[/red] {escape(str(error))}")

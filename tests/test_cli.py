@@ -1,6 +1,7 @@
 """The command line: a user's mistake is one line and exit code 2, and every setting is an option."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,12 +53,29 @@ def test_mistakes_are_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str
     assert "Traceback" not in err + out
 
 
-def test_every_setting_is_an_option_of_train(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_help_of_train_shows_what_is_used_most_and_all_when_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    code, out, _ = run(capsys, "train", "--help")
-    assert code == 0
-    missing = [s.name for s in settings() if f"--{s.name.replace('_', '-')}" not in out]
-    assert not missing
+    code, some, _ = run(capsys, "train", "--help")
+    assert code == 0 and "--epochs INT" in some and "--erasing" not in some
+    code, every, _ = run(capsys, "train", "--help-all")
+    missing = [s.name for s in settings() if f"--{s.name.replace('_', '-')}" not in every]
+    assert code == 0 and not missing
+    hidden = sum(f"--{s.name.replace('_', '-')} " not in some for s in settings() if s.type is not bool)
+    assert 0 < hidden <= int(re.search(r"--help-all shows (\d+) more options", some)[1])  # type: ignore[index]
+
+
+def test_the_help_says_types_choices_and_what_holds_without_an_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    _, out, _ = run(capsys, "train", "--help-all")
+    lines = " ".join(line.strip("│ ") for line in out.splitlines())
+    assert re.search(r"--fit CHOICE .*?choices: crop, letterbox, stretch", lines)
+    assert re.search(r"--epochs INT +passes over the training images \[default: recipe\]", lines)
+    assert re.search(r"--size N,N ", lines) and re.search(r"--mean N,N,\.\.\. ", lines)
+    assert re.search(r"--val-fraction FLOAT [^-]*?\[default: 0\.1\]", lines)
 
 
 def test_describe_as_json_and_as_text(capsys: pytest.CaptureFixture[str]) -> None:

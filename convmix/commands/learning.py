@@ -1,18 +1,26 @@
 """`convmix train`: its options are generated from the fields of `config.Run`, so no option is written twice."""
 
+import functools
 import inspect
 import os
 import shlex
 import sys
-from collections.abc import Collection
+import typing
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
-from convmix.config import settings
+from convmix.config import Run, Setting, settings
 from convmix.data.remote.urls import without_credentials
 
+FIRST = Group("Most used", sort_key=9)
+MOST_USED = (
+    "model", "epochs", "budget", "size", "batch_size", "lr", "pretrained", "weights", "freeze", "task", "layout", "fit", "val_fraction",
+    "test_fraction", "image_column", "label_column", "workers", "precision", "seed", "tracker",
+)  # fmt: skip
+ALL_OPTIONS = "--help-all"
 GROUPS = {
     "": "Run",
     "net": "Model",
@@ -79,23 +87,75 @@ def _print_result(run: Any) -> None:
     print(f"model directory: {run.path}")
 
 
-def with_settings(function: Any, *, without: Collection[str] = ()) -> Any:
-    """`function` with an option per setting in the place of its `**options`; not for those it has itself, nor those named in `without`."""
+def with_settings(function: Any, *, without: Collection[str] = (), shows_all: bool = False) -> Any:
+    """`function` with an option per setting in the place of its `**options`; not for those it has itself, nor those named in `without`.
+
+    The help shows the settings of `MOST_USED`, or all of them.
+    """
     fixed = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
     taken = {*without, *(p.name for p in fixed)}
     groups = {section: Group(title, sort_key=i + 10) for i, (section, title) in enumerate(GROUPS.items())}
     options = []
     for s in settings():
-        if s.name in taken:
-            continue
-        parameter = Parameter(help=s.help, group=groups[s.section], show_default=False)
-        annotation: Any = Annotated[bool | None, parameter] if s.type is bool else Annotated[str | None, parameter]
-        options.append(inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+        if s.name not in taken:
+            often = s.name in MOST_USED
+            parameter = _option(s, FIRST if often and not shows_all else groups[s.section], shown=often or shows_all)
+            annotation: Any = Annotated[s.type | None, parameter]
+            options.append(inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    hidden = 0 if shows_all else sum(o.name not in MOST_USED for o in options)
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    wrapper.__doc__, wrapper.__name__ = function.__doc__, function.__name__
+    more = f"\n\n{ALL_OPTIONS} shows {hidden} more options." if hidden else ""
+    first, _, rest = inspect.cleandoc(function.__doc__ or "").partition("\n")
+    wrapper.__doc__, wrapper.__name__ = f"{first}{more}\n{rest}", function.__name__
     wrapper.__signature__ = inspect.Signature([*fixed, *options])  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in [*fixed, *options]}
     return wrapper
+
+
+def _option(s: Setting, group: Group, *, shown: bool) -> Parameter:
+    """Its type, choices and default are for the help; the words go on as they are, and `config.override` has better errors."""
+    more: dict[str, Any] = {} if s.type is bool else {"converter": _as_it_is, "n_tokens": 1}
+    if ends := _ends(s.type):
+        more["metavar"] = ends
+    return Parameter(help=s.help, group=group, show=shown, show_default=lambda _: _left_out(s), negative_iterable=(), **more)
+
+
+def _as_it_is(type_: Any, tokens: Sequence[Token]) -> str:
+    return tokens[0].value
+
+
+def _ends(type_: Any) -> str | None:
+    """How numbers in one word are written: N,N; None for other types."""
+    for part in (type_, *typing.get_args(type_)):
+        if typing.get_origin(part) is tuple:
+            *numbers, last = typing.get_args(part)
+            return "N,N,..." if last is Ellipsis else ",".join("N" for _ in [*numbers, last])
+    return None
+
+
+@functools.cache
+def _of_recipes() -> frozenset[str]:
+    """Paths of settings that any recipe sets."""
+    from convmix import recipes
+    from convmix.data.facts import DataFacts
+
+    facts = DataFacts(num_train=1000, num_classes=10, height=224, width=224, in_chans=3, model=None)
+    usual = _values(Run())
+    return frozenset(
+        path for name in recipes.RECIPES for path, value in _values(recipes.recipe(name, facts)).items() if value != usual[path]
+    )
+
+
+def _values(run: Run) -> dict[str, Any]:
+    return {s.path: getattr(getattr(run, s.section) if s.section else run, s.name) for s in settings()}
+
+
+def _left_out(s: Setting) -> str | None:
+    """What holds without the option, for the help."""
+    if s.path in _of_recipes():
+        return "recipe"
+    value = _values(Run())[s.path]
+    return None if value is None or value == "" else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

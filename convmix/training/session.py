@@ -71,8 +71,6 @@ def train_session(
     with ExitStack() as lock:
         if resume:
             from_main(lambda: check_resumable(place))
-        else:
-            from_main(lambda: _refuse_taken(place))
         from_main(lambda: refuse_unwritable(place, option="--out"))
         held = from_main(lambda: lock.enter_context(locked(place)))  # before the scan, and until the directory is complete
         if resume:
