@@ -46,13 +46,15 @@ def open_source(spec: str | Path, data: Data, *, fetched: Progress | None = None
     spec = spec.removeprefix("file://") if isinstance(spec, str) else spec
     if isinstance(spec, str) and is_url(spec):
         return _open_url(spec, data, fetched)
+    if data.task in ("auto", "detect") and (source := _read_object_columns(str(spec), data, as_path=isinstance(spec, Path))):
+        return source
     if data.task not in ("classify", "multilabel") and data.layout in ("auto", *ANNOTATED) and (source := _read_annotated(str(spec), data)):
         return without_foreign(source)
     if data.layout in ANNOTATED and not (Path(spec).is_dir() and data.task in ("auto", "classify", "multilabel")):
         raise DataError(f"{spec}: holds nothing that can be read with --layout {data.layout}")
-    if data.task in ("auto", "detect") and (source := _read_object_columns(str(spec), data, as_path=isinstance(spec, Path))):
-        return source
     found = _read(str(spec), data, as_path=isinstance(spec, Path))
+    if isinstance(found, Source):
+        return found
     if not found.tables:
         raise DataError(f"{spec}: holds no images")
     return without_foreign(_assemble(found, str(spec), task=data.task))
@@ -91,9 +93,17 @@ def _read_object_columns(spec: str, data: Data, as_path: bool) -> Source | None:
     files = _of_suffix(path, ".parquet") if path.is_dir() else expand(os.fspath(path)) if re.search(r"[*?{\[]", spec) else [path]
     if files and all(f.suffix.lower() == ".parquet" and f.is_file() and f.stem != "metadata" for f in files):
         return parquet_with_objects(files, data) if data.layout in ("auto", "parquet") else None
-    if not path.exists() and named_sets.is_hub_name(spec) and spec not in named_sets.HUB_NAMES and not as_path:
+    if data.task == "detect" and not path.exists() and named_sets.is_hub_name(spec) and not as_path:  # else `_read` looks
         return None if Path(spec.partition("/")[0]).is_dir() else rows_with_objects(named_sets.load_hub(spec), data, spec, layout="hub")
     return None
+
+
+def _objects_or_labels(loaded: Any, data: Data, spec: str) -> Found | Source:
+    from convmix.data.readers.object_columns import rows_with_objects
+    from convmix.data.readers.tables import read_dataset_dict
+
+    source = rows_with_objects(loaded, data, spec, layout="hub") if data.task == "auto" else None
+    return source or read_dataset_dict(loaded, data, spec)
 
 
 def _is_saved(path: Path) -> bool:
@@ -107,8 +117,8 @@ def _of_suffix(path: Path, suffix: str) -> list[Path]:
     return [f for folder in inner if folder.is_dir() for f in sorted(folder.iterdir()) if f.suffix.lower() == suffix and f.is_file()]
 
 
-def _read(spec: str, data: Data, as_path: bool) -> Found:
-    from convmix.data.readers import named_sets, tables
+def _read(spec: str, data: Data, as_path: bool) -> Found | Source:
+    from convmix.data.readers import named_sets
 
     if not spec.strip():
         raise DataError(f"no data set given; expected {FORMS}")
@@ -130,7 +140,7 @@ def _read(spec: str, data: Data, as_path: bool) -> Found:
             raise DataError(f"{spec}: no file matches this pattern")
         return _read_files(files, data, spec)
     if named_sets.is_hub_name(spec) and not as_path and not Path(spec.partition("/")[0]).is_dir():
-        return tables.read_dataset_dict(named_sets.load_hub(spec), data, spec)
+        return _objects_or_labels(named_sets.load_hub(spec), data, spec)
     raise DataError(f"{spec}: no such file or folder{_nearest(path)}; expected {FORMS}")
 
 

@@ -17,10 +17,10 @@ SIZE = (100, 300)
 
 
 class Redness(nn.Module):
-    """Two outputs: how much redder than grey the image is, and its opposite."""
+    """Two outputs: how much clearly redder than grey the image is, beyond what the noise of a method may make of grey; and its opposite."""
 
     def forward(self, x: Tensor) -> Tensor:
-        red = torch.relu(x[:, 0] - x[:, 1:].mean(1)).mean((1, 2))
+        red = torch.relu(x[:, 0] - x[:, 1:].mean(1) - 2.4).mean((1, 2))
         return torch.stack([red, -red], 1)
 
 
