@@ -29,7 +29,6 @@ from convmix.errors import ConvmixError
 from convmix.training.signals import Interrupted, StopRequests
 from tests.made_once import MadeOnce
 from tests.patience import until
-from tests.trained_runs import labelled
 
 TINY, RELU = "convmixer_8_1_k3_p4", "convmixer_8_1_k5_p4_relu"
 MODELS = (TINY, RELU, "convmlp_s")  # the last one refuses images of 16 pixels
@@ -288,16 +287,3 @@ def test_a_folder_of_something_else_is_left_alone(photos: Path, tmp_path: Path) 
     with pytest.raises(ConvmixError, match="exists already and holds no comparison"):
         compare(photos, out=tmp_path, models=(TINY,), workers=0)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-@pytest.mark.slow
-def test_models_of_several_labels_are_compared_by_their_mean_ap(
-    made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("convmix.comparison.measurement.ROUNDS", 2)
-    done = run(labelled(made_once), tmp_path / "out", models=(TINY,), seeds=1, epochs=4)
-    [score] = done.comparison.scores
-    record = json.loads((tmp_path / f"out/trials/{score.contender.folder}-0/record.json").read_text())
-    assert done.comparison.title == "mean AP" and score.measure == "map" and score.accuracies == {0: record["test"]["map"]}
-    assert score.sampling == (None if record["test"]["map_interval"] is None else tuple(record["test"]["map_interval"]))
-    assert "mean AP" in (tmp_path / "out/comparison.html").read_text() and "test mean AP" in done.said

@@ -9,7 +9,7 @@ from convmix.comparison.interval import Mean
 from convmix.comparison.interval_plot import effects_picture, fronts_picture
 from convmix.comparison.pareto import COSTS, CandidateScore, Comparison, Speed, front, fronts, score
 from convmix.comparison.run import RunOutcome
-from convmix.comparison.table import change_rows, contender_rows
+from convmix.comparison.table import change_rows, contender_header, contender_rows
 from convmix.config import Run
 from convmix.metrics.classification import wilson_interval
 
@@ -107,3 +107,18 @@ def test_effects_are_differences_to_the_base() -> None:
     assert rows[2][4] == "better?"
     assert rows[3][1:4] == ("–", "–", "–")
     assert effects_picture(a) is not None and effects_picture(Ablation("photos", a.base, (), (), (0,), {}, {})) is None
+
+
+def test_runs_of_several_labels_are_scored_by_their_mean_ap() -> None:
+    """With the mean of the ends of their own intervals over the images: Wilson's is for shares of images."""
+    ended = {
+        seed: RunOutcome({
+            "test": {"n": 50, "map": value, "map_interval": [value - 0.1, value + 0.05]}, "parameters": 10, "macs": 5,
+            "train_elapsed_s": 1.0, "epochs_done": 2.0,
+        })
+        for seed, value in ((0, 0.6), (1, 0.8))
+    }  # fmt: skip
+    found = score(Candidate("a", {"model": "a"}), ended, run=Run(), test_images=50, measure="map")
+    assert found.accuracies == {0: 0.6, 1: 0.8} and found.sampling == pytest.approx((0.6, 0.75))
+    comparison = Comparison("photos", (found,), (0, 1), {}, {}, title="mean AP")
+    assert contender_header(comparison)[1] == "mean AP %" and contender_rows(comparison)[0][:4:3] == ("a", "60.0 to 75.0")
