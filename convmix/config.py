@@ -244,6 +244,8 @@ def from_dict(values: Mapping[str, Any]) -> Run:
         if key in labels:
             continue
         if key in SECTIONS:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{key}: {shown(value)} is no object of settings")
             flat |= {f"{key}.{name}": v for name, v in value.items()}
         else:
             flat[key] = value

@@ -96,3 +96,12 @@ def test_a_file_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "a").write_text('{"a": 1}')
     with pytest.raises(RunError, match="has 8 bytes, expected less than 5"):
         read_object(tmp_path / "a")
+
+
+@pytest.mark.parametrize("value", [None, "x", [1], 3])
+def test_a_section_of_settings_that_is_none_is_said(value: object) -> None:
+    from convmix.config import from_dict
+    from convmix.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=r"optim: .* is no object of settings"):
+        from_dict({"optim": value})

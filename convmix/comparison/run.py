@@ -6,7 +6,6 @@ trials/resnet18-0/state/         begun, to be resumed
 """
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from convmix.atomic import write_json
 from convmix.comparison.candidates import Candidate
+from convmix.documents import read_object
 from convmix.errors import RunError
 
 _STATE = Path("state") / "last.safetensors"
@@ -41,10 +41,10 @@ def outcome(trial: TrainingRun) -> RunOutcome | None:
     """How the trial ended, None where it has not; RunError for a file that cannot be read."""
     try:
         if (trial.path / "record.json").exists():
-            return RunOutcome(record=json.loads((trial.path / "record.json").read_bytes()))
+            return RunOutcome(record=read_object(trial.path / "record.json"))
         if (trial.path / "failed.json").exists():
-            return RunOutcome(failed=str(json.loads((trial.path / "failed.json").read_bytes())["reason"]))
-    except (OSError, ValueError, KeyError) as error:
+            return RunOutcome(failed=str(read_object(trial.path / "failed.json")["reason"]))
+    except (OSError, KeyError, RunError) as error:
         raise RunError(f"{trial.path}: its record cannot be read ({error}); remove this folder to train it again") from None
     return None
 

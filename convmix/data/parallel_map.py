@@ -7,7 +7,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -22,6 +22,7 @@ Chunk = tuple[int, int, int]  # part, start, stop
 Progress = Callable[[int, int], None]  # images done, images in all
 SMALL = 500  # below this, starting processes costs more than it saves
 CHUNK = 128
+STUCK_S = 1800.0  # a chunk of the largest images takes minutes
 CRASH = "decoding it ends the process"  # the reason of an image that `lost` is asked for
 
 
@@ -111,4 +112,16 @@ def _submit(pool: ProcessPoolExecutor, chunks: list[Chunk]) -> Iterator[tuple[Fu
         # Python 3.12 warns of forking beside threads; these workers only decode.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         futures = {pool.submit(_look_at_chunk, *chunk): chunk for chunk in chunks}
-    return ((future, futures.pop(future)) for future in as_completed(list(futures)))
+    return _as_they_come(pool, futures)
+
+
+def _as_they_come(pool: ProcessPoolExecutor, futures: dict[Future[list[Any]], Chunk]) -> Iterator[tuple[Future[list[Any]], Chunk]]:
+    """Each once it is done. Workers of which none has done anything for STUCK_S are killed, which is seen as a crash."""
+    left = set(futures)
+    while left:
+        done, left = wait(left, timeout=STUCK_S, return_when=FIRST_COMPLETED)
+        if not done:
+            for process in list(pool._processes.values()):
+                process.kill()
+        for future in done:
+            yield future, futures.pop(future)

@@ -4,7 +4,6 @@ Files of every trainer wrap the state dict differently; the wrapping comes off h
 """
 
 import argparse
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from convmix.errors import WeightsError, first_line
+from convmix.documents import checked, read_object
+from convmix.errors import RunError, WeightsError, first_line
 
 Prefer = Literal["ema", "raw"]
 
@@ -57,6 +57,7 @@ def open_checkpoint(path: str | Path, *, prefer: Prefer = "ema") -> Checkpoint:
         tensors, metadata = _unwrap(file, _read_pickle(file), prefer), {}
     if not tensors:
         raise WeightsError(f"{file}: no tensors inside, expected a state dict")
+    _refuse_other_numbers(file, tensors)
     return Checkpoint(_strip_prefixes(tensors), _declared_activation(file, metadata))
 
 
@@ -73,6 +74,15 @@ def read_header(path: str | Path) -> dict[str, str]:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError, ValueError) as e:
         raise WeightsError(f"{file}: truncated or not a safetensors file ({first_line(e, 120)})") from None
+
+
+def _refuse_other_numbers(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Whole and complex numbers would be taken for weights without a word, rounded or cut."""
+    for name, tensor in tensors.items():
+        is_weight = name.rpartition(".")[2] in ("weight", "bias", "running_mean", "running_var")
+        if tensor.is_complex() or (is_weight and not tensor.is_floating_point()):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(f"{file}: {name} holds numbers of type {kind}, expected floating point")
 
 
 def _file_of(path: Path) -> Path:
@@ -166,10 +176,11 @@ def _declared_activation(file: Path, metadata: Mapping[str, str]) -> str | None:
 
 def _activation_of_config(config: Path) -> str | None:
     try:
-        values = json.loads(config.read_text(encoding="utf-8"))
-        args, name = values.get("model_args") or {}, str(values.get("architecture", ""))
-    except (ValueError, AttributeError):
-        raise WeightsError(f"{config}: not readable as a model's config.json") from None
+        values = read_object(config)
+        args = checked(values.get("model_args") or {}, dict[str, Any], where="model_args")
+    except RunError as error:
+        raise WeightsError(f"{config}: not readable as a model's config.json: {error}") from None
+    name = str(values.get("architecture", ""))
     declared = next((args[k] for k in ("activation", "act_layer", "act") if isinstance(args.get(k), str)), None)
     if declared or not name.startswith("convmixer"):
         return declared

@@ -68,13 +68,21 @@ def finish(t: Training) -> TrainResult:
 
 
 def _kept(t: Training) -> dict[str, torch.Tensor]:
+    """The weights of the model directory; TrainingError where they are gone, damaged, or of another network."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     check_directory(t)
     try:
-        return load_file(t.job.out / "model.safetensors")
+        kept = load_file(t.job.out / "model.safetensors")
     except OSError as error:
         raise TrainingError(f"the kept weights in {t.job.out} are gone: {error.strerror or error}; start again") from None
+    except SafetensorError as error:
+        raise TrainingError(f"the kept weights in {t.job.out} cannot be read: {' '.join(str(error).split())[:200]}; start again") from None
+    own = t.eval_model.state_dict()
+    if {k: (v.shape, v.dtype) for k, v in kept.items()} != {k: (v.shape, v.dtype) for k, v in own.items()}:
+        raise TrainingError(f"the kept weights in {t.job.out} are another network's; start again")
+    return kept
 
 
 def _complete(t: Training, metrics: dict[str, Any]) -> None:

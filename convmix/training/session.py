@@ -363,7 +363,7 @@ def _tidy(out: Path) -> None:
 
 
 def _refuse_taken(out: Path) -> None:
-    if not all(_is_nothing(entry) for entry in out.iterdir()):
+    if out.is_dir() and not all(_is_nothing(entry) for entry in out.iterdir()):
         raise RunError(f"{out} exists already; give another --out, or --resume to go on with the training in it")
 
 

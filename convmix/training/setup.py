@@ -64,7 +64,7 @@ class TrainingSetup:
     notes: list[str] = field(default_factory=list)  # one line each, for people
     split_rows: list[tuple[str, str, str, str]] = field(default_factory=list)
     bad_rows: list[tuple[str, str, str]] = field(default_factory=list)
-    held: Held | None = None  # `out`, locked; None on other processes than the main one
+    held: Held | None = None  # `out`, which the main process has locked
     coco_ids: CocoIds | None = None  # of images and categories, where the data set has some
     tuning: Tuning | None = None  # how it computes; None where that is still to be found out
 

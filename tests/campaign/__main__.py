@@ -30,7 +30,8 @@ def main() -> None:
             with Cases(part, Path(place) / part, seed=given.seed) as shooting:
                 for number in left:
                     outcome = shooting.case(number)
-                    record.add(outcome)
+                    if given.number is None:
+                        record.add(outcome)
                     if outcome.what not in GOOD:
                         print(f"{part} {number}: {outcome.what}: {outcome.said}", flush=True)
     print(record.table())

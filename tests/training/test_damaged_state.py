@@ -89,6 +89,22 @@ def test_wrong_values_in_the_state_are_one_sentence(run: Path, key: str) -> None
     assert refused >= len(WRONG) // 2
 
 
+@pytest.mark.parametrize("how", ["cut", "another shape", "another type", "another name"])
+def test_kept_weights_that_are_damaged_are_one_sentence(photos: Path, run: Path, how: str) -> None:
+    file = run / "model.safetensors"
+    tensors = load_file(file)
+    name = first({f"model.{k}": v for k, v in tensors.items()}, "model.").removeprefix("model.")
+    if how == "cut":
+        file.write_bytes(file.read_bytes()[:-5])
+    elif how == "another name":
+        save_file(tensors | {"extra": torch.zeros(1)}, file)
+    else:
+        save_file(tensors | {name: torch.zeros(2) if how == "another shape" else tensors[name].long()}, file)
+    with pytest.raises(ConvmixError, match=r"kept weights .* (cannot be read|are another network's)") as error:
+        convmix.train(photos, out=run, quiet=True, resume=True)
+    assert "\n" not in str(error.value)
+
+
 def first(tensors: dict[str, torch.Tensor], prefix: str) -> str:
     return next(name for name in tensors if name.startswith(prefix) and name.endswith(("weight", "momentum_buffer", "exp_avg")))
 
