@@ -26,7 +26,7 @@ from rich.table import Table
 from torch import Tensor
 
 from convmix.errors import ConvmixError
-from convmix.models import weights
+from convmix.models import published_files, weights
 from convmix.models.catalog import TIMM_OWN, create_model
 from convmix.models.published import PUBLISHED, Published
 
@@ -93,14 +93,14 @@ def _told_by_host(published: Published) -> str:
     if published.hub_id:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        etag = get_hf_file_metadata(hf_hub_url(published.hub_id, "model.safetensors", endpoint=weights.HUB_ENDPOINT)).etag
+        etag = get_hf_file_metadata(hf_hub_url(published.hub_id, "model.safetensors", endpoint=published_files.HUB_ENDPOINT)).etag
         return etag if etag and len(etag) == 64 else ""
     parts = urllib.parse.urlsplit(published.url)
     steps = parts.path.strip("/").split("/")
     if parts.netloc != "github.com" or steps[2:4] != ["releases", "download"]:
         return ""
     owner, repository, _, _, tag, file = steps
-    with urllib.request.urlopen(f"{GITHUB_API}/repos/{owner}/{repository}/releases/tags/{tag}", timeout=weights.TIMEOUT_S) as answer:
+    with urllib.request.urlopen(f"{GITHUB_API}/repos/{owner}/{repository}/releases/tags/{tag}", timeout=published_files.TIMEOUT_S) as answer:
         assets = json.load(answer)["assets"]
     return next((str(a.get("digest") or "").removeprefix("sha256:") for a in assets if a["name"] == file), "")
 

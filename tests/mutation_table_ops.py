@@ -161,7 +161,7 @@ MUTATIONS = (
         "ops/gpu/card.py",
         'if row["card"] == card_name and row["kernels"] == kernels_digest()]',
         'if row["card"] == card_name]',
-        "ops/test_card.py::test_a_confirmation_holds_for_its_card_and_source",
+        "ops/test_gpu_card.py::test_a_confirmation_holds_for_its_card_and_source",
     ),
     Mutation(
         "gpu-kernels-run-unasked",

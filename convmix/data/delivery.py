@@ -23,6 +23,7 @@ import numpy as np
 from torch.utils.data import DataLoader, get_worker_info
 
 from convmix.errors import DataError
+from convmix.system.surroundings import without_main
 
 LOOK_S = 5  # between two looks at workers that send nothing
 SILENT_S = 300.0  # after which workers that have not finished a single image count as stuck
@@ -76,7 +77,7 @@ def delivered(loader: "DataLoader[Any]", pulse: Pulse) -> Iterator[Any]:
     Raises DataError where a worker process has ended, or none has finished an image for SILENT_S seconds. In the end no worker is left.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_main():
             # Python 3.12 warns of fork beside threads; torch's idle ones are never used by a worker, which runs on one thread
             warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
             warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # more than cores, as asked

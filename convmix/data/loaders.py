@@ -35,7 +35,6 @@ from convmix.data.preprocessing import Loads
 from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.errors import DataError
 from convmix.system.processors import processors
-from convmix.system.surroundings import without_main
 
 Key = tuple[int, int]  # example index, how often it came before in this epoch
 # Linux's default before Python 3.14; said here because a process that was itself spawned would spawn: seconds of imports per epoch, and
@@ -270,7 +269,7 @@ def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Load
         task.memory.open()
     workers = min(workers, len(batches))
     task.pulse = Pulse(workers if _START == "fork" else 0)
-    with warnings.catch_warnings(), without_main():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # more workers than cores, as asked
         loader = DataLoader(
             task,

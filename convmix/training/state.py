@@ -115,7 +115,7 @@ def position_of(state: SavedState) -> TrainState:
         raise RunError(f"position: step {position.step} of {position.plan} is none")
     for row in position.history:
         for name in _SUMS:
-            checked(row.get(name), float, where=f"position.history: {name}")
+            checked(row.get(name), float | None, where=f"position.history: {name}")  # None: counted only since
     return position
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from convmix.models import catalog, weights
+from convmix.models import catalog, published_files
 from convmix.models.published import Published
 from tests.conftest import REPO
 from tests.models.test_pretrained import own_caches, publish, server, small, unreachable  # noqa: F401
@@ -24,7 +24,7 @@ TINY = {"dim": 8, "depth": 2, "kernel_size": 3, "patch_size": 2, "num_classes": 
 def tiny(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
     """One published set of weights, on the server, and a record of its own."""
     monkeypatch.setitem(catalog.NAMED, "tiny", catalog.Spec("convmixer", TINY))
-    monkeypatch.setattr(weights, "HUB_ENDPOINT", server)
+    monkeypatch.setattr(published_files, "HUB_ENDPOINT", server)
     monkeypatch.setattr(check_published, "RECORD", tmp_path / "published.json")
     publish(monkeypatch, hub_id="someone/tiny")
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,9 +155,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every image that this process decodes for a batch."""
     real, count = preprocessing.decode, []
 
-    def decode(source: str | bytes | Path, *, in_chans: int, max_pixels: int) -> preprocessing.Image:
+    def decode(source: str | bytes | Path, **how: Any) -> preprocessing.Image:
         count.append(1)
-        return real(source, in_chans=in_chans, max_pixels=max_pixels)
+        return real(source, **how)
 
     for module in (preprocessing, training_transform):
         monkeypatch.setattr(module, "decode", decode)

@@ -118,7 +118,7 @@ def test_predictions_in_every_form_say_the_same(run: Path, data: Path, tmp_path:
     assert "no label" in command("predict", run, files[0]).out
     everything = convmix.predict(run, files[:1], threshold=0.0)
     assert len(everything[0].result.said()) == 3
-    with pytest.raises(ConfigError, match="format: coco is not one of table, csv, jsonl, json, parquet"):
+    with pytest.raises(ConfigError, match="format: coco is not one of table, csv, csv-raw, jsonl, json, parquet"):
         convmix.predict(run, files, format="coco", output=tmp_path / "x.json")
 
 
