@@ -100,7 +100,9 @@ def _told_by_host(published: Published) -> str:
     if parts.netloc != "github.com" or steps[2:4] != ["releases", "download"]:
         return ""
     owner, repository, _, _, tag, file = steps
-    with urllib.request.urlopen(f"{GITHUB_API}/repos/{owner}/{repository}/releases/tags/{tag}", timeout=published_files.TIMEOUT_S) as answer:
+    with urllib.request.urlopen(
+        f"{GITHUB_API}/repos/{owner}/{repository}/releases/tags/{tag}", timeout=published_files.TIMEOUT_S
+    ) as answer:
         assets = json.load(answer)["assets"]
     return next((str(a.get("digest") or "").removeprefix("sha256:") for a in assets if a["name"] == file), "")
 
