@@ -48,7 +48,6 @@ def test_a_segmenter_gives_the_stored_shares(here: Path) -> None:
 def test_every_verb_reads_a_classifier(here: Path, command: Command) -> None:
     for words in (
         ("evaluate", "classify", "--precision", "fp32"),
-        ("calibrate", "classify", "photos", "--split", "train"),
         ("explain", "classify", "photos/cat/3.png", "--output", "explained"),
         ("doctor", "photos", "--run", "classify", "--output", "doctor.html"),
         ("push", "classify", "pushed"),
@@ -56,6 +55,8 @@ def test_every_verb_reads_a_classifier(here: Path, command: Command) -> None:
         done = command(*words)
         assert done.code == 0, (words, done.err)
     assert "20 images" in command("evaluate", "classify", "photos").out
+    done = command("calibrate", "classify")  # read, and refused for its two validation images
+    assert (done.code, "2 images that can be read are too few to calibrate on" in done.err) == (2, True)
 
 
 def test_a_finished_training_is_extended(here: Path, command: Command) -> None:
@@ -65,7 +66,6 @@ def test_a_finished_training_is_extended(here: Path, command: Command) -> None:
 
 
 @pytest.mark.slow
-def test_old_runs_are_exported(here: Path, command: Command) -> None:
-    for task in ("classify", "segment"):
-        done = command("export", task, "onnx")
-        assert done.code == 0, done.err
+def test_an_old_run_is_exported(here: Path, command: Command) -> None:
+    done = command("export", "classify", "onnx")
+    assert done.code == 0, done.err
