@@ -50,7 +50,7 @@ def test_every_verb_reads_a_classifier(here: Path, command: Command) -> None:
         ("evaluate", "classify", "--precision", "fp32"),
         ("explain", "classify", "photos/cat/3.png", "--output", "explained"),
         ("doctor", "photos", "--run", "classify", "--output", "doctor.html"),
-        ("push", "classify", "pushed"),
+        ("push", "classify", "./pushed"),
     ):
         done = command(*words)
         assert done.code == 0, (words, done.err)
