@@ -70,6 +70,8 @@ def test_the_help_says_types_choices_and_what_holds_without_an_option(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    import pydantic  # noqa: F401 - which cyclopts asks to validate values where somebody has imported it
+
     _, out, _ = run(capsys, "train", "--help-all")
     lines = " ".join(line.strip("│ ") for line in out.splitlines())
     assert re.search(r"--fit CHOICE .*?choices: crop, letterbox, stretch", lines)

@@ -5,12 +5,13 @@ import inspect
 import os
 import shlex
 import sys
+import types
 import typing
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter, Token
+from cyclopts import Group, Parameter
 
 from convmix.config import Run, Setting, settings
 from convmix.data.remote.urls import without_credentials
@@ -100,7 +101,7 @@ def with_settings(function: Any, *, without: Collection[str] = (), shows_all: bo
         if s.name not in taken:
             often = s.name in MOST_USED
             parameter = _option(s, FIRST if often and not shows_all else groups[s.section], shown=often or shows_all)
-            annotation: Any = Annotated[s.type | None, parameter]
+            annotation: Any = Annotated[bool | None, parameter] if s.type is bool else Annotated[str | None, parameter]
             options.append(inspect.Parameter(s.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     hidden = 0 if shows_all else sum(o.name not in MOST_USED for o in options)
 
@@ -116,24 +117,21 @@ def with_settings(function: Any, *, without: Collection[str] = (), shows_all: bo
 
 
 def _option(s: Setting, group: Group, *, shown: bool) -> Parameter:
-    """Its type, choices and default are for the help; the words go on as they are, and `config.override` has better errors."""
-    more: dict[str, Any] = {} if s.type is bool else {"converter": _as_it_is, "n_tokens": 1}
-    if ends := _ends(s.type):
-        more["metavar"] = ends
-    return Parameter(help=s.help, group=group, show=shown, show_default=lambda _: _left_out(s), negative_iterable=(), **more)
+    """Its type, choices and default are words in the help alone: the value goes on as text, and `config.override` has better errors."""
+    kind, choices = _kind(s.type)
+    said = f"{s.help} (choices: {', '.join(map(str, choices))})" if choices else s.help
+    return Parameter(help=said, group=group, show=shown, show_default=lambda _: _left_out(s), metavar=kind)
 
 
-def _as_it_is(type_: Any, tokens: Sequence[Token]) -> str:
-    return tokens[0].value
-
-
-def _ends(type_: Any) -> str | None:
-    """How numbers in one word are written: N,N; None for other types."""
-    for part in (type_, *typing.get_args(type_)):
-        if typing.get_origin(part) is tuple:
-            *numbers, last = typing.get_args(part)
-            return "N,N,..." if last is Ellipsis else ",".join("N" for _ in [*numbers, last])
-    return None
+def _kind(type_: Any) -> tuple[str | None, tuple[Any, ...]]:
+    """What the help calls a type, and its choices: int -> INT; two numbers in one word -> N,N; None where the option is a switch."""
+    part = next((a for a in typing.get_args(type_) if a is not type(None)), type_) if typing.get_origin(type_) is types.UnionType else type_
+    if typing.get_origin(part) is Literal:
+        return "CHOICE", typing.get_args(part)
+    if typing.get_origin(part) is tuple:
+        *numbers, last = typing.get_args(part)
+        return ("N,N,..." if last is Ellipsis else ",".join("N" for _ in [*numbers, last])), ()
+    return None if part is bool else part.__name__.upper(), ()
 
 
 @functools.cache
