@@ -73,17 +73,8 @@ def test_published_recipes_are_the_authors() -> None:
         "convmlp_finetune": (3e-4, 1e-8, 0.05, 1024, 50, 10, 10),
     }
     for name, numbers in published.items():
-        optim, schedule = recipe(name, PHOTOS).optim, recipe(name, PHOTOS).schedule
-        found = (
-            optim.lr,
-            optim.eps,
-            optim.weight_decay,
-            optim.batch_size,
-            schedule.epochs,
-            schedule.cooldown_epochs,
-            schedule.warmup_epochs,
-        )
-        assert found == numbers, name
+        o, s = recipe(name, PHOTOS).optim, recipe(name, PHOTOS).schedule
+        assert (o.lr, o.eps, o.weight_decay, o.batch_size, s.epochs, s.cooldown_epochs, s.warmup_epochs) == numbers, name
     boxes, outlines, maps = (recipe(name, PHOTOS).optim for name in ("detect_1x", "instances_1x", "segment_40k"))
     assert boxes == outlines and (boxes.lr, boxes.weight_decay, boxes.batch_size) == (1e-4, 1e-4, 16)
     assert (maps.lr, maps.weight_decay, maps.batch_size) == (2e-4, 1e-4, 32)

@@ -98,7 +98,7 @@ def test_an_output_that_is_not_finite_is_an_error_of_its_row(tmp_path: Path, ima
     spoilt = make_run(tmp_path / "run")
     parameters = list(spoilt.model.parameters())
     with torch.no_grad():
-        parameters[0].fill_(value) if part == "the first layer" else parameters[-1][:1].fill_(value)  # the last is the classifier's bias
+        (parameters[0] if part == "the first layer" else parameters[-1][:1]).fill_(value)  # the last is the classifier's bias
     assert [r.error for r in predict(spoilt, [images / "0.png"])] == ["the model's output is not finite"]
 
 
