@@ -63,9 +63,20 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 def test_published_recipes_are_the_authors() -> None:
-    imagenet = recipe("convmixer_imagenet", PHOTOS)
-    assert (imagenet.optim.lr, imagenet.optim.eps, imagenet.optim.weight_decay, imagenet.optim.batch_size) == (0.01, 1e-3, 2e-5, 640)
-    finetune = recipe("convmlp_finetune", PHOTOS)
-    assert (finetune.optim.lr, finetune.schedule.epochs, finetune.schedule.cooldown_epochs) == (3e-4, 50, 10)
+    """Rate, epsilon, weight decay, images a step, epochs without and with cooldown, warm-up: from the sources that the recipes name."""
+    published = {
+        "convmixer_imagenet": (0.01, 1e-3, 2e-5, 640, 150, 0, 0),
+        "convmixer_cifar10": (0.05, 1e-8, 0.005, 512, 25, 0, 0),
+        "convmixer_cifar10_100": (0.05, 1e-8, 0.005, 512, 100, 0, 0),
+        "convmixer_cifar10_200": (0.01, 1e-3, 0.01, 64, 200, 0, 0),
+        "convmlp_imagenet": (5e-4, 1e-8, 0.05, 1024, 300, 10, 5),
+        "convmlp_finetune": (3e-4, 1e-8, 0.05, 1024, 50, 10, 10),
+    }
+    for name, numbers in published.items():
+        o, s = recipe(name, PHOTOS).optim, recipe(name, PHOTOS).schedule
+        assert (o.lr, o.eps, o.weight_decay, o.batch_size, s.epochs, s.cooldown_epochs, s.warmup_epochs) == numbers, name
+    boxes, outlines, maps = (recipe(name, PHOTOS).optim for name in ("detect_1x", "instances_1x", "segment_40k"))
+    assert boxes == outlines and (boxes.lr, boxes.weight_decay, boxes.batch_size) == (1e-4, 1e-4, 16)
+    assert (maps.lr, maps.weight_decay, maps.batch_size) == (2e-4, 1e-4, 32)
     with pytest.raises(ConfigError, match="unknown recipe convmixer_cifar, did you mean convmixer_cifar10"):
         recipe("convmixer_cifar", PHOTOS)

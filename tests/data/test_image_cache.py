@@ -140,7 +140,8 @@ def test_what_is_kept_is_found_after_the_next_opening(tmp_path: Path) -> None:
 def test_an_image_unlike_what_was_announced_is_not_kept(tmp_path: Path) -> None:
     examples = Pictures(tmp_path / "looks")
     kept = ImageCache(examples.sizes, channels=3)
-    for other in (examples.picture(1), examples.picture(0).convert("L"), np.zeros((*examples.sizes[0], 3), np.float32)):
+    turned = examples.picture(0).transpose(PIL.Image.Transpose.ROTATE_90)  # as many pixels in other lines
+    for other in (examples.picture(1), turned, examples.picture(0).convert("L"), np.zeros((*examples.sizes[0], 3), np.float32)):
         kept.keep(0, other)
     kept.open()
     assert kept.find(0) is None

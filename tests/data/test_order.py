@@ -36,6 +36,17 @@ def test_sharded_order_shows_every_image_once(drop_last: bool, window: int) -> N
     assert not np.array_equal(order, other)
 
 
+def test_shards_are_read_in_another_order_every_epoch() -> None:
+    """A window of one shard and one lane: shard after shard, each whole, and any of them may come first."""
+    shards, bounds = np.repeat(np.arange(6), 10), batch_bounds(60, 10)
+    orders = []
+    for epoch in range(40):
+        read = shards[sharded_order(shards, bounds, batch_size=10, window=1, seed=0, epoch=epoch)].reshape(6, 10)
+        assert (read == read[:, :1]).all() and sorted(read[:, 0]) == list(range(6))
+        orders.append(tuple(read[:, 0].tolist()))
+    assert {order[0] for order in orders} == set(range(6)) and len(set(orders)) > 30
+
+
 @pytest.mark.parametrize("world", [2, 4, 8])
 def test_processes_read_shards_of_their_own(world: int) -> None:
     bounds = batch_bounds(len(SHARDS), 64)

@@ -74,6 +74,15 @@ def test_a_run_is_checked_on_its_own_validation_images(run: Artifact, trials: li
     assert len(trials) == 1
 
 
+def test_int8_is_checked_on_other_images_than_it_is_calibrated_on(run: Artifact) -> None:
+    to_check, classes, to_calibrate = engine_choice._validation_images(run, "int8")
+    assert to_check is not None and classes is not None and to_calibrate is not None
+    assert (len(to_check), classes.tolist(), len(to_calibrate)) == (6, [0, 0, 1, 1, 2, 2], 9)
+    assert len(torch.cat([to_check, to_calibrate]).unique(dim=0)) == 15  # every validation image once
+    everything, _, none = engine_choice._validation_images(run, "exact")
+    assert everything is not None and len(everything) == 15 and none is None
+
+
 def test_predict_and_evaluate_say_the_same_with_and_without(run: Artifact, photos: Path, trials: list[float]) -> None:
     for precision in ("fp32", "auto"):
         plain = predict(run, [photos], precision="fp32", optimize="never", workers=0)

@@ -92,10 +92,13 @@ def test_order_and_repetitions_are_kept(run: Artifact, images: Path) -> None:
     assert rows[0] == rows[2]
 
 
-def test_an_output_that_is_not_finite_is_an_error_of_its_row(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize("part", ["the first layer", "one class"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_is_an_error_of_its_row(tmp_path: Path, images: Path, part: str, value: float) -> None:
     spoilt = make_run(tmp_path / "run")
+    parameters = list(spoilt.model.parameters())
     with torch.no_grad():
-        next(spoilt.model.parameters()).fill_(float("nan"))
+        (parameters[0] if part == "the first layer" else parameters[-1][:1]).fill_(value)  # the last is the classifier's bias
     assert [r.error for r in predict(spoilt, [images / "0.png"])] == ["the model's output is not finite"]
 
 

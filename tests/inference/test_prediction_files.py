@@ -213,6 +213,14 @@ def test_nothing_is_written_among_the_images(photos: Path, format: str) -> None:
     assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
 
 
+def test_a_link_to_the_images_is_where_the_images_are(photos: Path, tmp_path: Path) -> None:
+    before = {file: file.read_bytes() for file in photos.rglob("*.*")}
+    (tmp_path / "link").symlink_to(photos, target_is_directory=True)
+    with pytest.raises(ConfigError, match="is where the images are"):
+        write(found_in(photos, OUTLINED), kind=Masks, format="masks", output=tmp_path / "link", labels=LABELS, root=photos)
+    assert {file: file.read_bytes() for file in photos.rglob("*.*")} == before
+
+
 def test_names_outside_the_root_stay_inside_the_folder(tmp_path: Path) -> None:
     names = ["../../x/a.png", "/else/where/a.png", "x/a.png", "X/A.png", "x/a.png"]
     rows = [DetectionFile(name, name, boxes()) for name in names]

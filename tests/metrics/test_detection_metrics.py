@@ -146,6 +146,20 @@ def test_every_precision_and_recall_equals_pycocotools() -> None:
             np.testing.assert_allclose(curves[LABELS[c]]["precision"], expected["precision"][0, :, c, 0, 2], atol=1e-9)
 
 
+def test_of_equal_overlaps_the_same_object_is_taken_as_by_pycocotools() -> None:
+    """A box midway between two objects: which of them it takes decides whether the next box, which lies on the left one, is right."""
+    size, columns = (100, 100), torch.zeros(2, dtype=torch.int64)
+    ours = []
+    for left_first in (True, False):
+        both = np.array([(0, 0, 20, 20), (8, 0, 28, 20)], np.float32)[:: 1 if left_first else -1]
+        truth = Objects(size, both.copy(), np.zeros(2, np.int64), np.zeros(2, bool))
+        found = Boxes(torch.tensor([(4.0, 0, 24, 20), (0, 0, 20, 20)]), torch.tensor([0.9, 0.8]), columns, LABELS, size)
+        expected = reference([found], [truth], "bbox").stats
+        ours.append(dm.detection_metrics([found], [truth], LABELS, intervals=False))
+        assert [ours[-1][name] for name in TWELVE[:3]] == pytest.approx(expected[:3].tolist(), abs=1e-6)
+    assert (ours[0]["ap50"], ours[1]["ap50"]) == pytest.approx((1.0, 51 / 101))
+
+
 def test_more_than_a_hundred_of_a_class_are_cut_as_coco_cuts_them() -> None:
     found, truths = scene(8, masks=False, objects=40, invented=700)
     assert max(int(torch.bincount(f.columns, minlength=4).max()) for f in found if len(f)) > 100

@@ -81,6 +81,12 @@ def test_an_ignored_object_is_taken_only_where_no_other_is_left() -> None:
     assert assign(overlap, np.repeat(ignored, 2, 0), crowd, np.array([0.65, 0.95])).tolist() == [[2, 1, 1, 1], [-1, -1, -1, -1]]
 
 
+def test_of_equal_overlaps_the_later_object_is_taken() -> None:
+    overlap = np.array([[0.2, 0.7, 0.7, 0.6], [0.7, 0.7, 0.7, 0.7], [0.7, 0.7, 0.0, 0.0]])
+    nothing = np.zeros(4, bool)
+    assert assign(overlap, nothing[None], nothing, np.array([0.5])).tolist() == [[2, 3, 1]]
+
+
 def test_results_of_another_image_are_refused() -> None:
     truth = Objects((50, 100), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     with pytest.raises(ValueError, match=r"\(50, 100\)"):

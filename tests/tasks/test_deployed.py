@@ -78,6 +78,24 @@ def test_answers_are_the_networks_own(name: str, n: int, size: tuple[int, int], 
 
 
 @torch.no_grad()
+def test_every_object_has_the_outline_of_its_own_class() -> None:
+    """Random weights give every region the same class, unless what all regions have in common is taken off the logits."""
+    task, network = made("instances")
+    images, logits = noise(2, (64, 96)), []
+    layer = network.roi_heads.box_predictor.cls_score
+    watch = layer.register_forward_hook(lambda *called: logits.append(called[2]))
+    network(images)
+    watch.remove()
+    layer.bias.sub_(logits[0].mean(0))
+    outputs, own = task.deployed(network)(images), network(images)
+    assert_same_objects(outputs, own)
+    for found in own:
+        assert min(found["labels"].bincount(minlength=3).tolist()) >= 10
+        others = found["masks"].flip(0)
+        assert float((found["masks"] - others).abs().amax((1, 2)).min()) > 0.1  # so another object's outline would be seen
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", BOXES)
 def test_images_without_objects_leave_every_place_empty(name: str) -> None:
     task, network = made(name, "none")
