@@ -25,6 +25,7 @@ from convmix.data.order import batch_bounds
 from convmix.data.remote.urls import redact
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
+from convmix.ops import build
 from convmix.ops.gpu import routes
 from convmix.system.locking import NAME as LOCK
 from convmix.system.locking import locked
@@ -319,8 +320,9 @@ def _say_what(t: Training) -> None:
         f"{job.run.model}: {params / 1e6:.2f} M parameters, {h}x{w} px, recipe {job.run.recipe}, "
         f"{t.precision} on {t.accelerator.device.type}, into {job.out}"
     )
-    if kernels := routes.said(t.accelerator.device.type):
-        t.log.say(kernels)
+    for kernels in (build.said(t.accelerator.device.type), routes.said(t.accelerator.device.type)):
+        if kernels:
+            t.log.say(kernels)
     if t.tuning.trials and not p.step:
         t.log.say(f"training in {t.tuning}")
     if p.step:

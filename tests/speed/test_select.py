@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from convmix.benchmarking.work import Work, contenders
 from convmix.errors import ConfigError, ModelError
 from convmix.models.catalog import create_model
 from convmix.speed import backends, select, store
 from convmix.speed.backends import EnginePlan
 from convmix.speed.packages import UnavailableError
 from convmix.speed.report import EngineTrial, Report, table
-from convmix.speed.select import Optimized, candidates, optimize
+from convmix.speed.select import Optimized, candidates, is_settled, optimize
 
 SIZES = (4, 16, 16)
 CPU = torch.device("cpu")
@@ -315,7 +317,8 @@ def test_a_model_without_finite_output_is_refused(model: nn.Module) -> None:
 
 
 def test_each_precision_allows_what_it_says() -> None:
-    allowed = {"exact": {"fp32"}, "bf16": {"fp32", "bf16"}, "int8": {"fp32", "bf16", "int8"}}
+    lower = {"fp32", "bf16", "autocast"}
+    allowed = {"exact": {"fp32"}, "bf16": lower, "int8": lower | {"int8"}}
     for precision, dtypes in allowed.items():
         some = candidates(precision, batch_size=8, device=CPU)  # type: ignore[arg-type]
         assert some[0] == EnginePlan()
@@ -323,3 +326,83 @@ def test_each_precision_allows_what_it_says() -> None:
         assert {plan.backend for plan in some} == {"eager", "native", "openvino", "onnxruntime", "compile", "aoti"}
         assert len(set(some)) == len(some)
     assert {plan.backend for plan in candidates("exact", batch_size=8, device=torch.device("cuda"))} == {"eager", "triton", "compile"}
+
+
+@pytest.mark.parametrize("precision", ["exact", "bf16", "int8"])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_every_peer_of_the_benchmark_is_a_candidate(precision: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    work = Work("convmixer_768_32", "inference", 8, 224, 224, 1000, "cpu", threads, precision, 60.0)
+    peers = {c.plan for c in contenders(work) if c.plan is not None}
+    some = candidates(precision, batch_size=8, device=CPU)  # type: ignore[arg-type]
+    assert peers <= set(some)
+    assert any(plan.streams == threads > 1 for plan in some) is (threads > 1)
+    slow = EnginePlan("eager", "fp32", "nchw", folded=True)
+    assert all(some.index(plan) < some.index(slow) for plan in peers if plan.backend in ("native", "openvino") and plan.dtype != "fp32")
+
+
+TRUE_MS = (10.0, 10.1, 10.3, 10.6, 11.0, 11.5, 20.0)  # of plans with 2, 3, ... streams; those within 2 % of the first may be chosen
+
+
+@pytest.fixture
+def noisy_engines(plans: list[EnginePlan], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Engines that take `TRUE_MS`, the original 40 ms, each call more by a few per cent, and now and then three times as long."""
+
+    def with_noise(*, seed: int) -> None:
+        noise = random.Random(seed)
+        plans[:] = [EnginePlan(), *(EnginePlan("openvino", streams=2 + i) for i in range(len(TRUE_MS)))]
+        noise.shuffle(plans)
+
+        def build(plan: EnginePlan, net: nn.Module, *rest: object) -> backends.Call:
+            true_ms = 40.0 if plan == EnginePlan() else TRUE_MS[plan.streams - 2]
+            answers: dict[tuple[int, ...], Tensor] = {}
+
+            def call(x: Tensor) -> Tensor:
+                clock.now_s += true_ms / 1000 * (1 + abs(noise.gauss(0, 0.03))) * (3 if noise.random() < 0.15 else 1)
+                return answers[x.shape] if x.shape in answers else answers.setdefault(x.shape, net(x))
+
+            return call
+
+        monkeypatch.setitem(backends._BUILDERS, "openvino", build)
+        monkeypatch.setitem(backends._BUILDERS, "eager", build)
+
+    return with_noise
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_choice_is_within_two_per_cent_of_the_fastest_whatever_the_noise(
+    model: nn.Module, noisy_engines: Callable[..., None], seed: int
+) -> None:
+    noisy_engines(seed=seed)
+    chosen = optimize(model, sizes=SIZES).plan
+    assert chosen != EnginePlan() and TRUE_MS[chosen.streams - 2] <= 1.02 * TRUE_MS[0]
+
+
+def test_one_slow_measurement_throws_no_plan_out(model: nn.Module, engine: Callable[..., list[int]], clock: Clock) -> None:
+    calls: list[int] = []
+
+    def busy_at_first(x: Tensor, y: Tensor) -> Tensor:
+        calls.append(1)
+        clock.now_s += 0.1 if len(calls) <= 6 else 0.0  # built, compared and timed twice while another program computes
+        return y
+
+    engine(busy_at_first)
+    assert optimize(model, sizes=SIZES).plan == FAKE
+
+
+@pytest.mark.parametrize(
+    ("other", "settled"),
+    [
+        ([10.5] * 9, True),  # slower
+        ([10.1, 10.0, 10.1, 10.2, 10.1, 10.0, 10.1, 10.2, 10.1], True),
+        ([10.1, 8.0, 12.0, 10.1, 8.5, 12.0, 10.1, 9.0, 11.5], False),  # may well be the faster one
+    ],
+)
+def test_a_choice_is_settled_when_no_other_is_likely_to_be_faster(other: list[float], settled: bool) -> None:
+    assert is_settled([[10.0] * 9, other]) is settled
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    slow_minute = [10.0, 30.0, 10.0, 10.0, 30.0, 10.0, 10.0, 30.0, 10.0]
+    assert is_settled([slow_minute, [1.05 * ms for ms in slow_minute]])
+    assert not is_settled([slow_minute, [10.1, 10.2, 30.0, 10.1, 10.2, 30.0, 10.1, 10.2, 30.0]])
