@@ -6,10 +6,12 @@ from evidence import AREA, noise, share_on_patch
 from torch import nn
 from torch.nn import functional as F
 
+from convmix.cli import main
 from convmix.errors import ConfigError
 from convmix.explanation import attribution
 from convmix.explanation.attribution import METHODS, attribute, check_methods
 from convmix.explanation.hooked_copy import specimen
+from convmix.explanation.methods import NAMES, TITLES
 from convmix.explanation.stages import Layer, map_layer
 
 CPU = torch.device("cpu")
@@ -123,3 +125,14 @@ def test_a_missing_captum_is_one_line_that_says_what_to_install(monkeypatch):
         check_methods(["saliency"])
     assert check_methods([]) == ()
     assert set(attribution.METHODS) == set(METHODS)
+
+
+def test_there_is_one_list_of_methods():
+    assert tuple(METHODS) == NAMES and set(TITLES) == set(NAMES)
+
+
+def test_the_help_names_every_method(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["explain", "--help"])
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert not stop.value.code and ", ".join(NAMES) in said
