@@ -87,7 +87,7 @@ def calibrate(
     Parameters
     ----------
     run:
-        A model directory; its probabilities are calibrated anew, its answers stay.
+        A model directory; its probabilities are calibrated again, its answers stay the same.
     data:
         Labelled images in any form that `train` takes; the validation images of the training where it is left out.
     accuracy:

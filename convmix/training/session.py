@@ -56,7 +56,7 @@ def train_session(
     device: str | None,
     autoresume: bool = False,
 ) -> TrainResult:
-    """Train into `out` (None: runs/NAME); with `resume` go on with the training that `out` holds, with `autoresume` if it holds one.
+    """Train into `out` (None: runs/NAME); with `resume` continue the training that `out` holds, with `autoresume` if it holds one.
 
     With `resume`, `spec` may be the model directory alone, and `overrides` may hold more epochs than it was begun with.
 
@@ -379,7 +379,7 @@ def _is_nothing(entry: Path) -> bool:
 def _refuse_changes(job: TrainingSetup, spec: str, recipe: str | None, overrides: Mapping[str, object]) -> None:
     """A resumed training keeps its settings; another value is an error rather than silently ignored."""
     if recipe is not None and recipe != job.run.recipe:
-        raise ConfigError(f"recipe {recipe}: {job.out} was started with {job.run.recipe} and goes on with it")
+        raise ConfigError(f"recipe {recipe}: {job.out} was started with {job.run.recipe} and continues with it")
     for key, value in overrides.items():
         if key.split(".")[-1] == "pretrained" and value == "auto":
             continue  # settled when it was started
