@@ -7,13 +7,14 @@ the hypervisor gave more than `MAX_STOLEN` of it to other machines. A ratio whos
 either, whatever the counters say. Of the 40 ratios in benchmarks/results/speed 36 lie at 1.16 or less, the other four at 1.29 to 1.50.
 """
 
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
+
+from convmix.system.processors import allowed_processors
 
 MAX_OTHERS = 0.10  # of the processor time of the race's threads
 MAX_STOLEN = 0.02  # of the time of all processors that the race may use
@@ -44,8 +45,7 @@ class Load:
 def read_counters(processes: Iterable[int]) -> Counters:
     """The counters now; a process that has ended is left out."""
     per_processor = psutil.cpu_times(percpu=True)
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(per_processor))
-    times = [per_processor[n] for n in allowed if n < len(per_processor)] or per_processor
+    times = [per_processor[n] for n in sorted(allowed_processors()) if n < len(per_processor)] or per_processor
     own: dict[int, float] = {}
     for pid in processes:
         try:

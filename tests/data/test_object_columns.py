@@ -89,5 +89,5 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert [name for name, _ in source.dropped] == ["all[0] object 1", "all[1] object 0", "all[2] object 0"]
     assert "2 numbers" in source.dropped[0][1] and "outside the image" in source.dropped[1][1]
     rows([[], []], [[], []]).to_parquet(tmp_path / "none.parquet")
-    with pytest.raises(DataError, match="not an object can be used"):
+    with pytest.raises(DataError, match="no object can be used"):
         open_source(tmp_path / "none.parquet", Data())

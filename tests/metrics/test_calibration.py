@@ -278,7 +278,7 @@ def test_a_broken_calibration_is_named(changes: dict[str, object], message: str)
 def test_a_missing_part_and_no_object_are_named() -> None:
     values = calibration().to_dict()
     del values["nll_before"]
-    with pytest.raises(RunError, match="has no nll_before; fit it anew"):
+    with pytest.raises(RunError, match="has no nll_before; fit it again"):
         Calibration.from_dict(values)
     with pytest.raises(RunError, match=r"calibration: \[\] is not an object"):
         Calibration.from_dict([])
