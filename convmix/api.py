@@ -117,8 +117,8 @@ def train(
         name, or "digits".
     recipe: one of `convmix recipes`; None is "default".
     out: the model directory to make; None is runs/NAME after the data set.
-    resume: go on with the training in `out`, or in `data` where that is a model directory; more epochs=... extend it.
-    autoresume: go on where `out` holds a training, else begin one.
+    resume: continue the training in `out`, or in `data` where that is a model directory; more epochs=... extend it.
+    autoresume: resume where `out` holds a training, else begin one.
     settings: any field of `convmix.config.Run` by its name, such as model="convmlp_s", epochs=30, lr=1e-3, budget="10m".
     Raises a ConvmixError for every mistake, naming the value and the nearest valid one.
     """

@@ -245,7 +245,7 @@ def from_dict(values: Mapping[str, Any]) -> Run:
             continue
         if key in SECTIONS:
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{key}: {shown(value)} is no object of settings")
+                raise ConfigError(f"{key}: {shown(value)} is not an object of settings")
             flat |= {f"{key}.{name}": v for name, v in value.items()}
         else:
             flat[key] = value
@@ -259,7 +259,7 @@ def parse_duration(text: str) -> float:
     parts = match.groups() if match else (None, None, None)
     seconds = sum(float(p) * units[u] for p, u in zip(parts, "hms", strict=True) if p)
     if seconds <= 0:
-        raise ConfigError(f"budget: {text!r} is no duration; expected a form like 90s, 10m or 1h30m")
+        raise ConfigError(f"budget: {text!r} is not a duration; expected a form like 90s, 10m or 1h30m")
     return seconds
 
 
@@ -314,13 +314,13 @@ def validate(run: Run) -> None:
     if run.data.crop_pct is not None and not 0 < run.data.crop_pct <= 1:
         raise ConfigError(f"data.crop_pct: {run.data.crop_pct} is outside 0..1")
     if run.data.value_range is not None and not 0 <= run.data.value_range[0] < run.data.value_range[1] <= 65535:
-        raise ConfigError(f"data.value_range: {run.data.value_range} is no range inside 0..65535, darkest first")
+        raise ConfigError(f"data.value_range: {run.data.value_range} is not a range inside 0..65535, darkest first")
     low, high = run.augment.scale
     if not 0 < low <= high <= 1:
-        raise ConfigError(f"augment.scale: {low},{high} is no range inside 0..1, smaller first")
+        raise ConfigError(f"augment.scale: {low},{high} is not a range inside 0..1, smaller first")
     low, high = run.augment.zoom
     if not 0 < low <= high:
-        raise ConfigError(f"augment.zoom: {low},{high} is no range of positive numbers, smaller first")
+        raise ConfigError(f"augment.zoom: {low},{high} is not a range of positive numbers, smaller first")
     if not 0 < run.augment.max_class_share <= 1:
         raise ConfigError(f"augment.max_class_share: {run.augment.max_class_share} is outside 0..1")
     if run.dense.smallest_anchor is not None and not run.dense.smallest_anchor > 0:

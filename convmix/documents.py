@@ -46,9 +46,9 @@ def parse_object(text: str | bytes, *, where: str, finite: bool = True) -> dict[
     try:
         value = json.loads(text, parse_constant=_no_constant if finite else None)
     except RecursionError:
-        raise RunError(f"{where} is no valid JSON: nested too deeply") from None
+        raise RunError(f"{where} is not valid JSON: nested too deeply") from None
     except ValueError as error:
-        raise RunError(f"{where} is no valid JSON: {str(error)[:200]}") from None
+        raise RunError(f"{where} is not valid JSON: {str(error)[:200]}") from None
     return checked(value, dict[str, Any], where=where)
 
 
@@ -124,7 +124,7 @@ def _sequence(value: Any, origin: type, args: tuple[Any, ...], where: str) -> An
 
 def _key(key: object, where: str) -> str:
     if not isinstance(key, str):
-        raise RunError(f"{where}: the key {key!r} is no text")
+        raise RunError(f"{where}: the key {key!r} is not text")
     return key
 
 
@@ -133,4 +133,4 @@ def _refuse(value: object, expected: str, where: str) -> Any:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")

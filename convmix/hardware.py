@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from convmix.system.instructions import processor_model
 from convmix.system.processors import has_quota, processors
 
 
@@ -96,7 +97,7 @@ def keep_freed_memory() -> None:
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """What a run record says about where it was measured."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_model()
     return {
         "device": device.type,
         "name": name,
@@ -105,12 +106,3 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

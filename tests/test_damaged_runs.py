@@ -120,8 +120,8 @@ HUGE = (
     ("architecture", "convmixer_8_1_k131071_p4", r"is \[.*\], the network .* has \[8, 1, 131071, 131071\]"),
     ("model_args", {"dim": 10**9}, "model_args.dim: 1000000000 is too large"),
     ("model_args", {"dim": "many"}, "needs model_args depth"),
-    ("model_args", {"act_layer": [[[[["x"]]]]]}, "is no argument of a network"),
-    ("model_args", {"x": list(range(5000))}, "is no argument of a network"),
+    ("model_args", {"act_layer": [[[[["x"]]]]]}, "is not an argument of a network"),
+    ("model_args", {"x": list(range(5000))}, "is not an argument of a network"),
 )
 
 

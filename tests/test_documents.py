@@ -67,12 +67,12 @@ def test_values_of_another_type_are_refused_by_name(value: object, hint: Any, wo
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"{", "no valid JSON"),
-        (b"\xff", "no valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
         (b"[1]", r"file: \[1\] is not an object"),
-        (b'{"a": NaN}', "NaN is no number"),
+        (b'{"a": NaN}', "NaN is not a number"),
         (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
-        (b'{"a": ' + b"9" * 10_000 + b"}", "no valid JSON"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "not valid JSON"),
     ],
 )
 def test_text_that_is_no_object_is_refused(text: bytes, words: str) -> None:
@@ -103,5 +103,5 @@ def test_a_section_of_settings_that_is_none_is_said(value: object) -> None:
     from convmix.config import from_dict
     from convmix.errors import ConfigError
 
-    with pytest.raises(ConfigError, match=r"optim: .* is no object of settings"):
+    with pytest.raises(ConfigError, match=r"optim: .* is not an object of settings"):
         from_dict({"optim": value})

@@ -107,7 +107,7 @@ def load_artifact(path: str | Path) -> Artifact:
     if is_exported(path):
         return _load_exported(path)
     if not path.is_dir():
-        raise RunError(f"{path} is no model directory: there is no such folder; `convmix train` makes one")
+        raise RunError(f"{path} is not a model directory: there is no such folder; `convmix train` makes one")
     info, config = _read_json(path, "convmix.json"), _read_json(path, "config.json")
     where = path / "convmix.json"
     if info.get("format") != FORMAT:
@@ -210,4 +210,4 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
         return read_object(path / name)
     except FileNotFoundError:
-        raise RunError(f"{path} is no model directory: it has no {name}; expected a folder that `convmix train` made") from None
+        raise RunError(f"{path} is not a model directory: it has no {name}; expected a folder that `convmix train` made") from None

@@ -64,7 +64,7 @@ def pull(source: str, *, out: str | Path | None = None, revision: str | None = N
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise RunError(f"{place} exists already; give another --out")
     if folder is not None and not folder.is_dir():
-        raise RunError(f"{folder} is no folder; give OWNER/NAME for a model of the Hub")
+        raise RunError(f"{folder} is not a folder; give OWNER/NAME for a model of the Hub")
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as scratch:
         fetched = Path(scratch) / "model"
@@ -87,7 +87,7 @@ def is_folder(place: str) -> bool:
 def _copy(source: Path, place: Path) -> Path:
     """The files of a model directory, from folder to folder."""
     if missing := [name for name in NEEDED if not (source / name).is_file()]:
-        raise RunError(f"{source} is no model directory: it has no {missing[0]}")
+        raise RunError(f"{source} is not a model directory: it has no {missing[0]}")
     if place.exists() and (not place.is_dir() or any(p.name not in (*NEEDED, *WELCOME) for p in place.iterdir())):
         raise RunError(f"{place} holds other things than a pushed model; give an empty folder or a new one")
     place.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def recorded_rows(artifact: Artifact) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
     except FileNotFoundError:
-        raise RunError(f"{artifact.path} has no splits.csv, so the images it was trained on cannot be told from others") from None
+        raise RunError(f"{artifact.path} has no splits.csv, so the images it was trained on cannot be distinguished from others") from None
     except csv.Error as error:
         raise RunError(f"{path} cannot be read: {error}; expected the columns split, name, digest, label") from None
     if rows and not {"split", "name", "digest", "label"} <= rows[0].keys():

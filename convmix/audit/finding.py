@@ -41,7 +41,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         Kind("truncated", "harmful", "The file ends too early.", "Fetch it again; training and --fix leave it out."),
-        Kind("unreadable", "harmful", "The file is no image, or one that cannot be used.", "Mend it; training and --fix leave it out."),
+        Kind("unreadable", "harmful", "The file is not an image, or one that cannot be used.", "Mend it; training and --fix leave it out."),
         Kind("leak", "harmful", "The same picture is in two splits, so the result looks better than it is.",
              "--fix takes it out of the split that is learned from, never out of test."),
         Kind("near leak", "harmful", "Nearly the same picture is in two splits: resized, re-encoded, mirrored, of other brightness.",

@@ -147,7 +147,7 @@ def computed(
         if row is None:
             return
         if isinstance(row, ray.exceptions.RayError):
-            raise WorkersError(f"the workers ended: {_cause(row)}; what is done is kept, the same command goes on") from row
+            raise WorkersError(f"the workers ended: {_cause(row)}; what is done is kept, the same command resumes") from row
         if isinstance(row, BaseException):
             raise row
         yield row

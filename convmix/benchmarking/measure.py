@@ -1,4 +1,4 @@
-"""The command: works -> races, one after the other -> records, printed and written as JSON with a picture each."""
+"""The command: works -> races, one after the other -> records, printed and written as JSON with a picture and a page each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +10,17 @@ from rich.console import Console
 from convmix.atomic import write_bytes, write_json
 from convmix.benchmarking import work as works_of
 from convmix.benchmarking.bar_plots import bars, lines
-from convmix.benchmarking.record import record, summary, table, title
+from convmix.benchmarking.record import machine, processor_line, record, summary, table, title
 from convmix.benchmarking.roofline import Rates, measure_rates
 from convmix.benchmarking.rounds import race
+from convmix.benchmarking.speed_page import page
 from convmix.benchmarking.work import Work, contenders, default_precision
 from convmix.config import Run, override, parse_duration
 from convmix.errors import ConfigError, did_you_mean
 from convmix.hardware import default_device
 from convmix.models.catalog import SMALL
 from convmix.models.describe import describe
+from convmix.ops import build
 from convmix.ops.gpu import routes
 
 
@@ -43,7 +45,8 @@ def benchmark(
 
     The arguments are those of the command. None: 8 images a batch for inference and 32 for training, of 224 x 224 pixels (32 x 32 for
     models made for CIFAR-10), all threads, the accelerator where there is one, nothing printed. `command` is what the record says it came
-    from. With `output`, each record is written to output/NAME.json, with a picture, as soon as it is measured.
+    from. With `output`, each record is written to output/NAME.json, with a picture and a page (HTML), as soon as it is measured.
+    Latency is inference at batch 1, on one thread unless `threads` says otherwise; `batch_size` is for the other works.
     Raises ConfigError and ModelError for values that cannot be measured.
     """
     place = _device(device)
@@ -52,12 +55,12 @@ def benchmark(
         Work(
             model=name,
             kind=kind,
-            batch_size=(32 if kind == "training" else 8) if batch_size is None else batch_size,
+            batch_size=1 if kind == "latency" else batch_size if batch_size is not None else 32 if kind == "training" else 8,
             height=(in_pixels or _own_size(name))[0],
             width=(in_pixels or _own_size(name))[1],
             num_classes=num_classes,
             device=place.type,
-            threads=torch.get_num_threads() if threads is None else threads,
+            threads=threads if threads is not None else 1 if kind == "latency" else torch.get_num_threads(),
             precision=default_precision(place) if precision == "auto" else precision,
             budget_s=parse_duration(budget),
         )
@@ -67,24 +70,21 @@ def benchmark(
     points = [[(None, one)] if sweep is None else works_of.sweep(one, sweep) for one in works]
     _check([one for some in points for _, one in some], rounds)
     say = console or Console(quiet=True)
-    if kernels := routes.said(place.type):
-        say.print(kernels, highlight=False, markup=False, soft_wrap=True)
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(works[0].threads)
-    try:
-        rates = measure_rates(place)
-    finally:
-        torch.set_num_threads(threads_before)
+    say.print(processor_line({"machine": machine(place)}), highlight=False, markup=False, soft_wrap=True)
+    for kernels in (build.said(place.type), routes.said(place.type)):
+        if kernels:
+            say.print(kernels, highlight=False, markup=False, soft_wrap=True)
+    rates = {number: _rates(place, number) for number in sorted({one.threads for one in works})}
     found = []
     for one, some in zip(works, points, strict=True):
         records = []
         for value, point in some:
             say.print(f"[bold]{name_of(point)}[/bold]", highlight=False)
-            made = _measure(point, rates, rounds=rounds, command=command, console=say, in_sweep=sweep is not None)
+            made = _measure(point, rates[point.threads], rounds=rounds, command=command, console=say, in_sweep=sweep is not None)
             records.append(made if value is None else made | {"point": value})
             say.print(table(made), summary(made), "", sep="\n", highlight=False)
         if output is not None:
-            _write(Path(output), one, records, sweep)
+            say.print(f"page: {_write(Path(output), one, records, sweep)}", highlight=False, markup=False, soft_wrap=True)
         found += records
     return found
 
@@ -116,12 +116,25 @@ def _measure(work: Work, rates: Rates, *, rounds: int, command: str, console: Co
     return made
 
 
-def _write(output: Path, work: Work, records: list[dict[str, Any]], sweep: str | None) -> None:
-    """NAME.json and NAME.png; of a sweep one of each for all points."""
+def _rates(device: torch.device, threads: int) -> Rates:
+    """The machine's, with so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return measure_rates(device)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write(output: Path, work: Work, records: list[dict[str, Any]], sweep: str | None) -> Path:
+    """NAME.json, NAME.png and the page NAME.html, whose path comes back; of a sweep one of each for all points."""
     output.mkdir(parents=True, exist_ok=True)
     name = name_of(work) if sweep is None else f"{name_of(work)}-{sweep}"
     write_json(output / f"{name}.json", records[0] if sweep is None else {"kind": "sweep", "over": sweep, "records": records})
-    write_bytes(output / f"{name}.png", bars(records[0]) if sweep is None else lines(records, sweep))
+    picture = bars(records[0]) if sweep is None else lines(records, sweep)
+    write_bytes(output / f"{name}.png", picture)
+    write_bytes(output / f"{name}.html", page(records, picture, over=sweep or "").html().encode("utf-8", "backslashreplace"))
+    return output / f"{name}.html"
 
 
 def _check(works: Sequence[Work], rounds: int) -> None:

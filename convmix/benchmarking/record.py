@@ -2,7 +2,8 @@
 
     {"kind": "speed", "work": {...}, "lanes": [{"name", "role", "ms", "median_ms", "images_per_s", ...}], "best_peer": "...", ...}
 
-Ratios are taken round by round, between turns that follow each other, and given as median and quartiles.
+Ratios are taken round by round, between turns that follow each other, and given as median and quartiles. The record keeps all of them;
+table and summary leave out those that another program spoiled (`disturbance`).
 """
 
 import statistics
@@ -14,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from convmix.benchmarking.disturbance import MAX_SPREAD, complaints, is_steady
 from convmix.benchmarking.roofline import Rates, operations
 from convmix.benchmarking.rounds import Lane, Result
 from convmix.hardware import describe_machine
+from convmix.system.instructions import instruction_sets, processor_model
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 PACKAGES = ("convmix", "torch", "timm", "openvino", "nncf", "onnxruntime")
 Record = Mapping[str, Any]
@@ -44,10 +47,17 @@ def record(result: Result, *, rates: Rates, macs: int, command: str) -> dict[str
         "best_peer": peer and peer.contender.name,
         "ours_to_official": _ratio(official, ours),
         "ours_to_best_peer": _ratio(peer, ours),
-        "machine": describe_machine(torch.device(work.device)) | {"threads": work.threads},
+        "load": result.load and asdict(result.load),
+        "disturbed": complaints(result.load),
+        "machine": machine(torch.device(work.device)) | {"threads": work.threads},
         "rates": asdict(rates),
         "versions": {name: found for name in PACKAGES if (found := version_of(name))},
     }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a record says about where it was measured; on a card the processor as well."""
+    return describe_machine(device) | {"processor": processor_model(), "instruction_sets": instruction_sets()}
 
 
 def fastest(result: Result, role: str) -> Lane | None:
@@ -118,48 +128,80 @@ def title(record: Record, *, over: str = "") -> str:
     return ", ".join(text for name, text in parts.items() if name != over)
 
 
-def table(record: Record) -> "Table":
-    """For a terminal: the fastest first, those that failed at the end with the reason."""
+def processor_line(record: Record) -> str:
+    """Which processor it was, and which of the instruction sets it has that engines choose their code by."""
+    machine = record["machine"]
+    sets = machine.get("instruction_sets")
+    said = "its instruction sets are not known on this system" if sets is None else ", ".join(sets) or "none of the faster instruction sets"
+    return f"Processor: {machine.get('processor', machine['name'])}, {machine['cores']} usable; {said}."
+
+
+def table(record: Record) -> "Group":
+    """For a terminal of 80 columns: how fast, the fastest first; then what it costs and how it was computed, then who failed and why."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title(record), title_justify="left", box=None, header_style="bold", pad_edge=False)
-    shown.add_column("")
-    for heading in ("images/s", "ms", "+-", "x official", "convmix x", "MiB", "of peak", "error"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    ratios = not record.get("disturbed")
+    speed = Table(title=title(record), title_justify="left", box=None, header_style="bold", pad_edge=False)
+    costs = Table(box=None, header_style="bold", pad_edge=False)
+    for shown, headings in (
+        (speed, ("images/s", "ms", "+-", *(("x\nofficial", "convmix\nx") if ratios else ()))),
+        (costs, ("MiB", "of peak", "error", "start s")),
+    ):
+        shown.add_column("", overflow="fold")
+        for heading in headings:
+            shown.add_column(heading, justify="right", no_wrap=True)
+    ended: list[Text] = []
     for lane in sorted(record["lanes"], key=lambda lane: lane.get("median_ms", float("inf"))):
-        how = f" ({lane['plan']})" if lane["role"] == "ours" and lane["plan"] else ""
-        name = Text(lane["name"] + how, style="bold" if lane["role"] == "ours" else "")
         if lane["failed"]:
-            shown.add_row(Text(f"{lane['name']}: {lane['failed']}"))
+            ended.append(Text(f"{lane['name']}: {lane['failed']}"))
             continue
         low, high = lane["quartiles_ms"]
-        shown.add_row(
+        name = Text(lane["name"], style="bold" if lane["role"] == "ours" else "")
+        times = [_times(lane["to_official"]), _times(lane["ours_is_faster"])] if ratios else []
+        speed.add_row(name, f"{lane['images_per_s']:.1f}", _ms(lane["median_ms"]), _ms((high - low) / 2), *times)
+        costs.add_row(
             name,
-            f"{lane['images_per_s']:.1f}",
-            _ms(lane["median_ms"]),
-            _ms((high - low) / 2),
-            _times(lane["to_official"]),
-            _times(lane["ours_is_faster"]),
             f"{lane['memory_mib']:.0f}" if lane["memory_mib"] is not None else "",
             f"{lane['share_of_matmul_rate']:.0%}",
             f"{lane['difference']:.0e}" if lane["difference"] is not None else "",
+            f"{lane['start_s']:.0f}" if lane["start_s"] is not None else "",
         )
-    return shown
+    plans = [Text(f"{lane['name']}: computed by {lane['plan']}") for lane in record["lanes"] if lane["role"] == "ours" and lane["plan"]]
+    return Group(speed, "", costs, *plans, *ended)
 
 
 def summary(record: Record) -> str:
-    """The two ratios in a sentence, and the rates that stand behind the shares."""
+    """The two ratios in a sentence, or why there are none, and the rates that the shares are of."""
     rates = record["rates"]
     machine = (
         f"This machine multiplies matrices at {rates['matmul_fp32'] / 1e9:.0f} (float32) and {rates['matmul_bf16'] / 1e9:.0f} (bf16) "
         f"GFLOP/s and copies {rates['copy'] / 1e9:.0f} GB/s."
     )
-    if not record["ours_to_best_peer"] or not record["ours_to_official"]:
-        return machine
+    if record.get("disturbed"):
+        return f"{disturbed(record)} {machine}"
+    sides = (("ours_to_best_peer", f"the best peer ({record['best_peer']})"), ("ours_to_official", "the official path"))
+    said = [_compared(record[ratio], beside) for ratio, beside in sides if record[ratio]]
+    return " ".join([*said, machine])
+
+
+def disturbed(record: Record) -> str:
+    """Why no ratios are given, and what to do; an empty string where nothing is known against the race."""
+    if not record.get("disturbed"):
+        return ""
     return (
-        f"convmix is {_range(record['ours_to_best_peer'])} times as fast as the best peer ({record['best_peer']}) and "
-        f"{_range(record['ours_to_official'])} times as fast as the official path. {machine}"
+        f"Another program disturbed this race: {'; '.join(record['disturbed'])}. No ratio is given, and the times are of a busy machine. "
+        "End the other programs, or choose fewer --threads, and measure again."
+    )
+
+
+def _compared(ratio: Mapping[str, float], beside: str) -> str:
+    if is_steady(ratio):
+        return f"convmix is {_range(ratio)} times as fast as {beside}."
+    return (
+        f"No ratio to {beside} is given: its quartiles over the rounds, {ratio['low']:.2f} and {ratio['high']:.2f}, are more than a "
+        f"factor of {MAX_SPREAD} apart, as where another program disturbs the race. Measure again on a quiet machine or with more --rounds."
     )
 
 
@@ -168,7 +210,7 @@ def _ms(value: float) -> str:
 
 
 def _times(ratio: Mapping[str, float] | None) -> str:
-    return f"{ratio['median']:.2f}" if ratio else ""
+    return "" if not ratio else f"{ratio['median']:.2f}" if is_steady(ratio) else "varies"
 
 
 def _range(ratio: Mapping[str, float]) -> str:

@@ -6,6 +6,7 @@ Work -> processes -> rounds of one turn each -> Result
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from convmix.benchmarking.disturbance import Load, load_between, read_counters
 from convmix.benchmarking.process import Ready, choose, serve
 from convmix.benchmarking.work import Implementation, Work
 from convmix.speed.backends import EnginePlan
@@ -39,6 +41,7 @@ class Result:
 
     work: Work
     lanes: tuple[Lane, ...]
+    load: Load | None = None  # of other programs, while the rounds ran; None where it is not known
 
 
 @dataclass
@@ -67,19 +70,21 @@ class _Runner:
 
 def race(work: Work, contenders: list[Implementation], *, rounds: int, say: Callable[[str], None]) -> Result:
     """Build one after the other, then `rounds` turns each; a contender that fails or ends is left out with its reason."""
-    runners = _take_turns([(work, contender) for contender in contenders], rounds=rounds, say=say)
+    runners, load = _take_turns([(work, contender) for contender in contenders], rounds=rounds, say=say)
     official = next((r.ready.first for r in runners if r.ready and r.contender.role == "official"), None)
-    return Result(work, tuple(_lane(runner, official) for runner in runners))
+    return Result(work, tuple(_lane(runner, official) for runner in runners), load)
 
 
 def race_models(works: list[Work], plan: EnginePlan, *, rounds: int, say: Callable[[str], None]) -> tuple[Lane, ...]:
     """A race between different models that all run by the same plan, one lane per work; `say` is told as in `race`."""
-    runners = _take_turns([(work, Implementation(work.model, "ours", plan)) for work in works], rounds=rounds, say=say)
+    runners, _ = _take_turns([(work, Implementation(work.model, "ours", plan)) for work in works], rounds=rounds, say=say)
     return tuple(_lane(runner, None) for runner in runners)
 
 
-def _take_turns(entries: list[tuple[Work, Implementation]], *, rounds: int, say: Callable[[str], None]) -> list[_Runner]:
-    """What every contender did; its process has ended."""
+def _take_turns(
+    entries: list[tuple[Work, Implementation]], *, rounds: int, say: Callable[[str], None]
+) -> tuple[list[_Runner], Load | None]:
+    """What every contender did, whose process has ended, and what else the machine did meanwhile."""
     with contextlib.ExitStack() as stack:
         runners = []
         for work, contender in entries:
@@ -87,14 +92,17 @@ def _take_turns(entries: list[tuple[Work, Implementation]], *, rounds: int, say:
             runners.append(runner)
             _build(runner)
             say(f"  {runner.contender.name}: " + (runner.failed or f"ready after {runner.ready.start_s:.0f} s"))  # type: ignore[union-attr]
+        processes = [os.getpid(), *(runner.process.pid for runner in runners if runner.failed is None)]
+        before = read_counters(processes)
         for _ in range(rounds):
             for runner in runners:
                 if runner.failed is None and (ms := runner.answer("run")) is not None:
                     runner.ms.append(ms)
+        load = load_between(before, read_counters(processes), threads=max(work.threads for work, _ in entries))
         for runner in runners:
             if runner.failed is None:
                 runner.memory_mib = runner.answer("memory")
-        return runners
+        return runners, load
 
 
 def _decided(work: Work, contender: Implementation) -> Implementation:

@@ -16,7 +16,7 @@ from convmix.speed.backends import Dtype, EnginePlan
 from convmix.speed.select import PRECISIONS
 
 Role = Literal["official", "peer", "ours"]
-KINDS = ("inference", "training")
+KINDS = ("inference", "training", "latency")  # latency: inference of one image at a time
 SWEEPS = {  # what grows, and where it starts and ends
     "batch": (1, 2, 4, 8, 16, 32, 64),
     "resolution": (32, 64, 96, 128, 192, 256, 320),
@@ -30,7 +30,7 @@ class Work:
     """One model doing one thing."""
 
     model: str
-    kind: str  # inference or training
+    kind: str  # of `KINDS`
     batch_size: int
     height: int  # px
     width: int
@@ -120,6 +120,8 @@ def sweep(work: Work, over: str) -> list[tuple[int, Work]]:
     """The same work at growing batch, resolution, depth or kernel size; ConfigError where the model has none of that."""
     if over not in SWEEPS:
         raise ConfigError(f"sweep: {over} is not one of {', '.join(SWEEPS)}{did_you_mean(over, SWEEPS)}")
+    if over == "batch" and work.kind == "latency":
+        raise ConfigError("sweep: latency is that of one image at a time; sweep resolution, depth or kernel, or take --work inference")
     if over == "batch":
         return [(n, dataclasses.replace(work, batch_size=n)) for n in SWEEPS[over]]
     if over == "resolution":

@@ -1,4 +1,4 @@
-"""Which model, and which part of it: compare, ablate. Both go on where they were interrupted."""
+"""Which model, and which part of it: compare, ablate. Both resume where they were interrupted."""
 
 import shlex
 import sys
@@ -43,7 +43,7 @@ def compare(
     seeds:
         Trainings per model.
     out:
-        The folder; runs/compare-NAME where it is left out. The same command again goes on where it was interrupted.
+        The folder; runs/compare-NAME where it is left out. Running the same command again resumes where it was interrupted.
     device:
         cpu, cuda or mps; the accelerator where there is one.
     quiet:
@@ -110,7 +110,7 @@ def ablate(
     images:
         Train on so many images, every class in proportion; all where it is left out.
     out:
-        The folder; runs/ablate-NAME where it is left out. The same command again goes on where it was interrupted.
+        The folder; runs/ablate-NAME where it is left out. Running the same command again resumes where it was interrupted.
     device:
         cpu, cuda or mps; the accelerator where there is one.
     quiet:

@@ -7,8 +7,13 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from convmix.artifacts.runtime import digests
+from convmix.explanation.methods import NAMES
 
 Several = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+Methods = Annotated[
+    list[str] | None,
+    Parameter(consume_multiple=True, negative=(), help=f"Any of {', '.join(NAMES)}, one after the other; all where it is left out."),
+]
 
 
 def evaluate(
@@ -82,7 +87,7 @@ def calibrate(
     Parameters
     ----------
     run:
-        A model directory; its probabilities are calibrated anew, its answers stay.
+        A model directory; its probabilities are calibrated again, its answers stay the same.
     data:
         Labelled images in any form that `train` takes; the validation images of the training where it is left out.
     accuracy:
@@ -109,7 +114,7 @@ def explain(
     /,
     *,
     classes: Several = None,
-    methods: Several = None,
+    methods: Methods = None,
     output: Path | None = None,
     limit: int = 16,
     device: str | None = None,
@@ -124,8 +129,6 @@ def explain(
         Images, folders, quoted globs, or - for a list of paths on standard input; the model itself alone where they are left out.
     classes:
         Classes to explain beside the predicted one, one after the other.
-    methods:
-        Any of saliency, integrated_gradients, gradcam, occlusion, one after the other; all where it is left out.
     output:
         The folder for the page, its pictures and its JSON; the model directory where it is left out.
     limit:
@@ -135,9 +138,7 @@ def explain(
     """
     from convmix.explanation import explain, terminal_table
 
-    result = explain.explain(
-        run, files or [], classes=classes or [], methods=methods or tuple(explain.METHODS), output=output, limit=limit, device=device
-    )
+    result = explain.explain(run, files or [], classes=classes or [], methods=methods or NAMES, output=output, limit=limit, device=device)
     Console().print(terminal_table.table(result))
 
 

@@ -30,7 +30,7 @@ def batch_predict(
     quiet: bool = False,
     verify: bool = True,
 ) -> None:
-    """Label millions of images on a Ray cluster, or on this machine; goes on where it was stopped.
+    """Label millions of images on a Ray cluster, or on this machine; resumes where it was stopped.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def serve(
     batch_wait_ms:
         How long an image waits for others to be computed with.
     queue:
-        Images that may wait; beyond it clients are told to come again (429).
+        Images that may wait; beyond it clients are asked to come back later (429).
     images:
         Images in one request, at most.
     image_mb:

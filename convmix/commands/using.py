@@ -126,9 +126,10 @@ def benchmark(
     models:
         Names of `convmix models`; or one exported model, which is measured beside the run that it came from.
     work:
-        inference, training or both, as inference,training.
+        inference, training, latency (one image at a time, on one thread unless --threads says otherwise), or several, as
+        inference,training.
     batch_size:
-        Images per batch; 8 for inference and 32 for training where it is left out.
+        Images per batch; 8 for inference and 32 for training where it is left out. Latency has always 1.
     size:
         Input size in pixels, N or HxW; 224, or 32 for models made for CIFAR-10.
     precision:
@@ -142,7 +143,7 @@ def benchmark(
     sweep:
         batch, resolution, depth or kernel: how speed and memory grow with it.
     output:
-        A folder for records (JSON) and pictures.
+        A folder for records (JSON), pictures and pages (HTML).
     share:
         Check and time the GPU kernels on this machine's card, without models, and write a record to send back; it names no user, no
         machine and no path.

@@ -33,7 +33,7 @@ def carry_out(study: Study, ledger: ExperimentLog, contenders: Sequence[Candidat
             if ended is None:
                 done = sum(map(len, found.values()))
                 raise Interrupted(
-                    f"stopped with {done} of {len(trials)} trainings done; they are kept in {ledger.out}, and the same command goes on",
+                    f"stopped with {done} of {len(trials)} trainings done; they are kept in {ledger.out}, and the same command resumes",
                     number=requests.received or signal.SIGTERM, out=ledger.out,
                 )  # fmt: skip
             _check_splits(study, ledger, trial, ended)

@@ -105,7 +105,7 @@ def read_class_names(folder: Path) -> dict[str, str] | None:
 def class_names_among(read: Callable[[str], bytes | None], folder: object) -> dict[str, str] | None:
     """The same of any folder: `read` gives a file's content by its name, None where there is none.
 
-    Accepted: {"n01440764": "tench"}, {"tench": 0}, ["tench", ...]; the text file holds one name a line. Other JSON is no list of
+    Accepted: {"n01440764": "tench"}, {"tench": 0}, ["tench", ...]; the text file holds one name a line. Other JSON is not a list of
     classes (an annotation file, perhaps) and is ignored.
     """
     for name in ("classes.json", "labels.json", "classes.txt"):

@@ -90,7 +90,7 @@ class Preprocess:
         if min(self.std) <= 0:
             raise ConfigError(f"data.std: {self.std} must be positive")
         if self.value_range is not None and not 0 <= self.value_range[0] < self.value_range[1] <= 65535:
-            raise ConfigError(f"data.value_range: {self.value_range} is no range inside 0..65535, darkest first")
+            raise ConfigError(f"data.value_range: {self.value_range} is not a range inside 0..65535, darkest first")
 
     @property
     def shape(self) -> tuple[int, int, int]:

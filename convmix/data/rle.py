@@ -83,7 +83,7 @@ def from_runs(counts: Any, at: Any, size: Size) -> bytes:
         raise ValueError(f"an RLE of height, width {at}, the image is {size[0]}, {size[1]}")
     if isinstance(counts, list):
         if not all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c < 2**32 for c in counts):
-            raise ValueError("an RLE with run lengths that are no counts of pixels")
+            raise ValueError("an RLE with run lengths that are not counts of pixels")
         if sum(counts) != size[0] * size[1]:
             raise ValueError(f"an RLE of {sum(counts)} pixels, the image has {size[0] * size[1]}")
         return bytes(coco.frPyObjects({"counts": counts, "size": [*size]}, *size)["counts"])

@@ -120,7 +120,7 @@ def _grouping(name: str, cells: Sequence[str]) -> Grouping:
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """The cells as numbers, nan for an empty one; None where one of them is no number."""
+    """The cells as numbers, nan for an empty one; None where one of them is not a number."""
     try:
         numbers = np.array([float(cell) if cell else math.nan for cell in cells])
     except ValueError:

@@ -110,7 +110,7 @@ def _selection(artifact: Artifact, data: str | Path | None, split: str) -> Selec
     selection = select(artifact, data, split=split)
     if selection.own:
         if split == "train":
-            raise ConfigError("split: train is what the run learned by heart, so it is sure of it; give val, or other labelled data")
+            raise ConfigError("split: train is what the run learned from, so it is too sure of it; give val, or other labelled data")
         return selection
     tested = recorded_digests(artifact)["test"]
     keep = np.flatnonzero([digest not in tested for digest in selection.digests])

@@ -33,7 +33,7 @@ class Difference:
         low, high = (100 * end for end in self.interval)
         by = f"{100 * abs(self.difference):.2f} points of {self.score} (95 % interval of the difference {low:+.2f} to {high:+.2f})"
         if not self.convincing:
-            return f"Not told apart by {self.n} images: the difference of {by} may be chance."
+            return f"Not distinguishable on {self.n} images: the difference of {by} may be chance."
         how = "better" if self.difference > 0 else "worse"
         return f"A convincing difference: on the same {self.n} images this run is {how} than {self.rival} by {by}."
 

@@ -118,7 +118,7 @@ def _curves(page: Page, e: ObjectsEvaluation, curves: Curves) -> None:
         if s[f"{p}threshold"] is not None:
             marks[name] = (s[f"{p}recall"], s[f"{p}precision"])
     many = f"The {len(by_objects)} classes with the most objects of {len(curves)}. " if len(curves) > len(by_objects) else ""
-    page.section("Precision and recall", f"{many}Along a curve less and less sure answers count; the mark stands at the threshold above.")
+    page.section("Precision and recall", f"{many}Along a curve less and less sure answers count; the mark is at the threshold above.")
     picture = precision_recall_picture({name: curves[name] for name in by_objects}, marks, title="precision against recall at IoU .50")
     page.figure(picture, name="precision-recall", alt="Precision against recall by class; the table above holds the marked points")
 

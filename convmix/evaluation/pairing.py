@@ -36,7 +36,7 @@ class Pairing:
         """Whether the difference is real, in one plain sentence."""
         by = f"{100 * abs(self.difference):.2f} percentage points"
         if not self.convincing:
-            return f"Not told apart by {self.n} images: the difference of {by} may be chance (p = {_p(self.p_value)})."
+            return f"Not distinguishable on {self.n} images: the difference of {by} may be chance (p = {_p(self.p_value)})."
         how = "better" if self.difference > 0 else "worse"
         return f"A convincing difference: on the same {self.n} images this run is {how} than {self.rival} by {by} (p = {_p(self.p_value)})."
 

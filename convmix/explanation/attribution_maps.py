@@ -12,6 +12,7 @@ import numpy as np
 
 from convmix.explanation.activations import Activation
 from convmix.explanation.explanation_result import ExplainedImage, Map, MethodVerdict
+from convmix.explanation.methods import TITLES
 from convmix.explanation.receptive_field import MASS, Field
 from convmix.explanation.stages import ModelStage
 from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, SMALL_PX, WIDTH_IN, png, shorten
@@ -19,7 +20,6 @@ from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, SMALL_PX, WIDTH_IN, pn
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLES = {"saliency": "saliency", "integrated_gradients": "integrated gradients", "gradcam": "Grad-CAM", "occlusion": "occlusion"}
 STAGES, CHANNELS = 6, 7  # feature maps: at most so many stages, evenly over the depth, with the mean and so many channels each
 TOP = 0.1  # share of the image inside the line
 SMOOTHING = 0.035  # standard deviation over the image's longer side, for the line alone: single pixels would give islands without number

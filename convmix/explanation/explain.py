@@ -19,11 +19,12 @@ from convmix.atomic import write_json
 from convmix.data.decode import BadImage
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
 from convmix.explanation.activations import activation_statistics
-from convmix.explanation.attribution import METHODS, check_methods
+from convmix.explanation.attribution import check_methods
 from convmix.explanation.attribution_maps import STAGES
 from convmix.explanation.explanation_page import write_page
 from convmix.explanation.explanation_result import Anatomy, Explanation
 from convmix.explanation.hooked_copy import seeded
+from convmix.explanation.methods import NAMES
 from convmix.explanation.receptive_field import receptive_fields
 from convmix.explanation.stages import ModelStage, spread, stage_maps
 from convmix.explanation.subject import explain_image, judge, prepare
@@ -49,7 +50,7 @@ def explain(
     files: Sequence[str | Path] = (),
     *,
     classes: Sequence[str] = (),
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = NAMES,
     output: str | Path | None = None,
     limit: int = 16,
     device: str | None = None,
@@ -60,7 +61,7 @@ def explain(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input. None: the model itself is explained.
     classes: classes to explain beside the predicted one.
-    methods: saliency, integrated_gradients, gradcam, occlusion.
+    methods: of `methods.NAMES`.
     output: the folder for explanation-NAME.html, .json and the pictures (None: the model directory).
     limit: images to explain at most, evenly over the files.
     device: where to compute; None: what this machine is best at.

@@ -7,8 +7,8 @@ from torch import nn
 
 from convmix.data.formats import printable
 from convmix.explanation import attribution_maps, weights
-from convmix.explanation.attribution_maps import TITLES
 from convmix.explanation.explanation_result import Explanation
+from convmix.explanation.methods import TITLES
 from convmix.explanation.stages import ModelStage
 from convmix.explanation.trust import LEAST_MOVE, RANDOM_ORDERS, SAME_MAP, SPREADS
 from convmix.plots.html_page import Page

@@ -140,7 +140,7 @@ def check_place(place: Path) -> None:
     """ConfigError for a path that holds something else than an export."""
     foreign = [file.name for file in place.iterdir() if not is_ours(file.name)] if place.is_dir() else []
     if foreign:
-        raise ConfigError(f"output: {place} holds {foreign[0]}, which is no part of an export, and would be replaced; name another folder")
+        raise ConfigError(f"output: {place} holds {foreign[0]}, which is not part of an export, and would be replaced; name another folder")
     if place.exists() and not place.is_dir():
         raise ConfigError(f"output: {place} is a file; name a folder")
 

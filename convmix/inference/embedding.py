@@ -101,7 +101,9 @@ def _network(model: str | Path | Artifact, weights_file: str | Path | None) -> t
         return artifact.model, artifact.preprocess
     name = str(model)
     if os.sep in name or name.startswith("."):
-        raise RunError(f"{name} is no model directory: there is no such folder; give one that `convmix train` made, or the name of a model")
+        raise RunError(
+            f"{name} is not a model directory: there is no such folder; give one that `convmix train` made, or the name of a model"
+        )
     catalog.check_name(name)
     expected = expected_input(name, weights_file)
     if weights_file is not None:

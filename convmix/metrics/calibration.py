@@ -73,7 +73,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ConfigError(f"temperature: {self.temperature} is no number above 0")
+            raise ConfigError(f"temperature: {self.temperature} is not a number above 0")
         if self.threshold is not None:
             check_threshold(self.threshold)
         if self.choice is not None and self.choice.threshold != self.threshold:
@@ -247,13 +247,13 @@ def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, n
 def _read(cls: type, values: object, name: str) -> dict[str, Any]:
     """The fields of a dataclass from JSON, all there and of the right kind."""
     if not isinstance(values, Mapping):
-        raise RunError(f"{name}: {values!r} is no object of {', '.join(f.name for f in fields(cls))}")
+        raise RunError(f"{name}: {values!r} is not an object of {', '.join(f.name for f in fields(cls))}")
     kinds = {f.name: f.type for f in fields(cls)}
     for key in values:
         if key not in kinds:
             raise RunError(f"{name}: unknown key {key}{did_you_mean(str(key), kinds)}")
     if missing := [key for key in kinds if key not in values]:
-        raise RunError(f"{name} has no {', '.join(missing)}; fit it anew with `convmix calibrate`")
+        raise RunError(f"{name} has no {', '.join(missing)}; fit it again with `convmix calibrate`")
     for key, value in values.items():
         if kinds[key] in (float, int) or (kinds[key] == float | None and value is not None):
             fits = _is_number(value) and (kinds[key] is not int or isinstance(value, int))

@@ -111,7 +111,7 @@ def describe(
     """
     h, w = (size, size) if isinstance(size, int) else size
     if min(h, w) < 1:
-        raise ModelError(f"size: {h}x{w} is no image size, both sides must be at least 1 pixel")
+        raise ModelError(f"size: {h}x{w} is not an image size, both sides must be at least 1 pixel")
     with _quick(name):
         return _describe(name, (h, w), num_classes=num_classes, in_chans=in_chans, model_args=model_args)
 

@@ -144,7 +144,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        raise WeightsError(f"{path} is no valid JSON") from None
+        raise WeightsError(f"{path} is not valid JSON") from None
     if not isinstance(values, dict):
         raise WeightsError(f"{path} holds a {type(values).__name__}, expected an object that describes a model")
     return values

@@ -51,7 +51,7 @@ def described_network(config: Mapping[str, Any], *, where: str) -> Network:
             raise RunError(f"{where} has no {key}; expected what `convmix train` wrote")
     name = checked(config["architecture"], str, where=f"{where}: architecture")
     if len(name) > LONGEST_NAME or not name.isprintable():
-        raise RunError(f"{where}: architecture: {name[:60]!r}... is no name of a model")
+        raise RunError(f"{where}: architecture: {name[:60]!r}... is not the name of a model")
     if any(sign in name for sign in ":/\\"):
         raise RunError(f"{where}: architecture: {name!r} leads out of the directory, expected the name of a model, as resnet18")
     arguments = checked(config["model_args"], dict[str, Any], where=f"{where}: model_args")
@@ -63,7 +63,7 @@ def described_network(config: Mapping[str, Any], *, where: str) -> Network:
 def _check_size(value: object, where: str, *, depth: int) -> None:
     if isinstance(value, (list, tuple, dict)):
         if len(value) > MOST or depth > 3:
-            raise RunError(f"{where}: {str(value)[:60]}... is no argument of a network")
+            raise RunError(f"{where}: {str(value)[:60]}... is not an argument of a network")
         for inner in value.values() if isinstance(value, dict) else value:
             _check_size(inner, where, depth=depth + 1)
     elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:

@@ -22,6 +22,7 @@ KERNELS = Path(__file__).parent / "kernels"
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-ffp-contract=fast", "-std=gnu11", "-fPIC", "-shared")
 TIMEOUT_S = 300
 log = logging.getLogger("convmix")
+_announced: list[str] = []  # not empty once `said` has said that there is no compiler: the log need not repeat it
 
 
 @functools.cache
@@ -36,7 +37,8 @@ def library(source: str, *definitions: str) -> ctypes.CDLL | None:
         return None
     compiler = find_compiler()
     if compiler is None:
-        _say_once("no C compiler found (gcc or clang): the depthwise convolutions train with PyTorch's own slower kernels")
+        if not _announced:
+            _say_once("no C compiler found (gcc or clang): the depthwise convolutions train with PyTorch's own slower kernels")
         return None
     try:
         return ctypes.CDLL(str(_compiled(compiler, source, definitions)))
@@ -45,6 +47,18 @@ def library(source: str, *definitions: str) -> ctypes.CDLL | None:
         first = next(iter(reason.strip().splitlines()), "it says nothing")
         _say_once(f"{' '.join(compiler)} cannot compile {source}.c ({first}): PyTorch's own slower kernels are used")
         return None
+
+
+def said(device_type: str) -> str | None:
+    """The line about these kernels at the start of a training or a benchmark; None where they are used, or were not asked for."""
+    if device_type != "cpu" or switch.kernels() == "off" or find_compiler() is not None:
+        return None
+    _announced.append(device_type)
+    return (
+        "C kernels: not used, for no C compiler was found. Training these models with PyTorch's own kernels takes several times as long. "
+        "Install gcc or clang (apt install gcc, dnf install gcc, apk add build-base, xcode-select --install) or name one in CC; "
+        "CONVMIX_KERNELS=off does without and leaves this line out"
+    )
 
 
 def find_compiler() -> tuple[str, ...] | None:

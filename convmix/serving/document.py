@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from convmix.explanation.methods import NAMES
 from convmix.serving import schema
 from convmix.serving.limits import RequestLimits
 from convmix.serving.problem import PROBLEMS
@@ -58,7 +59,7 @@ _PREDICT_FORM = {
 }
 _EXPLAIN_FORM = {
     "image": _FILE,
-    "method": {"type": "string", "enum": ["saliency", "integrated_gradients", "gradcam", "occlusion"]},
+    "method": {"type": "string", "enum": list(NAMES)},
     "label": {"type": "string"},
 }
 _HTML = {"text/html": {"schema": {"type": "string"}}}

@@ -28,7 +28,7 @@ class Hosts:
     def __post_init__(self) -> None:
         for name in self.allowed:
             if name != "*" and not _NAME.fullmatch(name.lower()):
-                raise ConfigError(f"allow-host: {name!r} is no host name, expected one as models.example.org, without scheme and port")
+                raise ConfigError(f"allow-host: {name!r} is not a host name, expected one as models.example.org, without scheme and port")
 
     def answers(self, header: str | None) -> bool:
         """Whether a request with this header is answered. One without, of HTTP/1.0, comes from no browser."""

@@ -18,5 +18,5 @@ class ExplainMessage:
     """One image, and what is to be shown in it."""
 
     data: bytes  # encoded
-    method: str  # of `explanation.attribution.METHODS`
+    method: str  # of `explanation.methods.NAMES`
     label: str | None  # None: the one that the model finds most probable

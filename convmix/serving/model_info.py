@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from convmix.artifacts.artifact import Artifact
-from convmix.explanation.attribution import METHODS
+from convmix.explanation.methods import NAMES
 from convmix.plots.overlay import palette
 from convmix.serving.limits import RequestLimits
 from convmix.tasks import create_task
@@ -31,7 +31,7 @@ def model_facts(artifact: Artifact, limits: RequestLimits) -> ModelFacts:
     info, place = artifact.info, artifact.path.resolve()
     name = (place if place.is_dir() else place.parent).name  # a name and no path
     channels, height, width = artifact.preprocess.shape
-    methods = tuple(METHODS) if artifact.engine is None else ()
+    methods = NAMES if artifact.engine is None else ()
     threshold = artifact.calibration.threshold if artifact.calibration else None
     thresholds = create_task(artifact.task, artifact.labels, artifact.calibration).thresholds_by_label()
     answer = {

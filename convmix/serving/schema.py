@@ -8,6 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
+from convmix.explanation.methods import Method
+
 _BASE64: JsonDict = {"contentEncoding": "base64"}
 NAME_CHARACTERS = 255
 
@@ -37,7 +39,7 @@ class ExplainRequest(_Request):
     """An image and what to show in it."""
 
     image: EncodedImage
-    method: Literal["saliency", "integrated_gradients", "gradcam", "occlusion"] = "gradcam"
+    method: Method = "gradcam"
     label: str | None = Field(None, description="null: the most probable one")
 
 

@@ -21,6 +21,7 @@ class OutputTolerance:
 LIMITS: dict[Dtype, OutputTolerance] = {  # several times what a correct engine shows, far below what a wrong one does
     "fp32": OutputTolerance(1e-4, 0.005),
     "bf16": OutputTolerance(0.05, 0.02),
+    "autocast": OutputTolerance(0.05, 0.02),  # in bf16
     "int8": OutputTolerance(0.25, 0.05),
 }
 

@@ -189,7 +189,7 @@ def _fold_neighbours(model: nn.Module) -> None:
                     _give_away(sequence, name, behind)
     for name, module in model.named_modules():
         if isinstance(module, _BatchNorm):
-            raise _refusal(model, name, "is a BatchNorm that does not stand directly behind a plain convolution")
+            raise _refusal(model, name, "is a BatchNorm that does not directly follow a plain convolution")
 
 
 def _merge_branches(model: nn.Module, name: str, mixing: TokenMixing) -> None:

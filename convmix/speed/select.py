@@ -2,13 +2,15 @@
 
 model -> candidate plans -> build, compare with the float32 original, time -> Optimized, with a report that says why
 
-No engine is trusted: its output is compared with the original's before it may win. Machines are noisy: plans that are near each other are
-timed in turn. The choice depends on model, sizes, precision, machine and versions, and is kept for that combination.
+No engine is trusted: its output is compared with the original's before it may win. Machines are noisy: nothing leaves for one slow
+measurement, plans that are near each other are timed in turn, and rounds are added until no other plan is likely to be more than `MARGIN`
+faster than the choice. The choice depends on model, sizes, precision, machine and versions, and is kept for that combination.
 """
 
 import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,10 +30,15 @@ Precision = Literal["exact", "bf16", "int8"]
 PRECISIONS = ("exact", "bf16", "int8")
 BUDGET_S = 300.0
 SLOWER = 1.5  # times the best: no longer worth measuring
+LOOKS = 2  # a plan leaves as slower only where each of so many measurements, beside the leader's, says so
 HEATS = 3  # rounds of all that are left, after which the finalists are known
-FINALISTS = 4
-ROUNDS = 9  # of the finalists
-ROUNDS_S = 30.0  # fewer rounds, but as many as the heats, where they take longer than this
+FINALISTS = 4  # at least, and whatever else came within
+NEAR = 1.1  # times the best heat
+ROUNDS = 9  # of the finalists,
+MOST_ROUNDS = 45  # and up to here while the choice is not settled
+ROUNDS_S = 60.0  # no round is begun after this time,
+MIN_ROUNDS = 5  # except the first ones
+MARGIN = 0.02  # what another plan may be faster than the choice
 TURN_S = 0.05
 ORIGINAL = EnginePlan()
 SMALL_BATCH = 32  # up to here the time between launches may be the larger part, so a graph of them is tried first
@@ -118,7 +125,10 @@ def restore(model: nn.Module, name: str) -> Optimized | None:
 
 
 def candidates(precision: Precision, *, batch_size: int, device: torch.device) -> list[EnginePlan]:
-    """The plans to try: the original, then by what they cost to build, the more promising first."""
+    """The plans to try: the original, then those that are the fastest somewhere, so that the budget does not end before them.
+
+    Every way in which the peers of `convmix benchmark` run a model is among them, with streams and autocast (a test holds that).
+    """
     dtypes: tuple[Dtype, ...] = ("fp32",) if precision == "exact" else ("bf16", "fp32") if fast_bf16(device) else ("fp32", "bf16")
     folds = (True, False)
     threads = torch.get_num_threads()
@@ -129,15 +139,20 @@ def candidates(precision: Precision, *, batch_size: int, device: torch.device) -
     plans += [EnginePlan("native", d) for d in dtypes] if device.type == "cpu" else []
     if device.type == "cuda":
         plans += [EnginePlan("triton", d, graph=graph) for d in dtypes for graph in (batch_size <= SMALL_BATCH, batch_size > SMALL_BATCH)]
+    first, compiled_first = dtypes[0], [EnginePlan("compile", dtypes[0], "nhwc", fold) for fold in folds]
+    if precision != "exact":
+        compiled_first.append(EnginePlan("compile", "autocast", "nhwc"))
+    if device.type == "cpu":
+        plans += [EnginePlan("openvino", first, folded=fold, streams=s) for s in reversed(streams) for fold in folds]
+    plans += [EnginePlan("eager", first, "nhwc", fold) for fold in folds]
+    plans += compiled_first
+    if device.type == "cpu":
+        plans += [EnginePlan("onnxruntime", folded=fold) for fold in folds]
+        plans += [EnginePlan("aoti", first, folded=fold) for fold in folds]
     plans += [EnginePlan("eager", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
     if device.type == "cpu":
-        plans += [EnginePlan("openvino", d, folded=fold, streams=s) for d in dtypes for s in streams for fold in folds]
-        plans += [EnginePlan("onnxruntime", folded=fold) for fold in folds]
-    compiled = [EnginePlan("compile", d, layout, fold) for d in dtypes for layout in ("nchw", "nhwc") for fold in folds]
-    plans += compiled[:2]
-    if device.type == "cpu":
-        plans += [EnginePlan("aoti", dtypes[0], folded=fold) for fold in folds]
-    plans += compiled[2:]
+        plans += [EnginePlan("openvino", d, folded=fold, streams=s) for d in dtypes for s in reversed(streams) for fold in folds]
+    plans += [EnginePlan("compile", d, layout, fold) for d in dtypes for layout in ("nhwc", "nchw") for fold in folds]
     return list(dict.fromkeys(plans))
 
 
@@ -168,18 +183,22 @@ class _Race:
             if plan not in self.running:
                 continue
             now = self._time(self.running[leader])  # beside the new one: minutes ago the machine may have been another
-            if self._ms(plan) > SLOWER * now:
+            if self._is_behind(plan, leader, SLOWER, leader_ms=now):
                 self._leave([plan])
             elif self._ms(plan) < now:
                 leader = plan
-            self._leave([p for p in self.running if self._ms(p) > SLOWER**2 * self._ms(leader)])
+            self._leave([p for p in self.running if p not in (leader, ORIGINAL) and self._is_behind(p, leader, SLOWER**2)])
 
     def finish(self) -> Runner:
         """The fastest that is right on all images. They are timed in turn, so that a slow minute of the machine hits all alike."""
-        self._time_in_turn(HEATS)
+        heats: dict[EnginePlan, list[float]] = {plan: [] for plan in self.running}
+        for _ in range(HEATS):
+            self._time_in_turn(heats)
+        self._note(heats)
         ranked = sorted(self.running, key=self._ms)
-        self._leave([plan for plan in ranked[FINALISTS:] if plan != ORIGINAL])
-        self._time_in_turn(ROUNDS)
+        near = {plan for plan in ranked if min(heats[plan]) <= NEAR * min(heats[ranked[0]])}
+        self._leave([plan for plan in ranked[FINALISTS:] if plan != ORIGINAL and plan not in near])
+        self._run_final(with_original=ORIGINAL in near)
         winner = next(plan for plan in sorted(self.running, key=self._ms) if self._is_right(plan))
         self._is_right(ORIGINAL)  # for its row in the report
         return self.running[winner]
@@ -235,17 +254,41 @@ class _Race:
         )
         return reason is None
 
-    def _time_in_turn(self, rounds: int) -> None:
-        times: dict[EnginePlan, list[float]] = {plan: [] for plan in self.running}
+    def _run_final(self, *, with_original: bool) -> None:
+        """Rounds of those that are left until the choice is settled; of the original only the first ones, where it cannot win."""
+        finals: dict[EnginePlan, list[float]] = {plan: [] for plan in self.running}
+        rivals = {plan: ms for plan, ms in finals.items() if plan != ORIGINAL or with_original}
         started = time.monotonic()
-        for i in range(rounds):
-            if i >= HEATS and time.monotonic() - started > ROUNDS_S:
+        for done in range(MOST_ROUNDS):
+            if done >= MIN_ROUNDS and time.monotonic() - started > ROUNDS_S:
                 break
-            for plan, ms in times.items():
-                ms.append(self._time(self.running[plan]))
+            if done >= ROUNDS and is_settled(list(rivals.values())):
+                break
+            self._time_in_turn(finals if done < MIN_ROUNDS else rivals)
+        self._note(finals)
+
+    def _time_in_turn(self, times: dict[EnginePlan, list[float]]) -> None:
+        """One round: a turn for each."""
+        for plan, ms in times.items():
+            ms.append(self._time(self.running[plan]))
+
+    def _note(self, times: dict[EnginePlan, list[float]]) -> None:
+        """Medians and spreads, for the report."""
         for plan, ms in times.items():
             low, median, high = statistics.quantiles(ms, n=4)
             self.found[plan] = replace(self.found[plan], median_ms=median, spread_ms=high - low)
+
+    def _is_behind(self, plan: EnginePlan, leader: EnginePlan, factor: float, *, leader_ms: float | None = None) -> bool:
+        """Whether it takes `factor` times as long as the leader in each of `LOOKS` measurements; a busy moment is not held against it."""
+        leader_ms = self._ms(leader) if leader_ms is None else leader_ms
+        for look in range(LOOKS):
+            if self._ms(plan) <= factor * leader_ms:
+                return False
+            if look < LOOKS - 1:
+                fresh = min(self._ms(plan), self._time(self.running[plan]))
+                self.found[plan] = replace(self.found[plan], median_ms=fresh)
+                leader_ms = self._time(self.running[leader])
+        return True
 
     def _leave(self, plans: list[EnginePlan]) -> None:
         for plan in plans:
@@ -270,6 +313,23 @@ class _Race:
 
     def _limits(self, plan: EnginePlan) -> OutputTolerance:
         return self.limits or LIMITS[plan.dtype]
+
+
+def is_settled(times: Sequence[Sequence[float]]) -> bool:
+    """Whether the plan with the smallest median is at most `MARGIN` slower than any other, as far as rounds can tell.
+
+    times: of each plan, ms in the same rounds. The ratio to the leader is taken round by round; what its median may be is the notch of its
+    box plot, 1.57 quartile ranges / sqrt(rounds) to each side (McGill, Tukey and Larsen 1978).
+    """
+    leader = min(times, key=statistics.median)
+    for other in times:
+        if other is leader:
+            continue
+        ratios = [a / b for a, b in zip(other, leader, strict=True)]
+        low, median, high = statistics.quantiles(ratios, n=4)
+        if median - 1.57 * (high - low) / len(ratios) ** 0.5 < 1 - MARGIN:
+            return False
+    return True
 
 
 def _noise(model: nn.Module, sizes: Sizes) -> Tensor:

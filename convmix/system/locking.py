@@ -99,7 +99,7 @@ def _make(folder: Path) -> bool:
         return True
     except FileExistsError:
         if not folder.is_dir():
-            raise RunError(f"{folder} exists already and is no folder; give another --out") from None
+            raise RunError(f"{folder} exists already and is not a folder; give another --out") from None
         return False
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}") from None

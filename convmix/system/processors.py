@@ -10,13 +10,18 @@ from pathlib import Path
 
 def processors(root: Path = Path("/")) -> int:
     """Processors that may be used, at least one; part of one counts as one. root: where /proc and /sys are."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(allowed_processors())
     return min([allowed, *(max(1, math.ceil(quota)) for quota in _quotas(root))])
+
+
+def allowed_processors() -> set[int]:
+    """The numbers of the processors that this process may run on, whatever its container's quota."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def has_quota(root: Path = Path("/")) -> bool:
     """Whether a container's quota, and not the processors there are, limits this process."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(allowed_processors())
     return processors(root) < allowed
 
 

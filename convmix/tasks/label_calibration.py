@@ -85,7 +85,7 @@ class LabelCalibration:
         """The inverse of `to_dict`; RunError for a missing or unknown key and for a value of the wrong kind."""
         names = [f.name for f in fields(cls)]
         if not isinstance(values, Mapping):
-            raise RunError(f"calibration: {values!r} is no object of {', '.join(names)}")
+            raise RunError(f"calibration: {values!r} is not an object of {', '.join(names)}")
         if unknown := [key for key in values if key not in names]:
             raise RunError(f"calibration: unknown key {unknown[0]}{did_you_mean(str(unknown[0]), names)}")
         if missing := [key for key in names if key not in values]:

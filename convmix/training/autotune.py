@@ -178,7 +178,7 @@ class Compiled:
             return self.fast(images)
         except torch._dynamo.exc.TorchDynamoException as error:
             self.fast = None
-            self.say(f"note: going on without torch.compile, which fails here: {first_line(error)}")
+            self.say(f"note: continuing without torch.compile, which fails here: {first_line(error)}")
             return self.model(images)
 
 

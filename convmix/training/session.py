@@ -25,6 +25,7 @@ from convmix.data.order import batch_bounds
 from convmix.data.remote.urls import redact
 from convmix.errors import ConfigError, RunError, TrainingError, did_you_mean
 from convmix.hardware import default_device, keep_freed_memory
+from convmix.ops import build
 from convmix.ops.gpu import routes
 from convmix.system.locking import NAME as LOCK
 from convmix.system.locking import locked
@@ -55,7 +56,7 @@ def train_session(
     device: str | None,
     autoresume: bool = False,
 ) -> TrainResult:
-    """Train into `out` (None: runs/NAME); with `resume` go on with the training that `out` holds, with `autoresume` if it holds one.
+    """Train into `out` (None: runs/NAME); with `resume` continue the training that `out` holds, with `autoresume` if it holds one.
 
     With `resume`, `spec` may be the model directory alone, and `overrides` may hold more epochs than it was begun with.
 
@@ -319,8 +320,9 @@ def _say_what(t: Training) -> None:
         f"{job.run.model}: {params / 1e6:.2f} M parameters, {h}x{w} px, recipe {job.run.recipe}, "
         f"{t.precision} on {t.accelerator.device.type}, into {job.out}"
     )
-    if kernels := routes.said(t.accelerator.device.type):
-        t.log.say(kernels)
+    for kernels in (build.said(t.accelerator.device.type), routes.said(t.accelerator.device.type)):
+        if kernels:
+            t.log.say(kernels)
     if t.tuning.trials and not p.step:
         t.log.say(f"training in {t.tuning}")
     if p.step:
@@ -377,7 +379,7 @@ def _is_nothing(entry: Path) -> bool:
 def _refuse_changes(job: TrainingSetup, spec: str, recipe: str | None, overrides: Mapping[str, object]) -> None:
     """A resumed training keeps its settings; another value is an error rather than silently ignored."""
     if recipe is not None and recipe != job.run.recipe:
-        raise ConfigError(f"recipe {recipe}: {job.out} was started with {job.run.recipe} and goes on with it")
+        raise ConfigError(f"recipe {recipe}: {job.out} was started with {job.run.recipe} and continues with it")
     for key, value in overrides.items():
         if key.split(".")[-1] == "pretrained" and value == "auto":
             continue  # settled when it was started

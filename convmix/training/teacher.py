@@ -65,12 +65,12 @@ def open_teacher(optim: Optim, preprocess: Preprocess, task: Task, *, device: to
         raise ConfigError(f"optim.teacher is for classification; leave it out for the task {task.name}")
     if not Path(optim.teacher).is_dir():
         raise ConfigError(
-            f"optim.teacher: {optim.teacher} is no model directory; a published model learns to teach with "
+            f"optim.teacher: {optim.teacher} is not a model directory; a published model learns to teach with "
             "`convmix train DATA --model NAME --freeze backbone --out runs/teacher`, then --teacher runs/teacher"
         )
     artifact = load_artifact(optim.teacher)
     if artifact.engine is not None or task_class(artifact.task).result is not Classes:
-        raise ConfigError(f"optim.teacher: {optim.teacher} is no run of a classifier, which alone can teach one")
+        raise ConfigError(f"optim.teacher: {optim.teacher} is not a run of a classifier, which alone can teach one")
     if missing := [label for label in task.labels if label not in artifact.labels]:
         raise ConfigError(
             f"optim.teacher: {optim.teacher} does not know {', '.join(missing[:3])}; it knows {', '.join(artifact.labels[:5])}"
@@ -91,5 +91,5 @@ def refuse_another_teacher(optim: Optim, digest: str | None) -> None:
     """RunError where the teacher is not the one that a training was started with."""
     if teacher_digest(optim) != digest:
         raise RunError(
-            f"the teacher {optim.teacher} is no longer the one that this training was started with; bring it back, or start anew"
+            f"the teacher {optim.teacher} is no longer the one that this training was started with; bring it back, or start again"
         )

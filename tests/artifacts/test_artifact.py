@@ -126,7 +126,7 @@ def test_csv_keeps_odd_names(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"nowhere is no model directory: there is no such folder"):
+    with pytest.raises(RunError, match=r"nowhere is not a model directory: there is no such folder"):
         load_artifact(tmp_path / "nowhere")
 
 
@@ -141,7 +141,7 @@ def test_a_folder_without_its_description_is_named(tmp_path: Path, name: str) ->
 def test_broken_json_is_named(tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     (tmp_path / "run" / "convmix.json").write_text("{")
-    with pytest.raises(RunError, match=r"convmix\.json is no valid JSON"):
+    with pytest.raises(RunError, match=r"convmix\.json is not valid JSON"):
         load_artifact(tmp_path / "run")
 
 

@@ -199,9 +199,9 @@ def test_mistakes_are_said_before_anything_is_sent(run: Artifact, server: FakeHu
             hub.push(run.path, name)
     with pytest.raises(RunError, match="exists already"):
         hub.pull("ada/ants", out=run.path)
-    with pytest.raises(RunError, match="no folder"):
+    with pytest.raises(RunError, match="not a folder"):
         hub.pull(str(tmp_path / "nowhere"), out=tmp_path / "x")
-    with pytest.raises(RunError, match="no model directory"):
+    with pytest.raises(RunError, match="not a model directory"):
         hub.push(tmp_path, "ada/ants")
     assert server.requests == []
 

@@ -112,5 +112,5 @@ def test_a_run_with_other_labels_is_an_error(tmp_path: Path) -> None:
     other = write_folder(tmp_path / "other", {"ant": 12, "wasp": 12})
     with pytest.raises(DataError, match="does not know its class wasp"):
         doctor(other, run=tmp_path / "run", output=tmp_path / "found", device="cpu", workers=0)
-    with pytest.raises(RunError, match="no model directory"):
+    with pytest.raises(RunError, match="not a model directory"):
         doctor(other, run=tmp_path / "nowhere", output=tmp_path / "found")

@@ -1,5 +1,6 @@
 """Races of tiny models: everyone computes the same, failures are reasons, and nobody is left behind."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 
 import convmix
-from convmix.benchmarking import roofline
+from convmix.benchmarking import measure, roofline
 from convmix.benchmarking import rounds as race_module
 from convmix.benchmarking.process import plain
 from convmix.benchmarking.rounds import race
@@ -112,7 +113,30 @@ def test_the_command_writes_records_and_pictures(tmp_path, capsys, monkeypatch):
     assert {lane["role"] for lane in record["lanes"]} == {"official", "peer", "ours"}
     (picture,) = tmp_path.glob("*.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+    (page,) = tmp_path.glob("*.html")
+    assert page.stem == picture.stem and "images per second" in page.read_text() and record["ours"] in page.read_text()
     assert capsys.readouterr().out == ""
+
+
+def test_latency_is_of_one_image_on_one_thread_and_has_files_of_its_own(monkeypatch):
+    measured: list[Work] = []
+
+    def stop(work, *_, **__):
+        measured.append(work)
+        if len(measured) < 2:
+            return {"lanes": []}
+        raise ConvmixError("far enough")
+
+    monkeypatch.setattr(measure, "_measure", stop)
+    monkeypatch.setattr(measure, "table", lambda _: "")
+    monkeypatch.setattr(measure, "summary", lambda _: "")
+    monkeypatch.setattr(measure, "_rates", lambda *_: None)
+    with pytest.raises(ConvmixError, match="far enough"):
+        convmix.benchmark([TINY], size=16, work="inference,latency", batch_size=4, threads=None, device="cpu")
+    inference, latency = measured
+    assert (inference.batch_size, latency.batch_size, latency.threads) == (4, 1, 1)
+    assert measure.name_of(latency) == f"{TINY}-latency-b1-16-{latency.precision}-cpu"
+    assert [c.name for c in contenders(latency)] == [c.name for c in contenders(dataclasses.replace(latency, kind="inference"))]
 
 
 def test_exact_races_have_float32_alone():
@@ -156,6 +180,7 @@ def test_a_sweep_changes_one_thing(over, names):
         ({"device": "gpu"}, "device: gpu"),
         ({"size": 2}, "2x2"),
         ({"sweep": "dept"}, "did you mean depth"),
+        ({"sweep": "batch", "work": "latency"}, "one image at a time"),
         ({"sweep": "depth", "models": ["convmlp_s"]}, "not in convmlp_s"),
     ],
 )

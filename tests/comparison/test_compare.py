@@ -232,7 +232,7 @@ def test_a_signal_keeps_what_is_done_and_says_so(photos: Path, tmp_path: Path) -
         asker.join()
         signal.signal(signal.SIGTERM, previous)
     assert stopped.value.number == signal.SIGTERM and stopped.value.out == out
-    assert str(stopped.value) == f"stopped with 0 of 6 trainings done; they are kept in {out}, and the same command goes on"
+    assert str(stopped.value) == f"stopped with 0 of 6 trainings done; they are kept in {out}, and the same command resumes"
     assert load_file(out / "trials" / f"{TINY}-0" / "state" / "last.safetensors")
 
 

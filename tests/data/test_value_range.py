@@ -73,7 +73,7 @@ def test_the_range_is_that_of_the_training_images_where_it_is_small(tmp_path: Pa
 
 
 def test_a_range_is_refused_where_it_is_none() -> None:
-    with pytest.raises(ConfigError, match=r"value_range: \(9.0, 3.0\) is no range inside 0..65535"):
+    with pytest.raises(ConfigError, match=r"value_range: \(9.0, 3.0\) is not a range inside 0..65535"):
         Preprocess((8, 8), "crop", "bicubic", 1.0, (0.5,), (0.5,), 1, value_range=(9.0, 3.0))
 
 

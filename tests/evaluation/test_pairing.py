@@ -48,7 +48,7 @@ def test_a_real_difference_is_called_convincing_in_its_direction() -> None:
 def test_a_difference_that_may_be_chance_is_not_told_apart() -> None:
     close = paired(50, 6, 3, 10)
     assert not close.convincing
-    assert close.sentence.startswith("Not told apart by 69 images: the difference of 4.35")
+    assert close.sentence.startswith("Not distinguishable on 69 images: the difference of 4.35")
 
 
 def test_the_interval_of_the_difference_is_the_paired_bootstraps() -> None:

@@ -1,15 +1,19 @@
 """The methods are what they say: completeness, Grad-CAM's formula, occlusion of one place, and evidence that was planted."""
 
+import contextlib
+
 import pytest
 import torch
 from evidence import AREA, noise, share_on_patch
 from torch import nn
 from torch.nn import functional as F
 
+from convmix.cli import main
 from convmix.errors import ConfigError
 from convmix.explanation import attribution
 from convmix.explanation.attribution import METHODS, attribute, check_methods
 from convmix.explanation.hooked_copy import specimen
+from convmix.explanation.methods import NAMES, TITLES
 from convmix.explanation.stages import Layer, map_layer
 
 CPU = torch.device("cpu")
@@ -123,3 +127,14 @@ def test_a_missing_captum_is_one_line_that_says_what_to_install(monkeypatch):
         check_methods(["saliency"])
     assert check_methods([]) == ()
     assert set(attribution.METHODS) == set(METHODS)
+
+
+def test_there_is_one_list_of_methods():
+    assert tuple(METHODS) == NAMES and set(TITLES) == set(NAMES)
+
+
+def test_the_help_names_every_method(capsys):
+    with contextlib.suppress(SystemExit):
+        main(["explain", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in NAMES)

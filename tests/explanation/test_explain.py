@@ -177,7 +177,7 @@ def test_mistakes_are_named(run, files, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"none of 1 files can be read; the first: .*bad.png: empty file"):
         explain(run, [str(tmp_path / "bad.png")])
-    with pytest.raises(RunError, match="no model directory"):
+    with pytest.raises(RunError, match="not a model directory"):
         explain(tmp_path, files)
     assert run.labels == LABELS
 

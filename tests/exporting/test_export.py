@@ -173,7 +173,7 @@ def test_the_description_travels_inside_and_beside(onnx: Path, run: Artifact, tm
         (lambda d: d.update(engin="onnx"), "unknown key engin, did you mean engine"),
         (lambda d: d.pop("bake"), "has no bake"),
         (lambda d: d.update(format=99), "format 99, this version of convmix reads 1"),
-        (lambda d: d.update(file="../model.onnx"), "no name of a file in the same folder"),
+        (lambda d: d.update(file="../model.onnx"), "not the name of a file in the same folder"),
         (lambda d: d["preprocess"].update(size=[3]), "size"),
     ],
 )
@@ -229,7 +229,7 @@ def test_an_interrupted_export_leaves_what_was_there(run: Artifact, tmp_path: Pa
 
 def test_only_an_export_is_replaced(run: Artifact, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"holds notes\.txt, which is no part of an export"):
+    with pytest.raises(ConfigError, match=r"holds notes\.txt, which is not part of an export"):
         export(run, "onnx", output=tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

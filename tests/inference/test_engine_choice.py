@@ -183,7 +183,7 @@ def test_the_command_prints_the_trial(run: Artifact, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as end:
         main(["optimize", str(run.path), "--budget", "soon"])
     assert end.value.code == 2
-    assert "is no duration" in capsys.readouterr().err
+    assert "is not a duration" in capsys.readouterr().err
 
 
 @pytest.mark.slow

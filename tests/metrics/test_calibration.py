@@ -259,14 +259,14 @@ def test_a_calibration_is_read_back_exactly() -> None:
     ("changes", "message"),
     [
         ({"temprature": 1.0}, "calibration: unknown key temprature, did you mean temperature?"),
-        ({"temperature": 0}, "calibration.temperature: 0 is no number above 0"),
+        ({"temperature": 0}, "calibration.temperature: 0 is not a number above 0"),
         ({"temperature": "2"}, "calibration.temperature: '2' is not what"),
         ({"n": 1.5}, "calibration.n: 1.5 is not what"),
         ({"split": None}, "calibration.split: None is not what"),
         ({"threshold": 7, "choice": None}, "calibration.threshold: 7 is outside 0..1"),
         ({"threshold": 0.5}, "the one that was chosen is"),
         ({"choice": {"threshold": 0.5}}, "calibration.choice has no target, wanted"),
-        ({"choice": 3}, "calibration.choice: 3 is no object"),
+        ({"choice": 3}, "calibration.choice: 3 is not an object"),
     ],
 )
 def test_a_broken_calibration_is_named(changes: dict[str, object], message: str) -> None:
@@ -278,7 +278,7 @@ def test_a_broken_calibration_is_named(changes: dict[str, object], message: str)
 def test_a_missing_part_and_no_object_are_named() -> None:
     values = calibration().to_dict()
     del values["nll_before"]
-    with pytest.raises(RunError, match="has no nll_before; fit it anew"):
+    with pytest.raises(RunError, match="has no nll_before; fit it again"):
         Calibration.from_dict(values)
-    with pytest.raises(RunError, match=r"calibration: \[\] is no object"):
+    with pytest.raises(RunError, match=r"calibration: \[\] is not an object"):
         Calibration.from_dict([])

@@ -60,3 +60,18 @@ def test_top5_counts_the_five_best_of_many_classes() -> None:
 def test_scores_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="no images"):
         classification_metrics(torch.empty(0, 2), torch.empty(0, dtype=torch.int64), ("a", "b"))
+
+
+@pytest.mark.parametrize(("k", "targets"), [(1, [0, 0]), (2, [1, 1]), (3, [2])])
+def test_a_split_with_one_class_is_scored_without_a_warning(k, targets, recwarn):
+    targets = torch.tensor(targets)
+    metrics = classification_metrics(torch.eye(k)[targets], targets, [f"c{i}" for i in range(k)])
+    assert not recwarn.list
+    expected = [[0] * k for _ in range(k)]
+    expected[targets[0]][targets[0]] = len(targets)
+    assert metrics["confusion"] == expected and metrics["accuracy"] == 1
+
+
+def test_the_confusion_has_the_truth_in_its_rows():
+    logits = torch.eye(3)[torch.tensor([1, 1, 2])]
+    assert classification_metrics(logits, torch.tensor([0, 0, 2]), ["a", "b", "c"])["confusion"] == [[0, 2, 0], [0, 0, 0], [0, 0, 1]]

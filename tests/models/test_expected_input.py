@@ -85,7 +85,7 @@ def test_other_channels_are_prepared_as_the_stem_is_adapted() -> None:
 
 def test_a_description_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     file = weights(tmp_path / "w")
-    for text, message in (("{", "no valid JSON"), ('["a"]', "holds a list"), ('{"mean": [1, "a"], "std": [1, 1]}', "does not describe")):
+    for text, message in (("{", "not valid JSON"), ('["a"]', "holds a list"), ('{"mean": [1, "a"], "std": [1, 1]}', "does not describe")):
         (file.parent / "config.json").write_text(text)
         with pytest.raises(WeightsError, match=message):
             expected_input(NAME, file)

@@ -122,3 +122,34 @@ def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path):
         assert (process.returncode, out.strip(), err) == (0, "676.0", "")
     assert len(list((tmp_path / "kernels").iterdir())) == 1
     assert stat.S_ISREG(next((tmp_path / "kernels").iterdir()).stat().st_mode)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    monkeypatch.setattr(build, "find_compiler", lambda: None)
+    monkeypatch.setattr(build, "_announced", [])
+    monkeypatch.delenv("CONVMIX_KERNELS", raising=False)
+
+
+def test_the_line_about_a_missing_compiler_says_what_to_install_and_what_it_costs(no_compiler):
+    line = build.said("cpu")
+    assert line is not None
+    for part in ("no C compiler", "several times as long", "apt install gcc", "CONVMIX_KERNELS=off"):
+        assert part in line
+
+
+@pytest.mark.parametrize(("device", "kernels"), [("cpu", "off"), ("cuda", "on"), ("mps", "on")])
+def test_nothing_is_said_where_the_kernels_would_not_be_used(device, kernels, no_compiler, monkeypatch):
+    monkeypatch.setenv("CONVMIX_KERNELS", kernels)
+    assert build.said(device) is None
+
+
+def test_nothing_is_said_where_there_is_a_compiler(no_compiler, monkeypatch):
+    monkeypatch.setattr(build, "find_compiler", lambda: ("/usr/bin/gcc",))
+    assert build.said("cpu") is None
+
+
+def test_the_log_does_not_repeat_the_line(no_compiler, empty_cache, caplog):
+    build.said("cpu")
+    assert build.library.__wrapped__("depthwise", "K=3", "F32") is None
+    assert not caplog.records

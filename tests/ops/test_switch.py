@@ -78,6 +78,7 @@ def test_an_older_card_has_no_kernels(card, monkeypatch):
 
 def test_a_training_and_a_benchmark_say_it(monkeypatch):
     monkeypatch.setattr(routes, "said", lambda device_type: f"GPU kernels: unmeasured on {device_type}")
+    monkeypatch.setattr(build, "said", lambda device_type: f"C kernels: not used on {device_type}")
     lines: list[str] = []
     job = SimpleNamespace(
         spec="photos", task=SimpleNamespace(labels=["a", "b"]), data={"counts": {"train": 2}, "bad": 0}, notes=[], model=nn.Linear(1, 1),
@@ -93,7 +94,7 @@ def test_a_training_and_a_benchmark_say_it(monkeypatch):
             tuning=SimpleNamespace(trials=[]),
         )
     )
-    assert "GPU kernels: unmeasured on cpu" in lines
+    assert "GPU kernels: unmeasured on cpu" in lines and "C kernels: not used on cpu" in lines
 
     def stop(*_):
         raise ConfigError("far enough")
@@ -102,4 +103,6 @@ def test_a_training_and_a_benchmark_say_it(monkeypatch):
     console = Console(file=io.StringIO())
     with pytest.raises(ConfigError, match="far enough"):
         measure.benchmark(["convmixer_8_1_k3_p4"], size=8, device="cpu", console=console)
-    assert "GPU kernels: unmeasured on cpu" in console.file.getvalue()
+    printed = console.file.getvalue()
+    assert "GPU kernels: unmeasured on cpu" in printed and "C kernels: not used on cpu" in printed
+    assert printed.startswith("Processor: ")

@@ -153,5 +153,5 @@ def test_a_name_that_was_rebound_is_refused_everywhere() -> None:
 
 
 def test_a_name_that_is_none_is_refused_at_the_start() -> None:
-    with pytest.raises(ConfigError, match=r"allow-host: 'https://a\.example' is no host name"):
+    with pytest.raises(ConfigError, match=r"allow-host: 'https://a\.example' is not a host name"):
         Hosts(("https://a.example",))

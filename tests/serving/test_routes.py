@@ -14,6 +14,7 @@ import torch
 from convmix.artifacts.artifact import save_artifact, save_calibration
 from convmix.config import Dense
 from convmix.data.preprocessing import Preprocess
+from convmix.explanation.methods import NAMES
 from convmix.inference.prediction import predict
 from convmix.metrics.calibration import Calibration
 from convmix.serving.schema import ErrorAnswer, ExplainAnswer, ModelAnswer, PredictAnswer
@@ -117,6 +118,13 @@ def test_every_answer_forbids_what_the_page_does_not_need(server: Live) -> None:
 def test_the_document_names_every_route_and_every_error(server: Live) -> None:
     document = server.get("/openapi.json").json
     assert set(document["paths"]) == {"/v1/predict", "/v1/explain", "/v1/model", "/health", "/ready", "/metrics", "/openapi.json", "/"}
+    form = document["components"]["schemas"]["ExplainRequest"]["properties"]["method"]
+    (posted,) = [
+        c["schema"]["properties"]["method"]
+        for kind, c in document["paths"]["/v1/explain"]["post"]["requestBody"]["content"].items()
+        if "form-data" in kind
+    ]
+    assert form["enum"] == posted["enum"] == list(NAMES)
     predict_route = document["paths"]["/v1/predict"]["post"]
     assert set(predict_route["requestBody"]["content"]) == {"application/json", "multipart/form-data"}
     assert {"400", "408", "413", "415", "422", "429", "503", "504"} <= set(predict_route["responses"])

@@ -345,7 +345,7 @@ def test_what_would_not_be_exact_is_refused(change: Callable[[nn.Module], None],
 def test_a_norm_behind_something_unknown_is_refused():
     model = small("convmlp")
     model.tokenizer.block[3] = Doubled(3, 3, 3, padding=1)
-    with pytest.raises(ModelError, match=r"tokenizer\.block\.4 is a BatchNorm that does not stand directly behind"):
+    with pytest.raises(ModelError, match=r"tokenizer\.block\.4 is a BatchNorm that does not directly follow"):
         fold(model)
 
 

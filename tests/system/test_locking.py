@@ -79,7 +79,7 @@ def test_a_folder_that_was_removed_is_noticed(tmp_path: Path, again: bool) -> No
 
 def test_places_that_cannot_be_held_are_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="is no folder"), locked(tmp_path / "file"):
+    with pytest.raises(RunError, match="is not a folder"), locked(tmp_path / "file"):
         pass
     with pytest.raises(RunError, match="cannot be made: Not a directory"), locked(tmp_path / "file" / "run"):
         pass

@@ -52,9 +52,9 @@ class ExportDescription:
                 raise RunError(f"{name}: {value!r} is not one of {', '.join(choices)}{did_you_mean(str(value), choices)}")
         task_class(self.task)
         if not self.labels or not all(isinstance(label, str) for label in self.labels):
-            raise RunError(f"labels: {list(self.labels)!r} are no names")
+            raise RunError(f"labels: {list(self.labels)!r} are not names")
         if Path(self.file).name != self.file:
-            raise RunError(f"file: {self.file!r} is no name of a file in the same folder")
+            raise RunError(f"file: {self.file!r} is not the name of a file in the same folder")
 
     @property
     def threshold(self) -> float | None:
@@ -104,7 +104,7 @@ class ExportDescription:
             raise RunError(f"{where}: {str(error)[:300]}") from None
         if described.to_dict() != values:
             wrong = [key for key, value in described.to_dict().items() if values.get(key) != value]
-            raise RunError(f"{where}: {', '.join(wrong)} cannot be as it stands there; export the model again")
+            raise RunError(f"{where}: {', '.join(wrong)} cannot be right as written there; export the model again")
         return described
 
     @classmethod

@@ -32,7 +32,7 @@ def check_digests(folder: Path, needed: Path) -> None:
         return
     listed = _read(folder / SUMS)
     if needed.name not in listed:
-        raise RunError(f"{needed} is not in {folder / SUMS}: it is no part of what was exported; export the model again, or --no-verify")
+        raise RunError(f"{needed} is not in {folder / SUMS}: it is not part of what was exported; export the model again, or --no-verify")
     for name, digest in listed.items():
         file = folder / name
         if _is_read(name, needed) and file.is_file() and _digest(file) != digest:
@@ -53,7 +53,7 @@ def _read(sums: Path) -> dict[str, str]:
         raise RunError(f"{sums} cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
     matches = [_LINE.fullmatch(line) for line in lines if line.strip()]
     if not all(matches):
-        raise RunError(f"{sums} is no list of digests; export the model again, or --no-verify")
+        raise RunError(f"{sums} is not a list of digests; export the model again, or --no-verify")
     return {match[2]: match[1] for match in matches if match}
 
 

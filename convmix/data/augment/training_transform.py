@@ -140,7 +140,7 @@ def training_transform(preprocess: Preprocess, augment: Augment) -> TrainTransfo
     """
     low, high = augment.ratio
     if not 0 < low <= high:
-        raise ConfigError(f"augment.ratio: {low},{high} is no range of positive numbers, smaller first")
+        raise ConfigError(f"augment.ratio: {low},{high} is not a range of positive numbers, smaller first")
     picture: list[Callable[[Any], Any]] = []
     if augment.randaugment:
         from convmix.data.augment.randaugment import rand_augment

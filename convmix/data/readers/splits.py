@@ -178,7 +178,7 @@ def apart(splits: Splits) -> Splits:
         if both and len(both) == len(splits.images[split]):
             for other in {held_out[image] for image in both}:
                 del splits.images[other]
-                splits.notes.append(f"{other} names the same images as {split}, and so is no split of its own")
+                splits.notes.append(f"{other} names the same images as {split}, and so is not a split of its own")
         elif both:
             splits.images[split] = [image for image in splits.images[split] if image not in held_out]
             splits.dropped += [(printable(image), f"also listed for {held_out[image]}, so not in {split}") for image in both]

@@ -81,7 +81,7 @@ def _listed(path: Path) -> list[list[str]]:
     """The lines of a list with an image and its label on each."""
     rows = [line.rsplit(None, 1) for line in _decoded(path).splitlines() if line.strip()]
     if not rows or not all(len(row) == 2 and _is_example(row) for row in rows):
-        raise DataError(f"{path}: is no list of images with a label each")
+        raise DataError(f"{path}: is not a list of images with a label each")
     return rows
 
 
@@ -93,7 +93,7 @@ def _parquet_records(path: Path) -> list[dict[str, Any]]:
     try:
         schema = pq.read_schema(path)
         if any(pa.types.is_binary(f.type) or (pa.types.is_struct(f.type) and "bytes" in {x.name for x in f.type}) for f in schema):
-            raise DataError(f"{path}: holds images, and is no table of their names")
+            raise DataError(f"{path}: holds images, and is not a table of their names")
         return list(pq.read_table(path).to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as parquet: {first_line(error)}") from None

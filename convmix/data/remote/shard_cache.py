@@ -34,7 +34,7 @@ def limit() -> int:
     except ValueError:
         size = 0.0
     if not 0 < size < float("inf"):
-        raise ConfigError(f"{LIMIT}: {told} is no size, expected gigabytes such as {LIMIT_GB:g}")
+        raise ConfigError(f"{LIMIT}: {told} is not a size, expected gigabytes such as {LIMIT_GB:g}")
     return int(size * 1e9)
 
 

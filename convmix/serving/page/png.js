@@ -15,7 +15,7 @@ export async function numbers(base64) {
     const start = at + 8;
     if (kind === "IHDR") {
       head = { width: view.getUint32(start), height: view.getUint32(start + 4), depth: bytes[start + 8], colour: bytes[start + 9] };
-      if (![0, 3].includes(head.colour) || bytes[start + 12] !== 0) throw new Error("the map is no plain PNG of numbers");
+      if (![0, 3].includes(head.colour) || bytes[start + 12] !== 0) throw new Error("the map is not a plain PNG of numbers");
     }
     if (kind === "IDAT") packed.push(bytes.subarray(start, start + length));
     at = start + length + 4;
