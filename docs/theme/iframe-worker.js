@@ -8,6 +8,9 @@ if (location.protocol === "file:") {
       this.frame.hidden = true;
       document.body.append(this.frame);
       const inner = this.frame.contentWindow;
+      inner.document.open(); // the frame's own empty page would come later, in some browsers, and take the script away
+      inner.document.write("<!doctype html><body>");
+      inner.document.close();
       inner.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));
       const script = inner.document.createElement("script");
       script.src = new URL(url, location.href).href;

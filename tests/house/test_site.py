@@ -147,8 +147,10 @@ def test_the_api_pages_have_every_setting_with_its_help_and_every_kind_of_answer
 
 def test_a_page_opened_as_a_file_can_be_searched(site: Path) -> None:
     def search(tab: Any) -> None:
-        tab.locator("input.md-search__input").fill("torchrun")
-        tab.locator("a.md-search-result__link[href*='how_to/distributed.html']").first.wait_for(timeout=1000 * PATIENCE_S)
+        tab.locator("input.md-search__input").focus()  # from then on the index is read
+        tab.locator(".md-search-result__meta", has_text="Type to start searching").wait_for(state="attached", timeout=1000 * PATIENCE_S)
+        tab.locator("input.md-search__input").press_sequentially("torchrun")
+        tab.locator("a.md-search-result__link[href*='how_to/distributed.html']").first.wait_for(state="attached", timeout=1000 * PATIENCE_S)
 
     seen = look_at(site / "index.html", act=search)
     assert not seen.errors and not [address for address in seen.requests if not address.startswith(("file:", "blob:"))]
