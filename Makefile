@@ -8,13 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPMENT := $(VENV)/.installed-development
+DOCS := $(VENV)/.installed-docs
 TESTED := $(VENV)/.tested
 TREE_HASH = $(BIN)/python .ci/tree_hash.py
 WORKERS ?= logical
 # Tests side by side, one thread each; those that need the whole machine after them, one at a time.
 SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-fast mutations check check-published lint format tree results show speed clean
+.PHONY: help demo test test-fast mutations check check-published lint format tree docs results show speed clean
 
 help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
@@ -26,10 +27,11 @@ help:
 	@echo "make lint       the gate without the tests"
 	@echo "make format     bring the code into the gate's format"
 	@echo "make tree       write the trees of files in docs/files.md and README.md"
+	@echo "make docs       the pages of docs/ and the API reference as a searchable site in site/; open site/index.html"
 	@echo "make results    write RESULTS.md and the table in README.md from benchmarks/results"
 	@echo "make show       run the experiments behind those records again (about an hour)"
 	@echo "make speed      run the races behind the tables of speed again (about two hours)"
-	@echo "make clean      remove $(VENV) and the caches; runs/ stays"
+	@echo "make clean      remove $(VENV), site/ and the caches; runs/ stays"
 
 demo: $(INSTALLED)
 	$(BIN)/python -m convmix.demo
@@ -65,6 +67,10 @@ format: $(DEVELOPMENT)
 tree: $(INSTALLED)
 	$(BIN)/python docs/tree.py
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open site/index.html; a web server is not needed"
+
 check-published: $(INSTALLED)
 	$(BIN)/python benchmarks/check_published.py
 
@@ -78,7 +84,7 @@ speed: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find convmix tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted installation leaves no stamp, so the next make goes on where it stopped.
@@ -89,9 +95,14 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(DEVELOPMENT): pyproject.toml | $(INSTALLED)
-	@echo "installing the development tools into $(VENV): about 65 packages more, 1 GB"
+	@echo "installing the development tools into $(VENV): about 80 packages more, 1 GB"
 	@rm -f $(TESTED)
 	@$(call install,.[dev])
+	@touch $@
+
+$(DOCS): pyproject.toml | $(INSTALLED)
+	@echo "installing what writes the site into $(VENV): about 20 packages more, 130 MB"
+	@$(call install,.[docs])
 	@touch $@
 
 define install

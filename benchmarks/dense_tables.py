@@ -26,11 +26,14 @@ def read_dense(folder: Path) -> list[Record]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
-def summary(records: Sequence[Record], table: Table) -> str:
-    """The table of README.md."""
-    header = ("data", "task", "model", "parameters", "trained for", "test scores (95 % interval)")
-    rows = [(r["data"]["name"], r["task"], _model(r), f"{r['parameters'] / 1e6:.2f} M", _trained_for(r), _scores(r)) for r in records]
-    return table(header, rows)
+def headline(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
+    """The detector of the best AP as a row of README's table: what, model, cost, result; no row where there is none."""
+    detectors = [r for r in records if r["task"] == "detect"]
+    if not detectors:
+        return []
+    best = max(detectors, key=lambda r: r["test"]["ap"])
+    what = f"objects in {best['data']['name']}, {best['test']['n']:,} test images"
+    return [(what, _model(best), f"{best['parameters'] / 1e6:.2f} M parameters, {_trained_for(best)}", _scores(best))]
 
 
 def _trained_for(r: Record) -> str:

@@ -50,6 +50,20 @@ def summary(races: Sequence[Record], table: Any) -> str:
     return table(header, rows)
 
 
+def headline(races: Sequence[Record]) -> list[tuple[str, str, str, str]]:
+    """The largest network's inference as a row of README's table: what, model, cost, result; no row where there is none."""
+    inference = [r for r in races if r["work"]["kind"] == "inference" and r["ours"] and r["best_peer"]]
+    if not inference:
+        return []
+    r = max(inference, key=lambda r: r.get("gmacs_per_image", 0.0))
+    work, [ours] = r["work"], [lane for lane in r["lanes"] if lane["name"] == r["ours"]]
+    what = f"inference, {work['precision']}, {work['batch_size']} x {work['height']} px, {work['device']}"
+    result = (
+        f"{times(r['ours_to_official'])} times the official path, {times(r['ours_to_best_peer'])} times the best peer ({r['best_peer']})"
+    )
+    return [(what, f"`{work['model']}`", f"{rate(ours)} images/s", result)]
+
+
 def section(r: Record, table: Any) -> str:
     """Every contender of one race."""
     work, machine, rates = r["work"], r["machine"], r["rates"]

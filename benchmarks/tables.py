@@ -38,8 +38,6 @@ KEYS = (
 )  # fmt: skip
 
 Record = Mapping[str, Any]
-README_SPEED = """Images per second beside the official path (eager, float32) and the fastest of the peers (PyTorch's best settings,
-ONNX Runtime, OpenVINO), all in turn in one run of `convmix benchmark`: medians, and ratios with their quartiles."""
 SPEED_HEAD = """## Speed
 
 `convmix benchmark` (docs/how_to/speed.md) runs every contender in a process of its own; they take turns, and ratios are taken round by
@@ -107,7 +105,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def summary(records: Sequence[Record]) -> str:
-    """One row per record; the table of README.md and the head of RESULTS.md."""
+    """One row per record; the head of RESULTS.md."""
     header = ("data", "model", "parameters", "trained for", "images/s", "test accuracy (95 % interval)", "test images")
     rows = [
         (
@@ -122,6 +120,17 @@ def summary(records: Sequence[Record]) -> str:
         for r in records
     ]
     return table(header, rows) if rows else "No run has been recorded yet: `make show` does it."
+
+
+def headlines(records: Sequence[Record], races: Sequence[Record] = (), dense: Sequence[Record] = ()) -> str:
+    """README's table: the best accuracy on the largest test set, the best detector, the speed of the largest network."""
+    rows = []
+    if records:
+        r = max(records, key=lambda r: (r["test"]["n"], r["test"]["accuracy"]))
+        what = f"classes of {r['data']['name']}, {r['test']['n']:,} test images"
+        rows.append((what, f"`{r['model']}`", f"{count(r['parameters'])} parameters, {trained_for(r)}", f"accuracy {accuracy(r['test'])}"))
+    rows += [*dense_tables.headline(dense), *speed_tables.headline(races)]
+    return table(("what", "model", "cost", "result"), rows) if rows else "No run has been recorded yet: `make show` does it."
 
 
 def curve(points: Sequence[Record]) -> str:
@@ -219,9 +228,7 @@ def readme_page(readme: str, records: Sequence[Record], races: Sequence[Record] 
     if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
         raise SystemExit(f"README.md must hold {BEGIN} and {END} once each, in this order")
     before, rest = readme.split(BEGIN)
-    speed = f"\n\n{README_SPEED}\n\n{speed_tables.summary(races, table)}" if races else ""
-    found = f"\n\nBoxes, outlines and a class per pixel, from scratch:\n\n{dense_tables.summary(dense, table)}" if dense else ""
-    return f"{before}{BEGIN}\n\n{summary(records)}{found}{speed}\n\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n\n{headlines(records, races, dense)}\n\n{END}{rest.split(END)[1]}"
 
 
 def pages(root: Path) -> dict[Path, str]:

@@ -25,8 +25,16 @@ class Seen:
     overflows: bool  # whether the page is wider than the window
 
 
-def look_at(page: Path, *, width: int = 1100, height: int = 900, dark: bool = False, screenshot: Path | None = None) -> Seen:
-    """Open a local page in a session of its own; skipped where there is no Chromium."""
+def look_at(
+    page: Path,
+    *,
+    width: int = 1100,
+    height: int = 900,
+    dark: bool = False,
+    screenshot: Path | None = None,
+    act: Callable[[Any], object] = lambda tab: None,
+) -> Seen:
+    """Open a local page in a session of its own, `act` on it, then look; skipped where there is no Chromium."""
     pytest.importorskip("playwright.sync_api")
     executable = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if executable is None:
@@ -41,6 +49,7 @@ def look_at(page: Path, *, width: int = 1100, height: int = 900, dark: bool = Fa
             tab.on("pageerror", lambda error: errors.append(str(error)))
             tab.on("request", lambda request: None if request.url.startswith("data:") else requests.append(request.url))
             tab.goto(page.resolve().as_uri())
+            act(tab)
             broken = tab.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).length")
             overflows = tab.evaluate("document.documentElement.scrollWidth > window.innerWidth")
             text = tab.inner_text("body")

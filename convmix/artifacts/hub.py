@@ -55,6 +55,7 @@ def pull(source: str, *, out: str | Path | None = None, revision: str | None = N
     """Fetch a model that `push` published; the model directory, runs/NAME where `out` is None.
 
     source: OWNER/NAME on the Hub, or a folder as in `push`. revision: a branch, tag or commit; the main branch where it is None.
+
     Only files that a model directory consists of are taken; nothing that could execute is among them. Raises RunError where there is no
     such model or the Hub cannot be reached, ConfigError for an impossible name; nothing half-fetched stays.
     """

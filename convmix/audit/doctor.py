@@ -100,7 +100,7 @@ def doctor(
 
     data: a data set in any form that training reads. It is never changed.
     run: a model directory whose model checks the labels of the images that it was not trained on.
-    fix: a folder to make and fill with a cleaned copy, or a .csv that lists what to keep; `remedy.py` has the rules.
+    fix: a folder to make and fill with a cleaned copy, or a .csv that lists what to keep; `audit.cleaning` has the rules.
     output: the folder for NAME-health.html, .json and .csv (None: doctor-NAME in the current directory).
     near: also look for near copies: resized, re-encoded, mirrored, of other brightness.
     image_column, label_column, in_chans: as in training (None: those of the run, else found by name, and 3).

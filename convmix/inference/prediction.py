@@ -87,7 +87,7 @@ def predict(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input.
     output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
-    format: table, csv (csv-raw: names and labels as they are, see `artifact.csv_line`),
+    format: table, csv (csv-raw: names and labels as they are, see `atomic.csv_line`),
     jsonl, json or parquet; of objects and class maps `prediction_files.FORMATS`: coco, voc, masks, pictures ...;
     None: by the output's suffix.
     top: labels per image, the most probable first; for classifiers.

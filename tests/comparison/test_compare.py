@@ -144,10 +144,8 @@ def test_other_settings_are_refused_by_name(photos: Path, copied: Path, changed:
 
 
 HELD_UP = """
-import sys
 import threading
 from convmix.comparison import trainer
-from convmix.comparison.compare import compare
 
 SERVE = trainer.serve
 
@@ -163,9 +161,15 @@ def serve(pipe):
 
     loop.write_state = hold_up
     SERVE(pipe)
+"""
+COMPARES = """
+import sys
+import held_up
+from convmix.comparison import trainer
+from convmix.comparison.compare import compare
 
 if __name__ == "__main__":
-    trainer.serve = serve
+    trainer.serve = held_up.serve  # which processes that are started import by its name
     compare(sys.argv[1], out=sys.argv[2], models=({tiny!r}, {relu!r}), seeds=1, **{settings!r})
 """
 
@@ -176,8 +180,9 @@ def test_killed_in_the_middle_and_called_again_equals_the_uninterrupted_one(
 ) -> None:
     """Killed with one training done and one begun, and called again with one more model and seed than it was begun with."""
     monkeypatch.setattr("convmix.comparison.compare.measure", lambda study, runs: {name: Speed(failed="left out") for name in runs})
-    script, out = tmp_path / "held_up.py", tmp_path / "out"
-    script.write_text(HELD_UP.format(tiny=TINY, relu=RELU, settings=SETTINGS))
+    script, out = tmp_path / "compares.py", tmp_path / "out"
+    (tmp_path / "held_up.py").write_text(HELD_UP.format(relu=RELU))
+    script.write_text(COMPARES.format(tiny=TINY, relu=RELU, settings=SETTINGS))
     process = subprocess.Popen([sys.executable, str(script), str(photos), str(out)])
     children: list[psutil.Process] = []
     try:

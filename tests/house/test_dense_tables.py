@@ -27,6 +27,19 @@ def test_a_row_says_model_settings_scores_and_what_to_beat() -> None:
     assert "a processor, 1 core, bf16" in text and RECORD["command"] in text
 
 
+def test_the_headline_is_the_detector_of_the_best_ap() -> None:
+    scores = {"n": 72, "ap_interval": [0.5, 0.55], "ap50": 0.8, "ap50_interval": [0.7, 0.9]}
+    worse, better = (
+        RECORD | {"task": "detect", "model": f"net_{ap}", "settings": {}, "test": scores | {"ap": ap}, "position_prior": None}
+        for ap in (0.42, 0.53)
+    )
+    assert dense_tables.headline([better, worse, RECORD]) == [
+        ("objects in toy, 72 test images", "`net_0.53`", "2.75 M parameters, 10 min, 15 epochs",
+         "AP 53.0 % (50.0 to 55.0); AP50 80.0 % (70.0 to 90.0)"),
+    ]  # fmt: skip
+    assert dense_tables.headline([RECORD]) == []
+
+
 def test_every_experiment_has_its_record() -> None:
     recorded = {path.stem for path in (REPO / "benchmarks/results/dense").glob("*.json")}
     assert recorded == {e.name for e in dense.EXPERIMENTS}

@@ -117,6 +117,12 @@ def test_what_is_linked_to_is_there(page: str) -> None:
     assert not gone, f"{page} links to {gone}"
 
 
+def test_commands_and_one_picture_come_before_any_table() -> None:
+    before = README[: re.search(r"^\| --- ", README, re.M).start()]  # type: ignore[union-attr]
+    assert before.count("![") == 1 and before.index("```sh tested") < before.index("![")
+    assert len(before[: before.index("![")].splitlines()) <= 50  # a screen
+
+
 def test_the_readme_stays_readable_in_one_sitting() -> None:
     generated = README.split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]  # a row for every record
     assert len(README.splitlines()) - len(generated.splitlines()) <= 150

@@ -72,6 +72,20 @@ def test_a_row_shows_accuracy_interval_and_count() -> None:
     assert row == ("| toy | `convmixer_256_8` | 0.594 M | budget 10 min: 23 epochs | 1847 | 76.5 % (75.7 to 77.4) | 10,000 |")
 
 
+def test_the_headline_is_the_best_accuracy_on_the_largest_test_set() -> None:
+    small = RECORD | {"model": "small", "test": RECORD["test"] | {"n": 100, "accuracy": 0.99}}
+    worse = RECORD | {"model": "worse", "test": RECORD["test"] | {"accuracy": 0.70}}
+    [row] = tables.headlines([small, RECORD, worse]).splitlines()[2:]
+    assert row.startswith("| classes of toy, 10,000 test images | `convmixer_256_8` | 0.594 M parameters, budget 10 min: 23 epochs |")
+    assert row.endswith("| accuracy 76.5 % (75.7 to 77.4) |")
+    assert "`make show`" in tables.headlines([])
+
+
+def test_the_readme_shows_three_headlines_and_the_results_page_the_rest() -> None:
+    generated = (REPO / "README.md").read_text().split(tables.BEGIN)[1].split(tables.END)[0]
+    assert len([line for line in generated.splitlines() if line.startswith("|")]) == 2 + 3
+
+
 def test_the_results_page_carries_command_machine_and_a_short_curve() -> None:
     page = tables.results_page([RECORD])
     assert "\nconvmix train toy --budget 10m\n" in page

@@ -55,6 +55,17 @@ def test_a_row_has_three_rates_and_two_ratios():
     )
 
 
+def test_the_headline_is_the_inference_of_the_largest_network():
+    training = RACE | {"work": RACE["work"] | {"kind": "training"}, "gmacs_per_image": 90.0}
+    larger = RACE | {"work": RACE["work"] | {"model": "convmixer_1536_20"}, "gmacs_per_image": 48.0}
+    failed = RACE | {"ours": None, "gmacs_per_image": 99.0}
+    assert speed_tables.headline([training, RACE, larger, failed]) == [
+        ("inference, bf16, 8 x 224 px, cpu", "`convmixer_1536_20`", "160 images/s",
+         "8.00 (7.80 to 8.20) times the official path, 2.00 (1.90 to 2.10) times the best peer (OpenVINO bf16)"),
+    ]  # fmt: skip
+    assert speed_tables.headline([training]) == []
+
+
 def test_a_section_has_every_contender_the_fastest_first():
     lines = speed_tables.section(RACE, tables.table).splitlines()
     assert "convmix benchmark convmixer_768_32" in lines  # without the place on the disk
