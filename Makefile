@@ -11,7 +11,7 @@ DEVELOPMENT := $(VENV)/.installed-development
 DOCS := $(VENV)/.installed-docs
 TESTED := $(VENV)/.tested
 TREE_HASH = $(BIN)/python .ci/tree_hash.py
-WORKERS ?= logical
+WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))  # one more than cores: tests also wait for servers and browsers
 # Tests side by side, one thread each; those that need the whole machine after them, one at a time.
 SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
