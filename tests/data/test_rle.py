@@ -66,8 +66,8 @@ def test_a_polygon_that_cannot_be_drawn_says_why(polygons: Any, reason: str) -> 
     [
         ([1, 3, 5], [3, 4], "height, width"),
         ([1, 3, 4], [3, 3], "8 pixels, the image has 9"),
-        ([1, -3, 11], [3, 3], "no counts"),
-        ([1, 3.5, 4.5], [3, 3], "no counts"),
+        ([1, -3, 11], [3, 3], "not counts of pixels"),
+        ([1, 3.5, 4.5], [3, 3], "not counts of pixels"),
         ("zzzz~~", [3, 3], "do not fill"),
         ("", [3, 3], "do not fill"),
         ("\u00e4", [3, 3], "do not fill"),

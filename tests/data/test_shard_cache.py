@@ -106,7 +106,7 @@ def test_processes_that_want_the_same_shard_fetch_it_once(web: Web, tmp_path: Pa
 @pytest.mark.parametrize("told", ["lots", "-1", "nan", "0"])
 def test_a_bound_that_is_no_size_is_refused(web: Web, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
     monkeypatch.setenv(shard_cache.LIMIT, told)
-    with pytest.raises(ConfigError, match=f"{shard_cache.LIMIT}: {told} is no size"):
+    with pytest.raises(ConfigError, match=f"{shard_cache.LIMIT}: {told} is not a size"):
         open_source(all_of(web), DATA)
 
 

@@ -157,7 +157,7 @@ def test_a_copy_of_the_test_split_is_refused(run: Artifact, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"split": "train"}, "learned by heart"),
+        ({"split": "train"}, "what the run learned from"),
         ({"split": "vla"}, "split: vla is not one of train, val, test, did you mean val"),
         ({"accuracy": 0.9, "coverage": 0.9}, "either an accuracy or a coverage"),
         ({"accuracy": 95}, "accuracy: 95 is outside 0..1"),

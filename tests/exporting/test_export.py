@@ -169,7 +169,7 @@ def test_the_description_travels_inside_and_beside(onnx: Path, run: Artifact, tm
     ("change", "said"),
     [
         (lambda d: d["labels"].reverse(), "was changed"),
-        (lambda d: d.update(threshold=0.1), "threshold cannot be as it stands"),
+        (lambda d: d.update(threshold=0.1), "threshold cannot be right as written there"),
         (lambda d: d.update(engin="onnx"), "unknown key engin, did you mean engine"),
         (lambda d: d.pop("bake"), "has no bake"),
         (lambda d: d.update(format=99), "format 99, this version of convmix reads 1"),

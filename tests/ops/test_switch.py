@@ -41,6 +41,8 @@ def test_another_value_is_refused_wherever_it_is_read(monkeypatch, capsys):
 )
 def test_cpu_tensors_go_to_triton_through_its_interpreter_alone(asked, interpreted, goes, monkeypatch):
     pytest.importorskip("triton")
+    from convmix.ops.gpu import convolution, correlation, moments, norm, pointwise  # noqa: F401 - compiled ones for this process's later tests
+
     monkeypatch.setenv("CONVMIX_KERNELS", asked)
     monkeypatch.setenv("TRITON_INTERPRET", interpreted)
     assert routes.route_for("cpu") is goes

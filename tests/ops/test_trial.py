@@ -177,6 +177,8 @@ def doors(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             asked.append(case.key)
             return Verdict(False, "the test says so", None, 0.0)
 
+    from convmix.ops.gpu import convolution, correlation, moments, norm, pointwise  # noqa: F401 - compiled ones for this process's later tests
+
     monkeypatch.setenv("CONVMIX_KERNELS", "gpu")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(trial, "trials", lambda kind, index: Refusing())
