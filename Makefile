@@ -21,7 +21,7 @@ help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
 	@echo "make test       the whole test suite"
 	@echo "make test-fast  the suite without the tests marked slow, and without those that need the whole machine"
-	@echo "make mutations  break the code in some 250 places, one at a time, and see whether the tests notice (an hour or two)"
+	@echo "make mutations  break the code in some 280 places, one at a time, and see whether the tests notice (an hour or two)"
 	@echo "make check      format, lint, types, tests: the gate"
 	@echo "make check-published  fetch every published set of weights and say whether hashes and answers are right (network, 0.6 GB)"
 	@echo "make lint       the gate without the tests"
