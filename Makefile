@@ -95,7 +95,7 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(DEVELOPMENT): pyproject.toml | $(INSTALLED)
-	@echo "installing the development tools into $(VENV): about 80 packages more, 1 GB"
+	@echo "installing the development tools into $(VENV): about 87 packages more, 1 GB"
 	@rm -f $(TESTED)
 	@$(call install,.[dev])
 	@touch $@
