@@ -109,7 +109,7 @@ def classic(facts: DataFacts) -> Run:
     base = default(facts)
     return Run(
         model="multiscale_convmixer_t" if max(facts.height, facts.width) <= 64 else "multiscale_convmixer_s",
-        source="the multi-scale ConvMixer article (FACTS section 8): Adam, steps of 20,000, early stopping",
+        source="the article on the multi-scale ConvMixer (see models/multiscale.py): Adam, steps of 20,000, early stopping",
         data=base.data,
         augment=Augment(scale=(0.5, 1.0), ratio=FULL_RATIO, hflip=0.5, color_jitter=0.4),
         optim=Optim(optimizer="adam", lr=1e-3, weight_decay=0.0, batch_size=128),

@@ -35,7 +35,7 @@ _IN_NAME = ("dim", "depth", "kernel_size", "patch_size", "act")
 _PAPERS: dict[str, Any] = {"act": "gelu", "norm": "batch", "residual": "depthwise"}
 
 # What the paper's CIFAR-10 tables (arXiv 2201.09792, ConvMixer-256/8) say, as an order from worse to better; equal ranks: no difference.
-# Second: whether the source of the sign was read by more than memory (FACTS section 2).
+# Second: whether the sign was checked in the paper itself; the others are quoted from memory.
 _ORDERS: dict[str, tuple[dict[Any, int], bool]] = {
     "residual": ({"both": 0, "depthwise": 1}, True),
     "norm": ({"layer": 0, "batch": 1}, True),

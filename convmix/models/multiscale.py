@@ -2,7 +2,7 @@
 
 image B,3,H,W -> 7x7 stem B,stem,H/2,W/2 -> patches B,dim,H/p,W/p -> depth x (mix tokens, then mix channels)
 -> pointwise convolutions -> mean -> classes
-The network that the text with the number 001 among this project's sources describes; its own code does not run.
+The network that an article on ConvMixer, signed 禅与计算机程序设计艺术, describes; the code printed there does not run.
 """
 
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ def _network(kind, *, taps="authors", classes=K):
 
 
 def _backbone() -> dict[str, Tensor]:
-    """The authors' names of a classifier, without norm and head: FACTS of their repository."""
+    """The authors' names of a classifier, without norm and head: as their repository has them."""
     model = create_model("convmlp", num_classes=0, model_args=CONVMLP)
     state = {k: v for k, v in model.state_dict().items() if not k.startswith("norm.")}
     return {f"backbone.{k}": torch.rand_like(v) * 0.2 + 0.05 if v.is_floating_point() else v for k, v in state.items()}
