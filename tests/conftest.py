@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.command_line import Command, Finished
 from tests.made_once import MadeOnce
+from tests.order import spread
 from tests.two_processes import Pair
 
 REPO = Path(__file__).resolve().parents[1]
@@ -23,9 +24,10 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)  # after the choice by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those marked slow first: a long test that begins last is one that everybody waits for."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long tests begin first, since one that begins last is one that everybody waits for; those marked alone stay with one worker."""
+    items[:] = spread(items, workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 @pytest.fixture(autouse=True)
