@@ -185,10 +185,10 @@ MUTATIONS = (
         "metrics/test_segmentation_metrics.py",
     ),
     Mutation(
-        "interval-of-clopper-and-pearson",
+        "interval-of-wald",
         "metrics/classification.py",
-        'proportion_ci(confidence_level=confidence, method="wilson")',
-        'proportion_ci(confidence_level=confidence, method="exact")',
+        "share * (1 - share) / n + (z / (2 * n)) ** 2",
+        "share * (1 - share) / n",
         "metrics/test_classification_metrics.py",
     ),
     Mutation(

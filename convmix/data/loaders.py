@@ -81,6 +81,14 @@ def default_workers(world: int = 1) -> int:
     return max(min(processors() // world - 1, 8), 0)
 
 
+def _enough_workers(asked: int | None, world: int, memory: ImageCache | None, device: torch.device | str) -> int:
+    """As many as asked for; on a CPU, whose cores they take, none for few small images that are kept or could not be in other processes."""
+    if asked is not None:
+        return asked
+    few = memory is not None and memory.is_small and (memory.is_filled or _START != "fork")
+    return 0 if few and torch.device(device).type == "cpu" else default_workers(world)
+
+
 def train_batches(
     examples: Sharded,
     transform: Loads,
@@ -104,7 +112,8 @@ def train_batches(
     image is shown, in batches of nearly equal size.
     `balanced` draws every class equally often, repeating the images of rare classes; the number of steps stays.
     `shuffle_shards`: as `order.sharded_order` mixes so many shards at a time; 0 is all of them.
-    `memory`, of these examples and this transform alone, spares the next epochs the decoding; it changes no batch.
+    `memory`, of these examples and this transform alone, spares the next epochs the decoding; it changes no batch. With `workers` None
+    and on a CPU a small set that it holds is read without processes, which would take longer to start than to do their work.
     The images come normalised, on `device`.
     Raises DataError for an empty split.
     """
@@ -118,7 +127,7 @@ def train_batches(
     keys = list(zip(order.tolist(), _times_seen_before(order).tolist(), strict=True))
     whole = [keys[a:b] for a, b in itertools.pairwise(bounds)][start_step:]
     task = _Task(examples, transform, seed, epoch, memory)
-    parts = _iterate(task, [_slice(batch, rank, world) for batch in whole], default_workers(world) if workers is None else workers, device)
+    parts = _iterate(task, [_slice(batch, rank, world) for batch in whole], _enough_workers(workers, world, memory, device), device)
     return (replace(part, planned=len(batch)) for part, batch in zip(parts, whole, strict=True))
 
 
@@ -140,7 +149,7 @@ def eval_batches(
     keys = [(i, 0) for i in range(rank, len(examples), world)]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     task = _Task(examples, preprocess, 0, 0, memory)
-    return _iterate(task, batches, default_workers(world) if workers is None else workers, device)
+    return _iterate(task, batches, _enough_workers(workers, world, memory, device), device)
 
 
 def _times_seen_before(order: np.ndarray) -> np.ndarray:

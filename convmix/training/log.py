@@ -13,7 +13,8 @@ from convmix.plots.curves import curves_picture
 
 REDRAW_EVERY_S = 0.2
 LINE_EVERY_S = 60.0
-DRAW_EVERY_S = 5.0  # drawing the curves takes as long as a short epoch
+DRAW_EVERY_S = 5.0  # drawing the curves takes as long as a short epoch,
+DRAW_SHARE = 0.02  # so it may take no more than this of the time until it is done again
 
 
 def columns(score: str) -> tuple[str, ...]:
@@ -36,7 +37,7 @@ class TrainingLog:
         self.bar: TaskID | None = None
         self.shown_at = time.monotonic()
         self.hinted = False
-        self.drawn_at = -float("inf")
+        self.draws_at = -float("inf")  # no sooner, unless the training ends
         self.undrawn: list[dict[str, Any]] = []  # the history that curves.png does not show yet
 
     def __enter__(self) -> "TrainingLog":
@@ -90,7 +91,7 @@ class TrainingLog:
         names = columns(self.score)
         write_csv(self.out / "curves.csv", names, (["" if r.get(c) is None else r[c] for c in names] for r in history))
         self.undrawn = history
-        if time.monotonic() - self.drawn_at >= DRAW_EVERY_S:
+        if time.monotonic() >= self.draws_at:
             self._draw()
         if self.tracker is not None:
             self.tracker.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
@@ -98,8 +99,10 @@ class TrainingLog:
     def _draw(self) -> None:
         """curves.png with all epochs so far; every few seconds during a training and at its end, however it ends."""
         if self.undrawn:
+            began = time.monotonic()
             write_bytes(self.out / "curves.png", curves_picture(self.undrawn, score=self.score, score_title=self.score_title))
-            self.undrawn, self.drawn_at = [], time.monotonic()
+            ended = time.monotonic()
+            self.undrawn, self.draws_at = [], ended + max(DRAW_EVERY_S, (ended - began) / DRAW_SHARE)
 
 
 def clock(seconds: float) -> str:

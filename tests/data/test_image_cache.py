@@ -1,6 +1,7 @@
 """Kept images are the decoded ones, bit for bit, shared by all workers and decoded once, within a limit."""
 
 import io
+import os
 import pickle
 from dataclasses import dataclass, field
 from itertools import chain
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from convmix.config import Augment
-from convmix.data import image_cache
+from convmix.data import image_cache, loaders
 from convmix.data.augment.training_transform import TrainTransform, training_transform
 from convmix.data.decode import MODES, BadImage
 from convmix.data.image_cache import ImageCache, allot, memory_limit
@@ -185,3 +186,53 @@ def test_the_limit_is_the_setting_or_a_quarter_of_what_is_free(monkeypatch: pyte
     assert memory_limit(1.0, processes=1) == 2**30
     assert memory_limit(1.0, processes=4) == 2**28
     assert memory_limit(0.0, processes=1) == 0
+
+
+@dataclass(frozen=True)
+class Watched(Pictures):
+    """Whole pictures that tell by which processes they were changed."""
+
+    def annotation(self, i: int, /) -> int:
+        with self.looks.with_suffix(".pids").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        return super().annotation(i)
+
+    def source(self, i: int) -> bytes:
+        stream = io.BytesIO()
+        self.picture(i).save(stream, "PNG")
+        return stream.getvalue()
+
+    def changed_here(self) -> set[bool]:
+        """Whether by this process, since the last call."""
+        file = self.looks.with_suffix(".pids")
+        pids = set(map(int, file.read_text().split()))
+        file.unlink()
+        return {pid == os.getpid() for pid in pids}
+
+
+def test_few_small_images_that_are_kept_need_no_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "processors", lambda: 2)
+    examples, change = Watched(tmp_path / "looks"), transform(3)
+    kept = ImageCache(examples.sizes, channels=3)
+    batches = []
+    for epoch, here in enumerate((False, True)):
+        batches.append(list(train_batches(examples, change, batch_size=7, seed=1, epoch=epoch, memory=kept)))  # two are left out
+        assert examples.changed_here() == {here}
+        assert kept.is_filled
+    assert_same([batches[1]], [list(train_batches(examples, change, batch_size=7, seed=1, epoch=1, workers=2))])
+    assert examples.changed_here() == {False}
+
+
+def test_processes_are_started_where_they_have_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    few, many, large = (ImageCache(np.tile(side, (n, 1)), channels=1) for n, side in ((1500, (8, 8)), (2500, (8, 8)), (20, (700, 700))))
+    assert (few.is_small, many.is_small, large.is_small) == (True, False, False)
+    few._kept[:], many._kept[:] = True, True
+    monkeypatch.setattr(loaders, "processors", lambda: 2)
+    usual = loaders.default_workers()
+    assert usual == 1
+    assert loaders._enough_workers(None, 1, few, "cpu") == 0
+    for memory, device in ((many, "cpu"), (few, "cuda"), (None, "cpu")):
+        assert loaders._enough_workers(None, 1, memory, device) == usual
+    assert loaders._enough_workers(3, 1, few, "cpu") == 3
+    few._kept[:200] = False
+    assert loaders._enough_workers(None, 1, few, "cpu") == usual

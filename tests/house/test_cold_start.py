@@ -3,7 +3,9 @@
 No clock is read: what is imported is the same on every machine.
 """
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +38,15 @@ print("\\n" + json.dumps({"modules": found, "counted": names, "collects": gc.ise
 """
 
 
+TRAINING = """
+import json, sys
+from convmix.cli import main
+
+main(["train", "digits", "--budget", "1s", "--workers", "0", "--quiet", "--out", sys.argv[1]])
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
 @pytest.fixture(scope="module")
 def steps(made_once: MadeOnce, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """What one process has imported after listing, after predicting, after describing one model of each family, and after evaluating."""
@@ -58,12 +69,24 @@ def imported(steps: dict[str, object], step: int, names: tuple[str, ...]) -> lis
     return [name for name in names if name in modules[step]]
 
 
+def dependencies() -> tuple[str, ...]:
+    """What convmix and its extras ask for, as it is imported."""
+    names = {re.split(r"[^\w-]", required)[0] for required in importlib.metadata.requires("convmix") or []} - {"convmix"}
+    return tuple(sorted({"pillow": "PIL", "scikit-learn": "sklearn"}.get(name, name.replace("-", "_")) for name in names))
+
+
 def test_lists_do_without_torch(steps: dict[str, object]) -> None:
     assert imported(steps, 0, ("torch", "numpy", "triton", *COMPILER, *LIBRARIES)) == []
 
 
 def test_a_prediction_imports_torch_alone(steps: dict[str, object]) -> None:
     assert imported(steps, 1, ("torch", "triton", *COMPILER, *LIBRARIES)) == ["torch"]
+
+
+def test_of_all_that_convmix_needs_a_prediction_and_a_description_import_little(steps: dict[str, object]) -> None:
+    found = {"PIL", "cyclopts", "faster_coco_eval", "filelock", "numpy", "rich", "safetensors", "torch"}
+    for step in (1, 2):
+        assert set(imported(steps, step, dependencies())) == found
 
 
 def test_a_description_imports_no_compiler(steps: dict[str, object]) -> None:
@@ -93,3 +116,12 @@ def test_a_route_is_marked_for_the_compiler_as_the_compiler_would() -> None:
     before = vars(plain).copy()
     marks = {name: value for name, value in vars(torch.compiler.assume_constant_result(plain)).items() if name not in before}
     assert marks and marks.items() <= vars(routes.route_for).items()
+
+
+@pytest.mark.slow
+def test_a_training_imports_what_learns_and_draws(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", TRAINING, str(tmp_path / "digits")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    modules = json.loads(done.stdout)
+    assert "timm" in modules
+    assert {"sklearn", "scipy.stats", "onnx", "onnxruntime", "openvino", "ray", "fastapi", "captum"}.isdisjoint(modules)

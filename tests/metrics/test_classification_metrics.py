@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_fscore_support
 
 from convmix.metrics.classification import classification_metrics, wilson_interval
 
@@ -21,6 +23,26 @@ def test_wilson_interval_equals_its_formula() -> None:
     z, n, p = 1.959963984540054, 57, 40 / 57
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     assert wilson_interval(40, 57) == pytest.approx(((centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)), abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 359, 100_000])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_wilson_interval_equals_that_of_scipy(n: int, confidence: float) -> None:
+    for correct in (0, 1, n // 2, n - 1, n):
+        theirs = binomtest(correct, n).proportion_ci(confidence_level=confidence, method="wilson")
+        ours = wilson_interval(correct, n, confidence=confidence)
+        assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-14)
+        assert 0 <= ours[0] <= ours[1] <= 1
+
+
+@pytest.mark.parametrize("k", [2, 5, 40])
+def test_scores_of_each_class_equal_those_of_scikit_learn(k: int) -> None:
+    chance = torch.Generator().manual_seed(k)
+    logits, targets = torch.randn(30, k, generator=chance), torch.randint(0, k - 1, (30,), generator=chance)  # the last class is absent
+    theirs = precision_recall_fscore_support(targets.numpy(), logits.argmax(1).numpy(), labels=range(k), zero_division=0)
+    ours = classification_metrics(logits, targets, [str(i) for i in range(k)])["per_class"].values()
+    for name, values in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
+        assert [of_class[name] for of_class in ours] == pytest.approx(values.tolist(), abs=1e-15)
 
 
 def test_no_image_says_nothing_about_the_share() -> None:

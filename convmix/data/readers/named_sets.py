@@ -1,5 +1,6 @@
 """Data sets that are fetched by name: the Hugging Face Hub and torchvision; and scikit-learn's digits, which are embedded."""
 
+import importlib.util
 import inspect
 import io
 import re
@@ -157,9 +158,8 @@ def read_digits() -> Found:
     """scikit-learn's digits: 1,797 scans, 8x8 pixels, grey values 0..16 stretched to 0..255, as PNG; classes "0" to "9"."""
     import numpy as np
     from PIL import Image
-    from sklearn.datasets import load_digits
 
-    images, targets = load_digits(return_X_y=True)
+    images, targets = _digits()
     pixels = np.rint(images.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # n,8,8
     encoded = []
     for image in pixels:
@@ -168,3 +168,18 @@ def read_digits() -> Found:
         encoded.append(buffer.getvalue())
     names = [f"digits[{i}]" for i in range(len(encoded))]
     return Found({"all": Table(image_rows(encoded=encoded), [int(t) for t in targets], names)}, names=tuple("0123456789"))
+
+
+def _digits() -> tuple[Any, Any]:
+    """n,64 grey values and n classes: from scikit-learn's file, for importing it takes as long as importing torch; else from itself."""
+    import numpy as np
+
+    spec = importlib.util.find_spec("sklearn")
+    folders = (spec.submodule_search_locations if spec else None) or ["/nowhere"]
+    try:
+        rows = np.loadtxt(Path(folders[0]) / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    except OSError:
+        from sklearn.datasets import load_digits
+
+        return load_digits(return_X_y=True)
+    return rows[:, :-1], rows[:, -1].astype(np.int64)
