@@ -5,13 +5,20 @@ number: the same seed damages the same bytes. `--only images --number 17` carrie
 """
 
 import argparse
-import tempfile
+import os
 from pathlib import Path
 
 from tests.campaign.cases import Cases
 from tests.campaign.record import GOOD, Record
 
-PARTS = {"images": 100, "annotations": 500, "documents": 500, "kills": 50}  # cases; one of images has twenty files
+PARTS = {
+    "images": 100,
+    "annotations": 500,
+    "documents": 500,
+    "kills": 50,
+    "faults": 100_000,
+    "server": 1,
+}  # cases; one of images has twenty files
 
 
 def main() -> None:
@@ -21,19 +28,21 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--number", type=int, help="this case alone")
     parser.add_argument("--share", type=float, default=1.0, help="of the cases, for a small dose")
+    parser.add_argument("--minutes", type=float, default=10, help="that the server is under fire")
     given = parser.parse_args()
+    os.environ["CONVMIX_CAMPAIGN_MINUTES"] = str(given.minutes)
     record = Record(given.record, seed=given.seed)
-    with tempfile.TemporaryDirectory(prefix="convmix-campaign-") as place:
-        for part in [given.only] if given.only else PARTS:
-            numbers = range(max(1, round(PARTS[part] * given.share))) if given.number is None else [given.number]
-            left = [n for n in numbers if given.number is not None or not record.has(part, n)]
-            with Cases(part, Path(place) / part, seed=given.seed) as shooting:
-                for number in left:
-                    outcome = shooting.case(number)
-                    if given.number is None:
-                        record.add(outcome)
-                    if outcome.what not in GOOD:
-                        print(f"{part} {number}: {outcome.what}: {outcome.said}", flush=True)
+    place = given.record.with_suffix(".work").resolve()  # what cases share is prepared once; to be removed when the code has changed
+    for part in [given.only] if given.only else PARTS:
+        with Cases(part, place / part, seed=given.seed) as shooting:
+            cases = max(1, round(shooting.count(PARTS[part]) * given.share))
+            numbers = range(cases) if given.number is None else [given.number]
+            for number in (n for n in numbers if given.number is not None or not record.has(part, n)):
+                outcome = shooting.case(number)
+                if given.number is None:
+                    record.add(outcome)
+                if outcome.what not in GOOD:
+                    print(f"{part} {number}: {outcome.what}: {outcome.said}", flush=True)
     print(record.table())
 
 
