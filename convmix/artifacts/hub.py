@@ -17,7 +17,7 @@ from typing import Any
 
 from convmix.artifacts.artifact import load_artifact
 from convmix.artifacts.card import model_card
-from convmix.atomic import write_bytes, write_json
+from convmix.atomic import replacing, write_bytes, write_json
 from convmix.cache import expanded
 from convmix.errors import ConfigError, RunError, first_line
 
@@ -94,7 +94,8 @@ def _copy(source: Path, place: Path) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     for name in (*NEEDED, *WELCOME):
         if (source / name).is_file():
-            shutil.copyfile(source / name, place / name)
+            with (source / name).open("rb") as file, replacing(place / name) as copy:  # whoever pulls meanwhile has whole files
+                shutil.copyfileobj(file, copy)
     return place
 
 

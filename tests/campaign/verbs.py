@@ -53,7 +53,7 @@ VERBS = {
     "export": Verb(("export", "@run", "onnx", "--output", "@exported"), ("exported/model.onnx", "exported/SHA256SUMS")),
     "predict with an exported model": Verb(("predict", "@onnx", "@photos", "--output", "@answers.csv"), ("answers.csv",), ("answers.csv",)),
     "push": Verb(("push", "@run", "@shelf/model"), ("shelf/model/model.safetensors",), ("shelf/model/model.safetensors",)),
-    "pull": Verb(("pull", "@run", "--out", "@pulled"), ("pulled/model.safetensors",), ("pulled/model.safetensors",)),
+    "pull": Verb(("pull", "@run", "--out", "@pulled"), ("pulled/model.safetensors",), ("pulled/model.safetensors",), stays=("pulled",)),
 }  # fmt: skip
 
 
