@@ -15,10 +15,10 @@ PARTS = {
     "images": 100,
     "annotations": 500,
     "documents": 500,
-    "kills": 50,
+    "kills": 30,
     "faults": 100_000,
     "server": 1,
-}  # cases; one of images has twenty files
+}  # cases; one of images has twenty files, one of kills several
 
 
 def main() -> None:

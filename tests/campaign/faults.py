@@ -13,13 +13,12 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.campaign.forks import forked, import_everything
 from tests.campaign.verbs import VERBS, Verb, copied_ground, make_ground
 
 _READS, _WRITES, _ALLOCATIONS = 1, 2, 4
@@ -72,8 +71,8 @@ def environment(place: Path) -> dict[str, str]:
 
 def prepared(folder: Path) -> None:
     """The ground, a run of every verb without a fault, and the list of shots."""
-    _import_everything()
-    code, said = _forked(lambda: make_ground(folder / "ground"), folder / "said")
+    import_everything()
+    code, said = forked(lambda: make_ground(folder / "ground"), folder / "said", limit_s=600)
     assert code == 0, said
     shots: list[Shot] = []
     reached = 0
@@ -102,7 +101,7 @@ def count(folder: Path) -> int:
 
 def attack(folder: Path, rng: random.Random) -> tuple[str, str, int]:
     """What became of one fault; which one says the folder's name."""
-    _import_everything()
+    import_everything()
     written = json.loads((folder.parent / "prepared" / "shots.json").read_text())[int(folder.name.split("-")[1])]
     return fired(Shot(**{**written, "place": Place(**written["place"])}), folder, folder.parent / "prepared")
 
@@ -121,7 +120,7 @@ def fired(shot: Shot, folder: Path, prepared: Path) -> tuple[str, str, int]:
         return _with_its_files(shot, verb, ground, prepared, "answered")
     for name in verb.stays:
         shutil.rmtree(ground / name, ignore_errors=True)
-    again, words = _forked(lambda: _run(verb, ground), folder / "said again")
+    again, words = forked(lambda: _run(verb, ground), folder / "said again", limit_s=_LIMIT_S)
     if again != 0:
         return "lost", f"{shot}: {code}, and then {again}: {_tail(words)}", 1
     return _with_its_files(shot, verb, ground, prepared, "refused" if code == 2 else "resumed")
@@ -164,7 +163,7 @@ def _places(name: str, verb: Verb, folder: Path) -> list[Place]:
         _arm(ground, kinds=_READS | _WRITES | _ALLOCATIONS, notes=descriptor)
         _run(verb, ground)
 
-    code, said = _forked(noted, folder / "said")
+    code, said = forked(noted, folder / "said", limit_s=_LIMIT_S)
     os.close(descriptor)
     assert code == 0, f"{name}: {said}"
     for file in verb.same:
@@ -223,7 +222,7 @@ def _under(shot: Shot, verb: Verb, ground: Path, said: Path) -> tuple[int | None
         _arm(ground, kinds=shot.place.kind, at=shot.place.number, fault=shot.fault, lasts=shot.lasts, whom=shot.whom)
         _run(verb, ground)
 
-    return _forked(run, said)
+    return forked(run, said, limit_s=_LIMIT_S)
 
 
 def _shorten_waits() -> None:
@@ -237,70 +236,10 @@ def _run(verb: Verb, ground: Path) -> None:
     from convmix.cli import main
 
     os.chdir(ground)
-    main(verb.arguments(ground))
-
-
-def _forked(work: Callable[[], None], said: Path) -> tuple[int | None, str]:
-    """Exit code, None where it took too long, and what was written to standard error, of a fork of this process."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        _as_a_process(work, said)
-    deadline = time.monotonic() + _LIMIT_S
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            break
-        time.sleep(0.02)
     try:
-        os.killpg(child, signal.SIGKILL)  # and whatever it started
-    except ProcessLookupError:
-        pass
-    if not ended:
-        os.waitpid(child, 0)
-        return None, said.read_text(errors="replace")
-    return os.waitstatus_to_exitcode(status), said.read_text(errors="replace")
-
-
-def _as_a_process(work: Callable[[], None], said: Path) -> None:
-    os.setpgid(0, 0)
-    code = 70
-    try:
-        errors = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(errors, 2)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: PTH123 SIM115
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        work()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-        code = 1
+        main(verb.arguments(ground))
     finally:
         ctypes.CDLL(None).faults_disarm()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def _import_everything() -> None:
-    """So that no fork imports it again, and no fault meets an import."""
-    import captum.attr  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import onnxruntime  # noqa: F401
-    import onnxscript  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
-    import timm  # noqa: F401
-
-    import convmix.cli
-    import convmix.exporting.export
-    import convmix.training.session  # noqa: F401
 
 
 def _tail(said: str) -> str:

@@ -1,4 +1,4 @@
-"""A server under fire: clients that ask properly, and around them rubbish, floods, half-open and slow connections, workers killed and stopped.
+"""A server under fire: clients that ask properly; around them rubbish, floods, half-open and slow connections, workers killed and stopped.
 
 What is looked for: a proper request that is not answered while a worker is up, a refusal that is no JSON, memory that grows.
 """
