@@ -56,7 +56,7 @@ mutations: $(DEVELOPMENT)
 	$(BIN)/python tests/mutations.py --record $(VENV)/mutations.json
 
 campaign: $(DEVELOPMENT)
-	nice -n 19 $(BIN)/python -m tests.campaign benchmarks/results/campaign/record.jsonl
+	nice -n 19 $(BIN)/python -m tests.campaign runs/campaign.jsonl --summary benchmarks/results/campaign/summary.json
 
 check: lint
 	@if [ "$$($(TREE_HASH))" = "$$(cat $(TESTED) 2>/dev/null)" ]; then \

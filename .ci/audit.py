@@ -31,7 +31,14 @@ def main() -> None:
 
 def write_sbom() -> None:
     SBOM.parent.mkdir(exist_ok=True)
-    command = [str(_TOOLS / "cyclonedx-py"), "requirements", str(LOCK), "--pyproject", str(ROOT / "pyproject.toml"), "--output-reproducible"]
+    command = [
+        str(_TOOLS / "cyclonedx-py"),
+        "requirements",
+        str(LOCK),
+        "--pyproject",
+        str(ROOT / "pyproject.toml"),
+        "--output-reproducible",
+    ]
     done = subprocess.run([*command, "-o", str(SBOM)], capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]

@@ -1,7 +1,7 @@
 """Writes requirements.lock: every package that the tests use, with the hashes of its files, for all Pythons and systems; it names no index.
 
-    python .ci/lock.py            resolve anew, within what the file says already; needs uv and the package index
-    python .ci/lock.py --upgrade  to the newest releases
+python .ci/lock.py            resolve anew, within what the file says already; needs uv and the package index
+python .ci/lock.py --upgrade  to the newest releases
 """
 
 import re
@@ -16,7 +16,7 @@ _SETTINGS = (
     "--extra", "dev", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
     "--quiet",
 )  # fmt: skip
-_HEAD = """# What `pip install convmix[dev]` may install, with the hashes of every file. Written by `make lock`; used by `make LOCKED=1 ...`:
+_HEAD = """# What `pip install convmix[dev]` may install, with the hashes of every file. `make lock` writes it, `make LOCKED=1 ...` uses it:
 #   pip install --require-hashes --no-deps -r requirements.lock
 """
 

@@ -45,16 +45,23 @@ VERBS = {
     "embed": Verb(("embed", "@run", "@photos", "--output", "@features.parquet", *_CPU), ("features.parquet",)),
     "evaluate": Verb(("evaluate", "@run", "--output", "@scores.json", *_CPU), ("scores.json",)),
     "calibrate": Verb(("calibrate", "@run", "@fresh", *_CPU), ("run/convmix.json",)),
-    "doctor": Verb(("doctor", "@photos", "--output", "@doctor", "--fix", "@clean", "--workers", "0", *_CPU), ("doctor/photos-health.html",), stays=("clean",)),
-    "doctor with workers": Verb(("doctor", "@photos", "--output", "@doctor", "--workers", "2", *_CPU), ("doctor/photos-health.html",), workers=True),
+    "doctor": Verb(
+        ("doctor", "@photos", "--output", "@doctor", "--fix", "@clean", "--workers", "0", *_CPU),
+        ("doctor/photos-health.html",),
+        stays=("clean",),
+    ),
+    "doctor with workers": Verb(
+        ("doctor", "@photos", "--output", "@doctor", "--workers", "2", *_CPU), ("doctor/photos-health.html",), workers=True
+    ),
     "explain": Verb(
-        ("explain", "@run", "@photos/class_0", "--limit", "1", "--methods", "saliency", "--output", "@seen", *_CPU), ("seen/explanation-class_0.html",)
+        ("explain", "@run", "@photos/class_0", "--limit", "1", "--methods", "saliency", "--output", "@seen", *_CPU),
+        ("seen/explanation-class_0.html",),
     ),
     "export": Verb(("export", "@run", "onnx", "--output", "@exported"), ("exported/model.onnx", "exported/SHA256SUMS")),
     "predict with an exported model": Verb(("predict", "@onnx", "@photos", "--output", "@answers.csv"), ("answers.csv",), ("answers.csv",)),
     "push": Verb(("push", "@run", "@shelf/model"), ("shelf/model/model.safetensors",), ("shelf/model/model.safetensors",)),
     "pull": Verb(("pull", "@run", "--out", "@pulled"), ("pulled/model.safetensors",), ("pulled/model.safetensors",), stays=("pulled",)),
-}  # fmt: skip
+}
 
 
 def make_ground(folder: Path) -> None:

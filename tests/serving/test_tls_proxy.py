@@ -70,7 +70,20 @@ def _configuration(folder: Path, port: int) -> str:
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxy, int]]:
     """nginx with a certificate of its own, in front of a port where nobody listens yet."""
     folder = tmp_path_factory.mktemp("p")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", f"/CN={NAME}"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        f"/CN={NAME}",
+    ]
     more = ["-addext", f"subjectAltName=DNS:{NAME}", "-keyout", str(folder / "key"), "-out", str(folder / "pem")]
     subprocess.run([*command, *more], check=True, capture_output=True)
     with rehearsal(
