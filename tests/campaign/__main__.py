@@ -5,6 +5,7 @@ number: the same seed damages the same bytes. `--only images --number 17` carrie
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
@@ -67,10 +68,13 @@ def about() -> dict[str, Any]:
     """When, on what, with which versions."""
     import torch
 
-    import convmix
     from convmix.hardware import describe_machine
 
-    versions = {"convmix": convmix.__version__, "torch": torch.__version__.partition("+")[0], "python": platform.python_version()}
+    versions = {
+        "convmix": importlib.metadata.version("convmix"),
+        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+    }
     return {"date": time.strftime("%Y-%m-%d"), "machine": describe_machine(torch.device("cpu")), "versions": versions}
 
 

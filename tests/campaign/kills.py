@@ -26,7 +26,10 @@ TRAININGS = {
     "detection": ("boxes", "--size", "64", "--pyramid-channels", "8"),
     "two processes": ("photos", "--size", "24", "--ema-decay", "0.9"),
 }
-_WRITTEN = ("job.json", "last.safetensors", "model.safetensors", "curves.csv", "convmix.json", "splits.csv", "record.json", "README.md")
+_WRITTEN = {  # how often in a life
+    "job.json": 1, "last.safetensors": 3, "model.safetensors": 3, "curves.csv": 3, "convmix.json": 1, "splits.csv": 1, "record.json": 1,
+    "README.md": 1,
+}  # fmt: skip
 _MOST = 8  # times that one training is killed
 _LIMIT_S = 300.0
 
@@ -91,8 +94,9 @@ def attack(folder: Path, rng: random.Random) -> tuple[str, str, int]:
     training = rng.choice(("classification", "classification", "classification", "detection", "detection", "two processes"))
     took, kills = float((place / training / "took").read_text()), 0
     for _ in range(_MOST):
-        aim = (rng.choice(_WRITTEN), rng.randint(1, 4)) if rng.random() < 0.5 else None
-        code, said = _run(training, place, out, kill_after_s=None if aim else rng.uniform(0.2, 1.0) * took, aim=aim)
+        name = rng.choice(list(_WRITTEN))
+        aim = (name, rng.randint(1, _WRITTEN[name])) if rng.random() < 0.5 else None
+        code, said = _run(training, place, out, kill_after_s=None if aim else rng.uniform(0.05, 0.6) * took, aim=aim)
         if code is None:
             return "hang", f"{training} after {kills} kills", kills
         if code not in (0, -signal.SIGKILL):
@@ -100,6 +104,8 @@ def attack(folder: Path, rng: random.Random) -> tuple[str, str, int]:
         kills += code != 0
         if code == 0:  # it was faster
             break
+    for file in out.rglob(".*.unfinished"):
+        os.utime(file, (0, 0))  # what is a minute old is nobody's who still writes
     code, said = _run(training, place, out)
     if code != 0:
         return "lost", f"{training}: it does not end: {code}: {said.strip()[-300:]}", kills
