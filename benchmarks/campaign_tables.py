@@ -1,4 +1,4 @@
-"""The section of RESULTS.md on convmix under fire, from benchmarks/results/campaign/summary.json (written by `python -m tests.campaign`)."""
+"""The section of RESULTS.md on convmix under fire, from benchmarks/results/campaign/summary.json (written by `make campaign`)."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -41,5 +41,6 @@ def section(file: Path, table: Table) -> str:
     summary = json.loads(file.read_text())
     machine, versions = summary["machine"], summary["versions"]
     said = "".join(f"\n{p['part'].capitalize()}: {line}.\n" for p in summary["parts"] for line in p["said"])
-    about = f"Machine: {machine['name']}, {machine['cores']} cores; torch {versions['torch']}, convmix {versions['convmix']}; {summary['date']}."
+    software = f"torch {versions['torch']}, convmix {versions['convmix']}"
+    about = f"Machine: {machine['name']}, {machine['cores']} cores; {software}; {summary['date']}."
     return f"{HEAD}\n{rows(summary, table)}\n{said}\n{about}\n"

@@ -64,7 +64,7 @@ def recorded_rows(artifact: Artifact) -> list[dict[str, str]]:
         raise RunError(f"{artifact.path} has no splits.csv, so the images it was trained on cannot be distinguished from others") from None
     except csv.Error as error:
         raise RunError(f"{path} cannot be read: {error}; expected the columns split, name, digest, label") from None
-    if rows and not _COLUMNS <= rows[0].keys():
+    if rows and not rows[0].keys() >= _COLUMNS:
         raise RunError(f"{path} has the columns {', '.join(map(str, rows[0]))[:200]}, expected split, name, digest, label")
     for number, row in enumerate(rows):
         if missing := [name for name in _COLUMNS if not isinstance(row[name], str)]:

@@ -3,8 +3,8 @@
     Queue  --take-->  batch  --pipe-->  worker process: make() once, then work(orders) -> replies  --pipe-->  every job's future
 
 A thread of the front process looks after each worker. Where the process dies, by a signal or because it has not taken a batch and
-answered it in time or is stopped, it is started again; the images that it held are computed once more, each alone, and the one that ends a worker twice
-is given up. No image outside its hands notices.
+answered it in time or is stopped, it is started again; the images that it held are computed once more, each alone, and the one that
+ends a worker twice is given up. No image outside its hands notices.
 """
 
 import logging
