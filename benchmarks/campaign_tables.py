@@ -14,6 +14,7 @@ PARTS = {
     "images": "damaged and hostile image files among good ones: predicted, served, examined, trained on",
     "kills": "kills of trainings, at random moments and at writes; then the same bits as without",
     "server": "proper requests to a server under fire",
+    "wheel": "the wheel in a bare environment made from the lock file: its demo trains and predicts",
 }
 HEAD = """## Under fire
 

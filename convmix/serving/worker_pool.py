@@ -34,9 +34,9 @@ Work = Callable[[Sequence[Any]], Sequence[Any]]  # orders -> a reply or a Proble
 class WorkerPool:
     """`size` worker processes on one queue.
 
-    make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: for a batch to be
-    taken and answered; then the worker is killed, a stopped one much sooner. computed, died: called with the images of every finished batch, and for every worker that
-    died.
+    make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: for a batch to be taken and
+    answered; then the worker is killed, a stopped one much sooner. computed, died: called with the images of every finished batch, and
+    for every worker that died.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ from tests.campaign.record import GOOD, Record
 from tests.conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))
-import campaign_tables  # noqa: E402
-import tables  # noqa: E402
+import campaign_tables
+import tables
 
 PARTS = {
     "images": 100,

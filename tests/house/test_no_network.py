@@ -24,7 +24,8 @@ sys.addaudithook(hook)
 import convmix
 after_import = list(seen)
 data, out, image = sys.argv[1:]
-convmix.train(data, out=out, model="convmixer_8_1_k3_p4", epochs=1, size=12, batch_size=8, workers=0, tune="never", precision="fp32", quiet=True)
+settings = dict(model="convmixer_8_1_k3_p4", epochs=1, size=12, batch_size=8, workers=0, tune="never", precision="fp32")
+convmix.train(data, out=out, quiet=True, **settings)
 after_training = list(seen)
 run = convmix.load(out)
 run.predict([image])
