@@ -45,12 +45,17 @@ class Fire:
     server: Live
     until: float
     good: list[bytes]
+    formats: list[bytes]  # pictures in every format, to be damaged
     lock: threading.Lock = field(default_factory=threading.Lock)
     seconds: list[float] = field(default_factory=list)  # of proper requests, from the first attempt to the answer
     refusals: int = 0
     strikes: int = 0
     wrong: list[str] = field(default_factory=list)
     front_mib: list[float] = field(default_factory=list)
+
+    @property
+    def passed_s(self) -> float:
+        return 60 * minutes() - (self.until - time.monotonic())
 
     @property
     def burns(self) -> bool:
@@ -67,7 +72,7 @@ def attack(folder: Path, rng: random.Random) -> tuple[str, str, int]:
     good = [write_image(folder / f"{i}.png", i, size=(24, 31)).read_bytes() for i in range(8)]
     options = ("--workers", "2", "--head-s", "3", "--idle-s", "3", "--connections", "150", "--time-s", "30", "--queue", "128")
     with live(run, *options) as server:
-        fire = Fire(server, time.monotonic() + 60 * minutes(), good)
+        fire = Fire(server, time.monotonic() + 60 * minutes(), good, [content for _, content in seeds()])
         jobs: list[tuple[Callable[[Fire, random.Random], None], int]] = [
             (_client, CLIENTS), (_half_open, 1), (_slow, SLOW), (_flood, 1), (_strike, 1), (_watch, 1),
         ]  # fmt: skip
@@ -152,7 +157,7 @@ def _client(fire: Fire, rng: random.Random) -> None:
                 break
             code = _code_of(fire, status, answer)
             if code not in _BUSY or time.monotonic() - began > 120:
-                fire.fault(f"a proper request is answered {status} {code}")
+                fire.fault(f"a proper request is answered {status} {code} after {time.monotonic() - began:.0f} s, at {fire.passed_s:.0f} s")
                 break
             time.sleep(rng.uniform(0.2, 1.0))
 
@@ -163,7 +168,7 @@ def _garbage(fire: Fire, rng: random.Random) -> None:
     headers = {"Content-Type": "application/json"}
     method, path, body = "POST", "/v1/predict", rng.randbytes(rng.choice((0, 10, 2000)))
     if what == 0:
-        kind, body = as_form("images", (mutated(rng.choice(list(seeds()))[1], rng),), {"top": rng.choice((-1, "many", 2))})
+        kind, body = as_form("images", (mutated(rng.choice(fire.formats), rng),), {"top": rng.choice((-1, "many", 2))})
         headers = {"Content-Type": kind}
     elif what == 1:
         body = json.dumps({"images": [{"data": rng.choice(ODD_TEXTS), "name": rng.choice(ODD_TEXTS)}]}).encode()
