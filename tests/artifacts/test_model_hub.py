@@ -3,6 +3,7 @@
 import base64
 import errno
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -185,6 +186,15 @@ def test_a_disk_that_fills_while_a_model_is_pushed_again_leaves_its_files_whole(
     with pytest.raises(WriteError, match="No space left on device; what was there before is kept"):
         hub.push(run.path, str(place))
     assert (place / "model.safetensors").read_bytes() == before
+
+
+def test_what_a_killed_push_left_is_in_nobodys_way(run: Artifact, tmp_path: Path) -> None:
+    place = Path(hub.push(run.path, str(tmp_path / "shelf")))
+    left = place / ".model.safetensors.abcd1234.unfinished"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    hub.push(run.path, str(place))
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "HF_TOKEN"), (403, "may not write"), (500, "could not be pushed")])
