@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "requirements.lock"
 _SETTINGS = (
-    "--extra", "dev", "--universal", "--generate-hashes", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--no-header",
+    "--extra", "dev", "--universal", "--generate-hashes", "--no-annotate", "--no-header",
     "--quiet",
 )  # fmt: skip
 _HEAD = """# What `pip install convmix[dev]` may install, with the hashes of every file. `make lock` writes it, `make LOCKED=1 ...` uses it:
