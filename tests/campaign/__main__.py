@@ -29,6 +29,7 @@ PARTS = {
     "kills": 30,
     "faults": 100_000,
     "server": 1,
+    "wheel": 1,
 }  # cases; one of images has twenty files, one of kills several
 
 
