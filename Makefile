@@ -15,13 +15,18 @@ WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))  # one more
 # Tests side by side, one thread each; tests/order.py says which begin when.
 SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
-.PHONY: help demo test test-fast mutations check check-published lint format tree docs results show speed clean
+# With LOCKED=1 exactly the files that requirements.lock names by their hashes are installed.
+LOCKED ?=
+TOOLS := $(VENV)/tools
+
+.PHONY: help demo test test-fast mutations campaign check check-published lint format tree docs results show speed lock audit dist clean
 
 help:
 	@echo "make demo       train on the embedded digits, print the test accuracy, predict a few files"
 	@echo "make test       the whole test suite"
 	@echo "make test-fast  the suite without the tests marked slow, and without those that start a cluster"
 	@echo "make mutations  break the code in some 280 places, one at a time, and see whether the tests notice (an hour or two)"
+	@echo "make campaign   damage, kills and faults by the thousand, for hours; goes on where it stopped"
 	@echo "make check      format, lint, types, tests: the gate"
 	@echo "make check-published  fetch every published set of weights and say whether hashes and answers are right (network, 0.6 GB)"
 	@echo "make lint       the gate without the tests"
@@ -31,6 +36,9 @@ help:
 	@echo "make results    write RESULTS.md and the table in README.md from benchmarks/results"
 	@echo "make show       run the experiments behind those records again (about an hour)"
 	@echo "make speed      run the races behind the tables of speed again (about two hours)"
+	@echo "make dist       the wheel and the sdist in dist/, the same bytes from the same commit"
+	@echo "make lock       write requirements.lock, every package with hashes; make LOCKED=1 ... installs what it says"
+	@echo "make audit      a list of all that convmix is made of (CycloneDX), and what pip-audit knows against it (network)"
 	@echo "make clean      remove $(VENV), site/ and the caches; runs/ stays"
 
 demo: $(INSTALLED)
@@ -46,6 +54,9 @@ test-fast: $(DEVELOPMENT)
 
 mutations: $(DEVELOPMENT)
 	$(BIN)/python tests/mutations.py --record $(VENV)/mutations.json
+
+campaign: $(DEVELOPMENT)
+	nice -n 19 $(BIN)/python -m tests.campaign runs/campaign.jsonl --summary benchmarks/results/campaign/summary.json
 
 check: lint
 	@if [ "$$($(TREE_HASH))" = "$$(cat $(TESTED) 2>/dev/null)" ]; then \
@@ -81,6 +92,20 @@ show: $(DEVELOPMENT)
 speed: $(DEVELOPMENT)
 	$(BIN)/python benchmarks/speed.py
 
+dist: $(DEVELOPMENT)
+	$(BIN)/python .ci/distribution.py
+
+lock: $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/lock.py
+
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/python .ci/audit.py
+
+$(TOOLS)/.installed: | $(BIN)/python
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7" "pip-audit>=2.9" "uv>=0.8"
+	@touch $@
+
 clean:
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find convmix tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -104,7 +129,11 @@ $(DOCS): pyproject.toml | $(INSTALLED)
 	@touch $@
 
 define install
-if command -v uv >/dev/null 2>&1 && uv pip install --python $(BIN)/python -e '$(1)'; then :; else \
+if [ -n "$(LOCKED)" ]; then \
+  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
+  PIP_CONSTRAINT=/dev/null $(BIN)/python -m pip install --disable-pip-version-check --require-hashes --no-deps -r requirements.lock && \
+  $(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .; \
+elif command -v uv >/dev/null 2>&1 && uv pip install --python $(BIN)/python -e '$(1)'; then :; else \
   $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip; \
   $(BIN)/python -m pip install --disable-pip-version-check -e '$(1)'; fi
 endef

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ablation_tables
+import campaign_tables
 import dense_tables
 import dense_weights_tables
 import distill_tables
@@ -255,6 +256,7 @@ def pages(root: Path) -> dict[Path, str]:
         scaling_tables.tables(results / "scaling"),
         distributed_tables.tables(results / "distributed"),
         readers_tables.section(results / "readers/cases.json", table),
+        campaign_tables.section(results / "campaign/summary.json", table),
     )
     readme, plan = root / "README.md", root / "docs/how_to/plan.md"
     return {

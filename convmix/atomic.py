@@ -28,7 +28,7 @@ _LEFTOVER_NAME = re.compile(
 )
 _CANNOT_WRITE = (
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO, errno.ENOTDIR, errno.EEXIST,
-    errno.EISDIR, errno.ENAMETOOLONG,
+    errno.EISDIR, errno.ENAMETOOLONG, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT,
 )  # fmt: skip
 
 
@@ -90,7 +90,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide a shared run from colleagues
+        with suppress(OSError):  # some file systems know no rights
+            Path(temporary).chmod(0o666 & ~umask)  # mkstemp's 0600 would hide a shared run from colleagues
         Path(temporary).replace(path)
         temporary = None
         _settle(path.parent)
@@ -100,7 +101,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
     finally:
         if temporary:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # of the two errors the first is told
+                Path(temporary).unlink(missing_ok=True)
 
 
 def _settle(folder: Path) -> None:

@@ -5,6 +5,7 @@ The verbs of `api.py` with the settings of `config.py` as options.
 
 import functools
 import gc
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from rich.markup import escape
 
 from convmix.cache import settle
 from convmix.commands import comparing, embedding, exporting, inspecting, judging, learning, listing, scaling, serving, sharing, using
-from convmix.errors import ConvmixError, is_out_of_memory
+from convmix.errors import ConvmixError, first_line, is_out_of_memory
 from convmix.ops import switch
 from convmix.system.surroundings import quiet_libraries, show_every_letter
 
@@ -108,14 +109,29 @@ def main(arguments: list[str] | None = None) -> None:
             return
         app(arguments, error_console=errors, print_error=False, exit_on_error=False)
     except (ConvmixError, CycloptsError) as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}")
-        sys.exit(2)
+        _refuse(errors, str(error))
     except BrokenPipeError:
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (MemoryError, RuntimeError, ImportError) as error:
-        if not is_out_of_memory(error):
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
+        if is_out_of_memory(error):
+            _refuse(errors, _OUT_OF_MEMORY)
+        if not isinstance(error, OSError):
             raise
-        errors.print(f"[red]error:[/red] {escape(_OUT_OF_MEMORY)}")
-        sys.exit(2)
+        _refuse(errors, _what_failed(error))
+
+
+def _refuse(errors: Console, sentence: str) -> None:
+    try:
+        errors.print(f"[red]error:[/red] {escape(sentence)}")
+    except MemoryError:
+        os.write(2, f"error: {sentence}\n".encode())  # which needs none
+    sys.exit(2)
+
+
+def _what_failed(error: OSError) -> str:
+    """A disk, a network or a limit of the system, met where no verb has words of its own for it."""
+    if error.filename is None or not error.strerror:
+        return f"the system refused to read or to write: {first_line(error)}"
+    return f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {error.strerror}"

@@ -4,11 +4,17 @@ Every message names the value, what was expected and what to do. The command lin
 """
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class ConvmixError(Exception):
-    """A mistake the user can mend."""
+    """A mistake the user can mend, said on one line; control characters, which names in somebody's files may hold, are written out."""
+
+    def __str__(self) -> str:
+        return _CONTROL.sub(lambda c: c[0].encode("unicode_escape").decode(), super().__str__())
 
 
 class ConfigError(ConvmixError):

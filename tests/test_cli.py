@@ -1,5 +1,6 @@
 """The command line: a user's mistake is one line and exit code 2, and every setting is an option."""
 
+import errno
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convmix import api
+from convmix import api, cli
 from convmix.cli import main
 from convmix.config import settings
 from tests.command_line import Command
@@ -153,6 +154,34 @@ def test_memory_that_ends_is_one_sentence(command: Command, error: Exception, mo
     done = command("train", "digits")
     assert done.code == 2
     assert done.err.count("\n") == 1 and "memory that this process may take is used up" in done.err
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.EIO, "Input/output error", "photos/a.png"), "error: photos/a.png: Input/output error\n"),
+        (OSError(errno.EIO, "Input/output error"), "error: the system refused to read or to write: [Errno 5] Input/output error\n"),
+        (TimeoutError("timed out"), "error: the system refused to read or to write: timed out\n"),
+    ],
+)
+def test_a_failing_disk_is_one_sentence(command: Command, error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "train", failing)
+    done = command("train", "digits")
+    assert (done.code, done.err) == (2, sentence)
+
+
+def test_the_sentence_about_memory_needs_none(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(api, "train", full)
+    monkeypatch.setattr(cli.Console, "print", full)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "digits"])
+    assert end.value.code == 2 and "memory that this process may take is used up" in capfd.readouterr().err
 
 
 def test_other_errors_of_these_kinds_are_not_hidden(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

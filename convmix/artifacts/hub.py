@@ -17,7 +17,7 @@ from typing import Any
 
 from convmix.artifacts.artifact import load_artifact
 from convmix.artifacts.card import model_card
-from convmix.atomic import write_bytes, write_json
+from convmix.atomic import is_leftover, remove_leftovers, replacing, write_bytes, write_json
 from convmix.cache import expanded
 from convmix.errors import ConfigError, RunError, first_line
 
@@ -89,13 +89,19 @@ def _copy(source: Path, place: Path) -> Path:
     """The files of a model directory, from folder to folder."""
     if missing := [name for name in NEEDED if not (source / name).is_file()]:
         raise RunError(f"{source} is not a model directory: it has no {missing[0]}")
-    if place.exists() and (not place.is_dir() or any(p.name not in (*NEEDED, *WELCOME) for p in place.iterdir())):
+    if place.exists() and (not place.is_dir() or any(_is_foreign(p.name) for p in place.iterdir())):
         raise RunError(f"{place} holds other things than a pushed model; give an empty folder or a new one")
     place.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(place, older_than_s=60)  # of a push that was killed; somebody else may be at work
     for name in (*NEEDED, *WELCOME):
         if (source / name).is_file():
-            shutil.copyfile(source / name, place / name)
+            with (source / name).open("rb") as file, replacing(place / name) as copy:  # whoever pulls meanwhile has whole files
+                shutil.copyfileobj(file, copy)
     return place
+
+
+def _is_foreign(name: str) -> bool:
+    return name not in (*NEEDED, *WELCOME) and not is_leftover(name)
 
 
 def _upload(package: Path, repo: str, *, private: bool, revision: str | None, message: str) -> str:

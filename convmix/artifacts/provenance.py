@@ -18,6 +18,7 @@ from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
 
 SPLITS = ("train", "val", "test")
+_COLUMNS = {"split", "name", "digest", "label"}
 _WORDS = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -63,8 +64,11 @@ def recorded_rows(artifact: Artifact) -> list[dict[str, str]]:
         raise RunError(f"{artifact.path} has no splits.csv, so the images it was trained on cannot be distinguished from others") from None
     except csv.Error as error:
         raise RunError(f"{path} cannot be read: {error}; expected the columns split, name, digest, label") from None
-    if rows and not {"split", "name", "digest", "label"} <= rows[0].keys():
-        raise RunError(f"{path} has the columns {', '.join(rows[0])}, expected split, name, digest, label")
+    if rows and not rows[0].keys() >= _COLUMNS:
+        raise RunError(f"{path} has the columns {', '.join(map(str, rows[0]))[:200]}, expected split, name, digest, label")
+    for number, row in enumerate(rows):
+        if missing := [name for name in _COLUMNS if not isinstance(row[name], str)]:
+            raise RunError(f"{path} has no {min(missing)} in row {number + 1}; expected split, name, digest, label")
     return rows
 
 

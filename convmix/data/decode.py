@@ -48,6 +48,7 @@ _UPRIGHT = {  # EXIF orientation -> what undoes it
     5: PIL.Image.Transpose.TRANSPOSE, 6: PIL.Image.Transpose.ROTATE_270, 7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }  # fmt: skip
+_LARGEST = 1e15  # of a float: sums of squares over all images stay finite
 _ORIENTATION_TAG = 0x0112
 _SAMPLES_TAG = 0x0115  # SamplesPerPixel of a TIFF
 
@@ -322,6 +323,8 @@ def _array_in_range(pixels: np.ndarray, value_range: ValueRange | None) -> np.nd
         pixels = np.ascontiguousarray(pixels, np.float32)
     if not np.isfinite(pixels).all():
         raise BadImage("values that are not finite")
+    if (largest := float(np.abs(pixels).max(initial=0))) > _LARGEST:
+        raise BadImage(f"values up to {largest:.3g}, expected at most {_LARGEST:g}: a mark for missing data, or damage")
     return pixels
 
 

@@ -53,7 +53,7 @@ class Connection(H11Protocol):
             if longest is None:
                 self._refuse(Problem("too_many_connections", "the server has all the connections it takes; try again"))
                 return
-            longest.too_late()
+            longest.make_room()
         self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -77,8 +77,14 @@ class Connection(H11Protocol):
         """What is no HTTP is refused as everything else is."""
         self._refuse(Problem("bad_request", msg))
 
+    def make_room(self) -> None:
+        """Others need the place. Perhaps the head is on its way: its sender is told to come back, not that it was late."""
+        self._refuse(
+            Problem("too_many_connections", "the server has all the connections it takes, and this one had asked nothing yet; try again")
+        )
+
     def too_late(self) -> None:
-        """The head has not come, or others need the place."""
+        """The head has not come."""
         self._refuse(Problem("too_slow", f"the head of the request did not arrive within {self._crowd.limits.head_s:g} s"))
 
     def _wait_for_head(self) -> None:

@@ -3,14 +3,15 @@
     Queue  --take-->  batch  --pipe-->  worker process: make() once, then work(orders) -> replies  --pipe-->  every job's future
 
 A thread of the front process looks after each worker. Where the process dies, by a signal or because it has not taken a batch and
-answered it in time, it is started again; the images that it held are computed once more, each alone, and the one that ends a worker twice
-is given up. No image outside its hands notices.
+answered it in time or is stopped, it is started again; the images that it held are computed once more, each alone, and the one that
+ends a worker twice is given up. No image outside its hands notices.
 """
 
 import logging
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,6 +24,7 @@ from convmix.serving.problem import Problem
 
 _LONGEST_PAUSE_S = 10.0  # between attempts to start a worker that does not come up
 _START_S = 600.0  # for a worker to load the model, and to compile it on a slow machine
+_LOOK_S, _STOPPED_LOOKS = 0.5, 3  # a worker that has a batch and is seen stopped so often in a row is killed
 _LEAVE_S = 5.0  # for a worker to end after its pipe is closed
 _log = logging.getLogger("convmix.serving")
 
@@ -32,9 +34,9 @@ Work = Callable[[Sequence[Any]], Sequence[Any]]  # orders -> a reply or a Proble
 class WorkerPool:
     """`size` worker processes on one queue.
 
-    make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: for a batch to be
-    taken and answered; then the worker is killed. computed, died: called with the images of every finished batch, and for every worker that
-    died.
+    make: builds what works, inside the worker; it and its product's orders and replies are pickled. silent_s: for a batch to be taken and
+    answered; then the worker is killed, a stopped one much sooner. computed, died: called with the images of every finished batch, and
+    for every worker that died.
     """
 
     def __init__(
@@ -144,8 +146,8 @@ class WorkerPool:
         """Batches to the worker and replies back; True at the regular end, EOFError or OSError where it died or was silent and killed."""
         while jobs := self.queue.take():
             # Sending can wait as long as receiving, where the batch is larger than the pipe and nobody reads it; killing ends both.
-            deadline = threading.Timer(self._silent_s, process.kill)
-            deadline.start()
+            answered = threading.Event()
+            threading.Thread(target=_watch, args=(process, answered, self._silent_s), name="watch over a batch", daemon=True).start()
             try:
                 connection.send([job.order for job in jobs])
                 replies = connection.recv()
@@ -153,7 +155,7 @@ class WorkerPool:
                 self._lost(jobs)
                 raise
             finally:
-                deadline.cancel()
+                answered.set()
             self._computed(len(jobs))
             for job, reply in zip(jobs, replies, strict=True):
                 job.reply.set_result(reply)
@@ -165,6 +167,16 @@ class WorkerPool:
             if job.suspect:
                 job.reply.set_result(Problem("no_answer", "the worker that computed this image ended without an answer, twice"))
         self.queue.put_back([job for job in jobs if not job.suspect and not job.is_abandoned])
+
+
+def _watch(process: BaseProcess, answered: threading.Event, silent_s: float) -> None:
+    """Kill the worker where its batch is not answered in time, and soon where it is stopped: whoever waits for it still has time then."""
+    end, stopped = time.monotonic() + silent_s, 0
+    while not answered.wait(max(0.0, min(_LOOK_S, end - time.monotonic()))):
+        stopped = stopped + 1 if _is_stopped(process.pid or 0) else 0
+        if stopped >= _STOPPED_LOOKS or time.monotonic() >= end:
+            process.kill()
+            return
 
 
 def _is_stopped(process_id: int) -> bool:

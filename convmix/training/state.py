@@ -19,7 +19,6 @@ from convmix.training.schedule import StepPlan
 from convmix.training.sharding import part_like, whole
 
 _NEEDED = ("plan", "step", "images_seen", "history")
-_SUMS = ("images_seen", "train_s", "data_wait_s")  # of a row of the history, which the next one goes on from
 _LIKE_WEIGHTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg")  # of an optimiser's state
 _KINDS: dict[str, Any] = {
     "optim_scalars": dict[str, dict[str, Any]], "param_groups": list[dict[str, Any]], "scaler": dict[str, Any] | None,
@@ -114,8 +113,9 @@ def position_of(state: SavedState) -> TrainState:
     if position.step < 0 or position.plan.steps_per_epoch < 1 or position.plan.total_steps < 0:
         raise RunError(f"position: step {position.step} of {position.plan} is none")
     for row in position.history:
-        for name in _SUMS:
-            checked(row.get(name), float | None, where=f"position.history: {name}")  # None: counted only since
+        checked(row.get("epoch"), int, where="position.history: epoch")
+        for name, value in row.items():
+            checked(value, float | None, where=f"position.history: {name}")
     return position
 
 

@@ -1,12 +1,14 @@
 """Models go to a hub and come back the same; what tells of single images or of this machine stays."""
 
 import base64
+import errno
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from safetensors.torch import load_file
 
 from convmix.artifacts import hub
 from convmix.artifacts.artifact import Artifact, load_artifact
-from convmix.errors import ConfigError, RunError
+from convmix.errors import ConfigError, RunError, WriteError
 from tests.tiny_run import make_run, write_image
 
 COMMIT = "a" * 40
@@ -168,6 +170,31 @@ def test_a_folder_stands_in_for_the_hub(run: Artifact, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="other things"):
         hub.push(run.path, str(tmp_path / "busy"))
     assert [p.name for p in (tmp_path / "busy").iterdir()] == ["thesis.tex"]
+
+
+def test_a_disk_that_fills_while_a_model_is_pushed_again_leaves_its_files_whole(
+    run: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(hub.push(run.path, str(tmp_path / "shelf")))
+    before = (place / "model.safetensors").read_bytes()
+
+    def half(source: BinaryIO, target: BinaryIO) -> None:
+        target.write(source.read(100))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hub.shutil, "copyfileobj", half)
+    with pytest.raises(WriteError, match="No space left on device; what was there before is kept"):
+        hub.push(run.path, str(place))
+    assert (place / "model.safetensors").read_bytes() == before
+
+
+def test_what_a_killed_push_left_is_in_nobodys_way(run: Artifact, tmp_path: Path) -> None:
+    place = Path(hub.push(run.path, str(tmp_path / "shelf")))
+    left = place / ".model.safetensors.abcd1234.unfinished"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    hub.push(run.path, str(place))
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(("status", "words"), [(401, "HF_TOKEN"), (403, "may not write"), (500, "could not be pushed")])

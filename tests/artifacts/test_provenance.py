@@ -62,6 +62,11 @@ def test_a_record_that_cannot_be_read_is_named(run: Artifact) -> None:
     (run.path / "splits.csv").write_text("split,name\nval,x\n")
     with pytest.raises(RunError, match="has the columns split, name, expected split, name, digest, label"):
         recorded_rows(run)
+    (run.path / "splits.csv").write_text("split,name,digest,label\nval,x,1,ant\nval,y\n")
+    with pytest.raises(RunError, match="has no digest in row 2"):
+        recorded_digests(run)
+    (run.path / "splits.csv").write_text("split,name,digest,label\nval,x,1,ant,more\n")
+    assert len(recorded_rows(run)) == 1
     (run.path / "splits.csv").unlink()
     with pytest.raises(RunError, match=r"has no splits\.csv"):
         recorded_rows(run)

@@ -32,7 +32,8 @@ def _table(folder: Path) -> None:
     (folder / "labels.csv").write_text("image,label\n" + rows)
 
 
-def _voc(folder: Path) -> None:
+def write_tagged_boxes(folder: Path) -> None:
+    """Nine pictures with a box each, in the format of Pascal VOC."""
     for i in range(9):
         write_image(folder / "JPEGImages" / f"{i}.png", i, size=(32, 32))
         place = folder / "Annotations" / f"{i}.xml"
@@ -52,7 +53,7 @@ def _yolo(folder: Path) -> None:
     (folder / "data.yaml").write_text("train: images/train\nval: images/val\nnc: 2\nnames: [ant, bee]\n")
 
 
-SEEDS: tuple[Callable[[Path], None], ...] = (_coco, _maps, _table, _voc, _yolo)
+SEEDS: tuple[Callable[[Path], None], ...] = (_coco, _maps, _table, write_tagged_boxes, _yolo)
 _TEXT = (".json", ".xml", ".txt", ".yaml", ".csv")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import multiprocessing
+import os
 import random
 import shutil
 import time
@@ -10,10 +11,12 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from tests.campaign.forks import waited_s
 from tests.campaign.record import GOOD, Outcome
 
-_LIMIT_S = {"images": 180.0, "annotations": 60.0, "documents": 60.0, "kills": 3600.0}
+_LIMIT_S = {"images": 180.0, "annotations": 60.0, "documents": 60.0, "kills": 3600.0, "faults": 180.0}
 _MEMORY_MIB = 1024
 
 
@@ -25,11 +28,22 @@ class Cases:
         self._process: Any = None
 
     def __enter__(self) -> "Cases":
-        self._place.mkdir(parents=True)
+        self._place.mkdir(parents=True, exist_ok=True)
+        for left in self._place.glob("case-*"):  # of a campaign that was stopped
+            shutil.rmtree(left, ignore_errors=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
+
+    def count(self, most: int) -> int:
+        """How many cases there are, at most so many; some parts know it only when they are prepared."""
+        module: Any = importlib.import_module(f"tests.campaign.{self._part}")
+        if not hasattr(module, "count"):
+            return most
+        if self._process is None:
+            self._start()
+        return min(most, module.count(self._place / "prepared"))
 
     def case(self, number: int) -> Outcome:
         """Carry it out, and say what became of it."""
@@ -39,7 +53,12 @@ class Cases:
         self._pipe.send(number)
         said: tuple[str, str, int, int] | None
         try:
-            said = self._pipe.recv() if self._pipe.poll(_LIMIT_S[self._part]) else None
+            module: Any = importlib.import_module(f"tests.campaign.{self._part}")
+            limit_s = module.limit_s() if hasattr(module, "limit_s") else _LIMIT_S[self._part]
+            waited = waited_s(self._process.pid)
+            while not self._pipe.poll(1) and time.monotonic() - began - (waited_s(self._process.pid) - waited) < limit_s:
+                pass
+            said = self._pipe.recv() if self._pipe.poll() else None
             what = "hang"
         except (EOFError, OSError):
             self._process.join(10)
@@ -57,7 +76,9 @@ class Cases:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_carry_out, args=(theirs, self._part, self._place, self._seed))
-        self._process.start()
+        module: Any = importlib.import_module(f"tests.campaign.{self._part}")
+        with mock.patch.dict(os.environ, module.environment(self._place) if hasattr(module, "environment") else {}):
+            self._process.start()
         theirs.close()
         self._pipe.recv()  # it is ready, and what all cases share is made
 

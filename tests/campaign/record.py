@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 GOOD = ("answered", "refused", "resumed")  # everything else is a fault
 
@@ -12,10 +14,10 @@ GOOD = ("answered", "refused", "resumed")  # everything else is a fault
 class Outcome:
     """One case."""
 
-    part: str  # images, annotations, documents, kills
+    part: str
     number: int  # with the seed of the campaign it says all
     what: str  # of GOOD, or traceback, hang, crash, memory, lost, differs
-    said: str = ""  # the first line, for faults
+    said: str = ""  # of faults the first line, of a server its figures
     cases: int = 1  # files in it
     seconds: float = 0.0
     memory_mib: int = 0  # above a clean process, at most
@@ -46,16 +48,22 @@ class Record:
         with self.file.open("a") as file:
             file.write(json.dumps(asdict(outcome)) + "\n")
 
-    def table(self) -> str:
-        """Markdown."""
+    def summary(self, planned: Mapping[str, int]) -> dict[str, Any]:
+        """What RESULTS.md is written from; `planned`: part -> cases that there are, as far as is known."""
         parts: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in self.outcomes:
             parts[outcome.part].append(outcome)
-        rows = ["| part | cases | answered or refused | faults | slowest | memory above clean |", "| --- | --- | --- | --- | --- | --- |"]
-        for part, some in sorted(parts.items()):
-            faults = Counter(o.what for o in some if o.what not in GOOD)
-            said = ", ".join(f"{n} {what}" for what, n in faults.most_common()) or "0"
-            good = sum(o.cases for o in some if o.what in GOOD)
-            slowest, memory = max(o.seconds for o in some), max(o.memory_mib for o in some)
-            rows.append(f"| {part} | {sum(o.cases for o in some):,} | {good:,} | {said} | {slowest:.0f} s | {memory:,} MiB |")
-        return "\n".join(rows)
+        return {"parts": [_summed(part, some, planned.get(part)) for part, some in sorted(parts.items())]}
+
+
+def _summed(part: str, some: Sequence[Outcome], planned: int | None) -> dict[str, Any]:
+    return {
+        "part": part,
+        "cases": sum(o.cases for o in some),
+        "planned": planned,
+        "good": {what: n for what in GOOD if (n := sum(o.cases for o in some if o.what == what))},
+        "faults": Counter(o.what for o in some if o.what not in GOOD),
+        "slowest_s": round(max(o.seconds for o in some), 1),
+        "memory_mib": max(o.memory_mib for o in some),
+        "said": [o.said for o in some if o.said and o.what in GOOD],
+    }

@@ -190,6 +190,8 @@ def test_float_bands_stay_as_they_are() -> None:
     np.testing.assert_array_equal(pixels(npy(bands), 2), bands.astype(np.float32))
     bands[0, 0, 0] = np.inf
     assert reason(npy(bands), 2) == "values that are not finite"
+    bands[0, 0, 0] = -3.4e38  # as geographers mark what is missing; its square is infinite
+    assert reason(npy(bands), 2) == "values up to 3.4e+38, expected at most 1e+15: a mark for missing data, or damage"
 
 
 def test_arrays_serve_rgb_and_grey_models_too() -> None:

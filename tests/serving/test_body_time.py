@@ -1,6 +1,7 @@
 """How long a body may take: from its first byte to its last, however it comes. The ASGI application alone, without a socket."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -33,6 +34,15 @@ async def trickling() -> AsyncIterator[bytes]:
         yield b"x"
 
 
+async def while_the_server_is_busy() -> AsyncIterator[bytes]:
+    """It arrives in time, but the process computes for others until its time is over."""
+    loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+    loop.call_later(LIMIT_S / 10, time.sleep, 1.5 * LIMIT_S)
+    loop.call_later(LIMIT_S / 5, arrived.set)
+    await arrived.wait()
+    yield b"x"
+
+
 def answer_to(body: Body) -> tuple[int, int]:
     """The status that a client with this body has from an application that reads to the end, and how many bytes were taken of it."""
     taken: list[bytes] = []
@@ -48,10 +58,16 @@ def answer_to(body: Body) -> tuple[int, int]:
 
     async def asked() -> None:
         parts = body()
+        ready: list[asyncio.Task[bytes | None]] = []  # what has arrived is not lost where nobody waits for it any more
+
+        async def part() -> bytes | None:
+            return await anext(parts, None)
 
         async def receive() -> Message:
-            part = await anext(parts, None)
-            return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+            ready[:] = ready or [asyncio.ensure_future(part())]
+            arrived = await asyncio.shield(ready[0])
+            ready.clear()
+            return {"type": "http.request", "body": arrived or b"", "more_body": arrived is not None}
 
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -70,6 +86,10 @@ def answer_to(body: Body) -> tuple[int, int]:
 
 def test_a_body_in_time_is_read_whole() -> None:
     assert answer_to(at_once) == (200, 100)
+
+
+def test_a_body_that_is_there_is_taken_however_late_the_server_looks() -> None:
+    assert answer_to(while_the_server_is_busy) == (200, 1)
 
 
 @pytest.mark.parametrize(("body", "most"), [(late, 0), (trickling, 10)])

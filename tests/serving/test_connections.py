@@ -71,7 +71,8 @@ def test_half_open_connections_make_room_for_requests() -> None:
     with rehearsal(RequestLimits(head_s=PATIENCE_S), most=4) as server, connected(server, 12) as clients:
         assert server.get("/health").status == 200
         assert server.predict(b"a").status == 200
-        assert told(clients[0]).code == "too_slow"
+        refused = told(clients[0])  # perhaps its head was on its way: it may come back
+        assert (refused.status, refused.code, refused.headers["retry-after"]) == (503, "too_many_connections", "1")
         assert server.metric("convmix_errors_total") >= 8
 
 

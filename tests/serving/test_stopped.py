@@ -33,6 +33,14 @@ def test_a_stopped_worker_is_replaced_and_readiness_tells_the_truth(order: bytes
         assert server.metric("convmix_worker_deaths_total") == 1
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
+def test_what_a_stopped_worker_holds_is_answered_in_time() -> None:
+    with rehearsal(RequestLimits(time_s=PATIENCE_S)) as server:
+        [stopped] = server.answers.process_ids
+        os.kill(stopped, signal.SIGSTOP)
+        assert server.predict(b"a").status == 200
+
+
 def test_a_worker_that_never_comes_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "_START_S", 0.01)
     deaths: list[int] = []

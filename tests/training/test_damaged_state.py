@@ -89,6 +89,14 @@ def test_wrong_values_in_the_state_are_one_sentence(run: Path, key: str) -> None
     assert refused >= len(WRONG) // 2
 
 
+@pytest.mark.parametrize("name", ["epoch", "step", "val_accuracy", "images_seen", "train_loss"])
+@pytest.mark.parametrize("value", [{}, [1], "1"])
+def test_a_wrong_value_in_a_row_of_the_history_is_one_sentence(run: Path, name: str, value: object) -> None:
+    rewritten(run, lambda tensors, meta: meta["position"]["history"][0].update({name: value}))
+    with pytest.raises(RunError, match=f"position.history: {name}: .* is not a"):
+        read_state(run / STATE)
+
+
 @pytest.mark.parametrize("how", ["cut", "another shape", "another type", "another name"])
 def test_kept_weights_that_are_damaged_are_one_sentence(photos: Path, run: Path, how: str) -> None:
     file = run / "model.safetensors"
