@@ -34,10 +34,10 @@ MUTATIONS = (
     ),
     Mutation(
         "further-objects-of-the-export-are-overlooked",
-        "exporting/agreement.py",
+        "tasks/agreement.py",
         "for one, other in ((before, after), (after, before)):",
         "for one, other in ((before, after),):",
-        "exporting/test_agreement.py",
+        "tasks/test_agreement.py",
         why="an exported detector that finds more than the run passes its verification",
     ),
     Mutation(

@@ -16,7 +16,7 @@ from convmix.audit.labels import BATCH, LabelCheck, by_part, held_out_of, percen
 from convmix.data.loaders import eval_batches
 from convmix.data.targets import UNKNOWN
 from convmix.errors import DataError
-from convmix.evaluation.dense import Renumbered, columns
+from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.inference.batches import resolve, run_model
 from convmix.inference.engine_choice import accelerate
 from convmix.tasks import create_task

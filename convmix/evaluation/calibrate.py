@@ -11,6 +11,7 @@ import torch
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.provenance import recorded_digests
+from convmix.artifacts.renumbering import columns
 from convmix.atomic import write_json
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.calibration_page import Calibrated, build_page
@@ -18,7 +19,7 @@ from convmix.evaluation.classification_page import percent
 from convmix.evaluation.kept_calibration import FOREIGN_CARD, card_is_ours, keep
 from convmix.evaluation.label_thresholds import LabelsCalibrated, calibrate_run
 from convmix.evaluation.model_outputs import Answerer, check_means
-from convmix.evaluation.selection import Selection, columns, select
+from convmix.evaluation.selection import Selection, select
 from convmix.metrics.calibration import FEWEST, Calibration, Choice, check_target, choose_threshold, coverage_curve, reliability
 from convmix.tasks import create_task
 
@@ -68,7 +69,7 @@ def calibrate(
     if task.thresholds_by_label() is not None:
         notes = tuple(_notes(artifact, None, selection))
         return calibrate_run(artifact, selection, means, accuracy=accuracy, coverage=coverage, notes=notes)
-    column_of = columns(selection.examples, artifact.labels, selection.data)
+    column_of = columns(selection.examples.classes, artifact.labels, selection.data, used=selection.examples.labels.tolist())
     answerer = Answerer(artifact, len(selection.examples), means)
     outputs = answerer(selection.examples, artifact.preprocess)
     if (n := len(outputs.values)) < FEWEST:

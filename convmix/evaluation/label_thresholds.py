@@ -16,7 +16,7 @@ from convmix.data.targets import UNKNOWN
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation.calibration_page import table
 from convmix.evaluation.classification_page import percent
-from convmix.evaluation.dense import Renumbered, columns
+from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.evaluation.dense_page import class_table, share
 from convmix.evaluation.kept_calibration import keep
 from convmix.evaluation.model_outputs import Means

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.artifacts.renumbering import columns
 from convmix.artifacts.provenance import SPLITS
 from convmix.atomic import write_csv, write_json
 from convmix.data.preprocessing import Preprocess
@@ -26,7 +27,7 @@ from convmix.evaluation.dense import evaluate_dense
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.intervals import with_intervals
 from convmix.evaluation.model_outputs import Answerer, Answers, check_means
-from convmix.evaluation.selection import Selection, columns, select
+from convmix.evaluation.selection import Selection, select
 from convmix.evaluation.slices import Grouping, by_aspect, by_quarter
 from convmix.evaluation.slices import slices as sliced
 from convmix.inference.batches import Outputs
@@ -86,7 +87,7 @@ def evaluate(
         place = partial(_output_path, output, artifact)
         return evaluate_dense(artifact, data, split=split, against=against, output=place, means=means, console=console)
     selection = select(artifact, data, split=split, console=console)
-    column_of = columns(selection.examples, artifact.labels, selection.data)
+    column_of = columns(selection.examples.classes, artifact.labels, selection.data, used=selection.examples.labels.tolist())
     attributes = read_attributes(str(slices), selection.examples.names) if slices is not None else Attributes({}, ())
     rival = prepare_rival(against, artifact, selection, split=split) if against is not None else None
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from convmix.artifacts.artifact import Artifact, load_artifact
-from convmix.artifacts.provenance import validation_images
 from convmix.atomic import write_json
 from convmix.data.decode import BadImage
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
@@ -29,6 +28,7 @@ from convmix.explanation.receptive_field import receptive_fields
 from convmix.explanation.stages import ModelStage, spread, stage_maps
 from convmix.explanation.subject import explain_image, judge, prepare
 from convmix.explanation.weights import depthwise_layers, first_filters
+from convmix.inference.task_judge import validation_images
 from convmix.inference.batches import resolve
 from convmix.inference.file_names import find_files
 

@@ -18,7 +18,7 @@ from convmix.data import geometry
 from convmix.data.decode import MODES, Image, decode
 from convmix.data.preprocessing import Preprocess
 from convmix.errors import DataError, RunError
-from convmix.evaluation.dense import Renumbered, columns
+from convmix.artifacts.renumbering import Renumbered, columns
 
 COMPARED = 100  # images at most
 GENERATED = 16

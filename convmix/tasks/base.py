@@ -22,6 +22,8 @@ from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
 from convmix.data.traced_placement import TracedPlacement
 from convmix.metrics.calibration import Calibration
+from convmix.speed.backends import Finish
+from convmix.speed.check import LIMITS, Limits
 from convmix.tasks.label_calibration import AnyCalibration
 
 
@@ -36,7 +38,7 @@ class Task(ABC):
     score_title: ClassVar[str]  # the same in words
     recipe: ClassVar[str]  # the recipe where none is named
     intervals_are: ClassVar[str] = "Intervals are bootstrapped over the images"  # a sentence's beginning, for the model card
-    accelerates: ClassVar[bool] = False  # whether the engines of `convmix.optimize` know its networks
+    engine_limits: ClassVar[Limits] = LIMITS  # what an engine's answers may differ by from the network's own
     opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network
     counts: ClassVar[bool] = False  # whether `count_correct` says anything
     calibrates: ClassVar[bool] = False  # whether `calibrate` and `certainty` are there
@@ -159,6 +161,16 @@ class Task(ABC):
     def certainty(self, outputs: Any, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         """How probable each answer is said to be, float64 0..1, and whether it is right: n each. Only for tasks that `calibrate`."""
         raise NotImplementedError(f"{self.name} has no calibration")
+
+    # In faster engines: what `optimize` tries
+
+    def engine_part(self, model: nn.Module) -> nn.Module:
+        """What engines compute of the network: N,C,H,W -> a tensor with N rows, or several."""
+        return model
+
+    def engine_finish(self, model: nn.Module) -> Finish | None:
+        """What makes the network's own outputs of them, with the height and width of the images; None: they are the network's own."""
+        return None
 
     # Leaving Python: what `export` writes
 

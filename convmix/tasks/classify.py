@@ -39,7 +39,6 @@ class Classify(Task):
     score_title = "accuracy"
     recipe = "default"
     intervals_are = "Intervals are Wilson's"
-    accelerates = True
     opens_in_timm = True
     counts = True
     calibrates = True

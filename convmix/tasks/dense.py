@@ -21,6 +21,7 @@ from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
 from convmix.errors import ConfigError, ModelError
 from convmix.models.macs import macs_of
+from convmix.speed.backends import Finish, Outputs
 from convmix.tasks.base import Task
 from convmix.tasks.mmlab import is_mmlab, load_mmlab
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
@@ -85,6 +86,12 @@ class DenseTask(Task):
         if optim.class_weights != "none":
             raise ConfigError(f"optim.class_weights: {optim.class_weights} is for classification; leave it at none for {self.name}")
 
+    def engine_part(self, model: nn.Module) -> nn.Module:
+        return Trunk(cast(DenseNetwork, model))
+
+    def engine_finish(self, model: nn.Module) -> Finish:
+        return cast(DenseNetwork, model).finish
+
     def explained(self, model: nn.Module) -> nn.Module:
         return Evidence(model, self)
 
@@ -96,6 +103,17 @@ class DenseTask(Task):
 def frozen(model: nn.Module) -> nn.Module:
     """A copy for exporters: in evaluation, in float32, and without gradients, for which alone our own operators are taken."""
     return copy.deepcopy(model).eval().float().requires_grad_(False)
+
+
+class Trunk(nn.Module):
+    """Of a dense network what is the same work for every image: N,C,H,W -> a tensor with N rows, or several."""
+
+    def __init__(self, network: DenseNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Outputs:
+        return self.network.trunk(images)
 
 
 class Evidence(nn.Module):

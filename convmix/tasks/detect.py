@@ -6,6 +6,7 @@ images -> network -> boxes on the input -> Placement -> Boxes | Masks  an answer
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from convmix.data.traced_placement import TracedPlacement
 from convmix.metrics.detection import detection_metrics
 from convmix.plots.overlay import draw, grid_picture, truth_of
 from convmix.results import Boxes, Masks
+from convmix.speed.check import LIMITS
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.deployed_maskrcnn import DeployedMaskRCNN
 from convmix.tasks.deployed_retinanet import DeployedRetinaNet
@@ -32,6 +34,7 @@ from convmix.tasks.retinanet import RetinaNet
 from convmix.tasks.suppression import first
 
 SHOWN = 0.5  # score from which a box is drawn
+OBJECTS_CHANGED = 2.5  # times as many objects as classes may be others: of two boxes on one object rounding decides which stays
 FoundObjects = Sequence[Boxes]
 
 
@@ -46,6 +49,7 @@ class Detect(DenseTask):
     score_title = "AP"
     recipe = "detect_small"
     strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
+    engine_limits = {dtype: replace(limits, changed=OBJECTS_CHANGED * limits.changed) for dtype, limits in LIMITS.items()}
 
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
         scale = anchor_scale(backbone, dense, published=4.0)

@@ -34,7 +34,6 @@ class Multilabel(Classify):
     score_name = "map"
     score_title = "mean AP"
     intervals_are = "Intervals are bootstrapped over the images"
-    accelerates = False
     counts = False
 
     def __init__(self, labels: tuple[str, ...], calibration: AnyCalibration | None = None) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convmix.exporting.agreement import Agreement, agreement, together
+from convmix.tasks.agreement import Agreement, agreement, together
 from convmix.results import Boxes
 
 LEFT, RIGHT = (0.0, 0.0, 20.0, 20.0), (50.0, 50.0, 80.0, 90.0)
