@@ -15,7 +15,7 @@ from convmix.artifacts.renumbering import columns
 from convmix.atomic import write_json
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.calibration_page import Calibrated, build_page
-from convmix.evaluation.classification_page import percent
+from convmix.evaluation.group_sections import percent
 from convmix.evaluation.kept_calibration import FOREIGN_CARD, card_is_ours, keep
 from convmix.evaluation.label_thresholds import LabelsCalibrated, calibrate_run
 from convmix.evaluation.model_outputs import Answerer, check_means

@@ -15,7 +15,7 @@ from convmix.artifacts.artifact import Artifact
 from convmix.atomic import write_csv, write_json
 from convmix.data.targets import Objects
 from convmix.evaluation.dense_page import Originals
-from convmix.evaluation.dense_result import Difference, ObjectsEvaluation, ScoredObjects, SizeRecall
+from convmix.evaluation.dense_result import NO_GROUPS, Difference, Groups, ObjectsEvaluation, ScoredObjects, SizeRecall
 from convmix.evaluation.detection_page import write_page
 from convmix.evaluation.intervals import ENDS
 from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT, ErrorCounts, outcome
@@ -40,6 +40,7 @@ def evaluate_objects(
     output: Path,
     indices: Sequence[int] | None = None,
     against: tuple[str, Sequence[Boxes]] | None = None,
+    groups: Groups = NO_GROUPS,
 ) -> ObjectsEvaluation:
     """Score what a run found in n images, and write `output` (JSON) with a CSV, a page and its pictures beside it.
 
@@ -68,6 +69,7 @@ def evaluate_objects(
         mistakes=_by_class(shown, truths, outcomes, labels),
         sizes=_by_size(truths, outcomes),
         against=_difference(*against, found, truths, num_classes=len(labels), masks=masks) if against else None,
+        groups=groups,
     )
     write_json(output, result.to_dict())
     rows = [(i.name, i.objects, i.found, i.right, *i.mistakes.values(), i.missed, i.f1, i.mean_iou) for i in result.images]

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmix.data.targets import Objects
-from convmix.evaluation.classification_page import between
 from convmix.evaluation.dense_page import (
     MOST_LISTED,
     Originals,
     Row,
     begin_page,
     class_table,
+    end_page,
     gallery,
     share,
     summary_table,
@@ -20,6 +20,7 @@ from convmix.evaluation.dense_page import (
 )
 from convmix.evaluation.dense_plots import MOST_CURVES, precision_recall_picture
 from convmix.evaluation.dense_result import ObjectsEvaluation
+from convmix.evaluation.group_sections import between
 from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT
 from convmix.plots import overlay
 from convmix.plots.html_page import Page
@@ -61,7 +62,7 @@ def write_page(e: ObjectsEvaluation, curves: Curves, shown: Sequence[Boxes], tru
     _curves(page, e, curves)
     _mistakes(page, e)
     _images(page, e, shown, truths, originals)
-    return page.write(e.page)
+    return end_page(page, e)
 
 
 def table(e: ObjectsEvaluation) -> "Group":

@@ -28,9 +28,9 @@ from convmix.explanation.receptive_field import receptive_fields
 from convmix.explanation.stages import ModelStage, spread, stage_maps
 from convmix.explanation.subject import explain_image, judge, prepare
 from convmix.explanation.weights import depthwise_layers, first_filters
-from convmix.inference.task_judge import validation_images
 from convmix.inference.batches import resolve
 from convmix.inference.file_names import find_files
+from convmix.inference.task_judge import validation_images
 
 ANATOMY_IMAGES = 8  # that receptive fields and activations are measured on, at most
 

@@ -15,8 +15,8 @@ from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.config import Size
 from convmix.data.loaders import eval_batches
 from convmix.inference.batches import joined
+from convmix.metrics.resampling import Score
 from convmix.speed.backends import Finish, Outputs, as_tuple
-from convmix.speed.check import Score
 from convmix.tasks import create_task
 from convmix.tasks.agreement import agreement, together
 from convmix.tasks.base import Task

@@ -93,6 +93,11 @@ def scores(matches: Sequence[Matches], weights: np.ndarray) -> dict[str, np.ndar
     )
 
 
+def mean_ap(matches: Sequence[Matches], weights: np.ndarray) -> np.ndarray:
+    """The `ap` of `scores` alone."""
+    return _mean(np.stack([average_precision(m, weights)[:, _ALL] for m in matches], 1))
+
+
 def average_precision(m: Matches, weights: np.ndarray) -> np.ndarray:
     """AP of one class in r samples, r,n int64 weights -> r,a,t; nan where a sample has no such object."""
     rows = max(_AT_ONCE // max(len(m), 1), 1)

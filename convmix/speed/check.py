@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from convmix.errors import ModelError
 from convmix.metrics.classification import wilson_interval
+from convmix.metrics.resampling import Score
 from convmix.speed.backends import Dtype, Outputs, as_tuple
 
 _MORE_THAN_ONE = 1.5  # images: what a single one decides is no evidence
@@ -31,13 +32,6 @@ LIMITS: Limits = {  # several times what a correct engine shows, far below what 
     "autocast": OutputTolerance(0.05, 0.02),  # in bf16
     "int8": OutputTolerance(0.25, 0.05),
 }
-
-
-class Score(NamedTuple):
-    """How good outputs are on images whose truth is known."""
-
-    value: float  # 0..1
-    interval: tuple[float, float] | None = None  # 95 %
 
 
 class Judge(Protocol):

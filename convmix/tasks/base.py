@@ -22,6 +22,7 @@ from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
 from convmix.data.traced_placement import TracedPlacement
 from convmix.metrics.calibration import Calibration
+from convmix.metrics.resampling import Sampled
 from convmix.speed.backends import Finish
 from convmix.speed.check import LIMITS, Limits
 from convmix.tasks.label_calibration import AnyCalibration
@@ -38,6 +39,7 @@ class Task(ABC):
     score_title: ClassVar[str]  # the same in words
     recipe: ClassVar[str]  # the recipe where none is named
     intervals_are: ClassVar[str] = "Intervals are bootstrapped over the images"  # a sentence's beginning, for the model card
+    places: ClassVar[bool] = False  # whether answers are places in the image, which move where the image is moved
     engine_limits: ClassVar[Limits] = LIMITS  # what an engine's answers may differ by from the network's own
     opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network
     counts: ClassVar[bool] = False  # whether `count_correct` says anything
@@ -133,6 +135,10 @@ class Task(ABC):
 
         intervals: also those that are costly, a bootstrap over the images.
         """
+
+    @abstractmethod
+    def sampled(self, answers: Any, targets: Targets) -> Sampled:
+        """`score_name` of any part of the images, from what `observe` gave; for what is scored group by group."""
 
     @abstractmethod
     def decode(self, outputs: Any, *, threshold: float | None = None) -> Any:

@@ -33,6 +33,7 @@ class DenseTask(Task):
     strides: ClassVar[tuple[int, ...]]  # of the backbone's maps, where it has several
     learns_masks: ClassVar[bool] = False
     pictured = 8
+    places = True
 
     @abstractmethod
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:

@@ -21,10 +21,12 @@ from convmix.data.placement import Placement
 from convmix.data.preprocessing import Preprocess
 from convmix.data.targets import Targets
 from convmix.data.traced_placement import TracedPlacement
-from convmix.metrics.detection import detection_metrics
+from convmix.metrics.detection import detection_metrics, mean_ap
+from convmix.metrics.matching import match
+from convmix.metrics.resampling import Sampled
 from convmix.plots.overlay import draw, grid_picture, truth_of
 from convmix.results import Boxes, Masks
-from convmix.speed.check import LIMITS
+from convmix.speed.check import LIMITS, Limits
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.deployed_maskrcnn import DeployedMaskRCNN
 from convmix.tasks.deployed_retinanet import DeployedRetinaNet
@@ -49,7 +51,7 @@ class Detect(DenseTask):
     score_title = "AP"
     recipe = "detect_small"
     strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
-    engine_limits = {dtype: replace(limits, changed=OBJECTS_CHANGED * limits.changed) for dtype, limits in LIMITS.items()}
+    engine_limits: ClassVar[Limits] = {dtype: replace(limits, changed=OBJECTS_CHANGED * limits.changed) for dtype, limits in LIMITS.items()}
 
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
         scale = anchor_scale(backbone, dense, published=4.0)
@@ -76,6 +78,12 @@ class Detect(DenseTask):
     def metrics(self, answers: FoundObjects, targets: Targets, *, intervals: bool = True) -> dict[str, Any]:
         truths = [truth.annotation for truth in targets]
         return detection_metrics(answers, truths, self.labels, masks=self.learns_masks, intervals=intervals)
+
+    def sampled(self, answers: FoundObjects, targets: Targets) -> Sampled:
+        truths = [truth.annotation for truth in targets]
+        masks = self.learns_masks and all(truth.masks is not None for truth in truths)
+        matches = match(answers, truths, len(self.labels), masks=masks)
+        return Sampled(len(truths), lambda weights: mean_ap(matches, weights), is_biased=True)
 
     def decode(self, outputs: FoundObjects, *, threshold: float | None = None) -> list[Boxes]:
         return [found.above(SHOWN if threshold is None else threshold) for found in outputs]
