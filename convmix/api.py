@@ -117,6 +117,7 @@ def train(
         name, or "digits".
     recipe: one of `convmix recipes`; None is "default".
     out: the model directory to make; None is runs/NAME after the data set.
+    device: cpu, cuda or mps; the accelerator where there is one. quiet: print nothing but errors.
     resume: continue the training in `out`, or in `data` where that is a model directory; more epochs=... extend it.
     autoresume: resume where `out` holds a training, else begin one.
     settings: any field of `convmix.config.Run` by its name, such as model="convmlp_s", epochs=30, lr=1e-3, budget="10m".

@@ -32,9 +32,11 @@ _ADVICE = {401: "; set HF_TOKEN, or run `hf auth login` once", 403: "; the token
 def push(run: str | Path, to: str, *, private: bool = True, revision: str | None = None, message: str = "Trained with convmix") -> str:
     """Publish a model directory; its address, or the folder.
 
+    run: a model directory. Its weights, descriptions, card and curves are published; lists of images, evaluation pages and paths are not.
     to: OWNER/NAME on the Hub, or a folder: a path that begins with / . or ~.
     private: whether a repository that is made now is seen by its owner alone; one that exists stays as it is.
     revision: a branch; the main one where it is None.
+    message: of the commit.
     Raises RunError for a directory that holds no model and where the Hub cannot be reached or refuses, ConfigError for an impossible name.
     """
     artifact = load_artifact(run)

@@ -103,7 +103,8 @@ def doctor(
     fix: a folder to make and fill with a cleaned copy, or a .csv that lists what to keep; `audit.cleaning` has the rules.
     output: the folder for NAME-health.html, .json and .csv (None: doctor-NAME in the current directory).
     near: also look for near copies: resized, re-encoded, mirrored, of other brightness.
-    image_column, label_column, in_chans: as in training (None: those of the run, else found by name, and 3).
+    image_column, label_column: of a table, as in training (None: those of the run, else found by name).
+    in_chans: channels of the images (None: the run's, else 3).
     device: where the run computes. workers: processes that decode (None: one per core; 0: this one).
     progress: called with the images done and the images in all.
     layout: how the data is read, as in training. console: where it is said how it was read (None: nowhere).

@@ -47,7 +47,9 @@ def calibrate(
     coverage: answer this share of the images, the surest ones (0..1). With neither, every answer is sure. Where images may have several
     labels, accuracy is the precision of each label, and without it the thresholds are those of the best F1.
     split: which images: val, or the split of other data. test is possible, but the run's scores on it are no longer blind then.
-    device, precision: where and how to compute; None and auto: what this machine is best at.
+    batch_size: images that are computed at once.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds.
     workers: processes that decode (None: by the number of cores).
 

@@ -70,8 +70,11 @@ def evaluate(
     answers are places in the image it is not turned.
     output: the JSON file (None: evaluation-NAME.json in the model directory); a CSV with every image, an HTML page and its pictures
     are written beside it.
-    device, precision: where and how to compute; None and auto: what this machine is best at.
+    batch_size: images that are computed at once.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
+    workers: processes that decode (None: by the number of cores).
     console: where it is said how the data was read (None: nowhere).
 
     An image that the run was trained on, or chosen by, is left out and counted, recognised by its bytes. Raises DataError for data

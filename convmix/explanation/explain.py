@@ -61,10 +61,10 @@ def explain(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input. None: the model itself is explained.
     classes: classes to explain beside the predicted one.
-    methods: of `methods.NAMES`.
+    methods: any of them; all where none is named.
     output: the folder for explanation-NAME.html, .json and the pictures (None: the model directory).
     limit: images to explain at most, evenly over the files.
-    device: where to compute; None: what this machine is best at.
+    device: cpu, cuda or mps; None: what this machine is best at.
     recursive: whether folders inside a folder count.
 
     A file that cannot be read is reported. The run's own model is not touched: training mode, hooks, gradients and random state stay.

@@ -61,7 +61,11 @@ def embed(
     """The features of every file, in the order given: the numbers that the model's classifier gets, of the plain view.
 
     model: a model directory, or the name of a model, ours or timm's, with published weights or those of `weights_file`.
-    files: as in `predict`. output: a parquet file with the columns name, features (float32) and error ('-': standard output).
+    files: files, folders, quoted patterns; '-' reads names from standard input.
+    weights_file: a weight file for the model of that name, instead of the published ones.
+    batch_size: images that are computed at once. device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16 or fp16. workers: processes that decode (None: by the number of cores).
+    output: a parquet file with the columns name, features (float32) and error ('-': standard output).
 
     An image that cannot be read is a row with its error. Raises ConfigError for settings that do not exist, ModelError and WeightsError
     for a name without weights, RunError for a directory that holds no model.

@@ -87,14 +87,15 @@ def predict(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input.
     output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
-    format: table, csv (csv-raw: names and labels as they are, see `atomic.csv_line`),
-    jsonl, json or parquet; of objects and class maps `prediction_files.FORMATS`: coco, voc, masks, pictures ...;
-    None: by the output's suffix.
+    format: of classes and labels table, csv (csv-raw: names and labels that a spreadsheet would compute), jsonl, json or parquet; of
+    objects and class maps also coco, voc, masks and pictures, as far as the task has them. None: by the output's suffix.
     top: labels per image, the most probable first; for classifiers.
     threshold: an image whose best probability is below it is "not sure"; None: the threshold that `convmix calibrate` stored, if any.
     Objects with a smaller score are left out; None: 0.5. Labels with a smaller probability are not said of an image that may have several;
     None: each label's own threshold.
-    device, precision: where and how to compute; None and auto: what this machine is best at.
+    batch_size: images that are computed at once.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
     recursive: whether folders inside a folder count.

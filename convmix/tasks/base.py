@@ -39,6 +39,9 @@ class Task(ABC):
     score_title: ClassVar[str]  # the same in words
     recipe: ClassVar[str]  # the recipe where none is named
     intervals_are: ClassVar[str] = "Intervals are bootstrapped over the images"  # a sentence's beginning, for the model card
+    baselines: ClassVar[tuple[str, ...]] = (  # of timm, beside which `compare` sets our own where nobody names models
+        "resnet18", "deit_tiny_patch16_224", "mixer_s16_224", "resmlp_12_224", "convnext_atto",
+    )  # fmt: skip
     places: ClassVar[bool] = False  # whether answers are places in the image, which move where the image is moved
     engine_limits: ClassVar[Limits] = LIMITS  # what an engine's answers may differ by from the network's own
     opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network
@@ -102,6 +105,11 @@ class Task(ABC):
         return next(iter(batches)).targets
 
     # Learning
+
+    @classmethod
+    def check_augment(cls, augment: Augment) -> None:
+        """ConfigError for an augmentation that the task does not have."""
+        return
 
     @abstractmethod
     def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:

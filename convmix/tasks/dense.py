@@ -34,6 +34,7 @@ class DenseTask(Task):
     learns_masks: ClassVar[bool] = False
     pictured = 8
     places = True
+    baselines = ("resnet18", "convnext_atto")  # those with a map at every stride
 
     @abstractmethod
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
@@ -79,6 +80,10 @@ class DenseTask(Task):
     def training_transform(self, preprocess: Preprocess, augment: Augment) -> Loads:
         check_augment(augment)
         return DenseTransform(preprocess, augment, masks=self.learns_masks)
+
+    @classmethod
+    def check_augment(cls, augment: Augment) -> None:
+        check_augment(augment)
 
     def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:
         check_augment(augment)

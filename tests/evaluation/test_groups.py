@@ -35,7 +35,7 @@ def test_the_interval_of_a_mean_holds_it_and_shrinks_with_the_images() -> None:
     values = np.random.default_rng(0).uniform(0.2, 0.8, 400)
     few, many = mean_of(values[:25]).score, mean_of(values).score
     assert few is not None and few.interval is not None and many is not None and many.interval is not None
-    assert few.interval[0] < few.value == pytest.approx(values[:25].mean()) < few.interval[1]
+    assert few.interval[0] < few.value < few.interval[1] and few.value == pytest.approx(values[:25].mean())
     assert many.interval[1] - many.interval[0] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.2)
     assert mean_of(np.full(5, 0.5)).score == (0.5, None)  # nothing that a resample could change
     assert mean_of(np.full(5, np.nan)).score is None
@@ -84,7 +84,7 @@ def test_slices_and_robustness_of_every_task(task: str, made_once: MadeOnce, tmp
     run = load_artifact(multilabel(made_once) if task == "multilabel" else dense_run(made_once, task))
     plain = evaluate(run, output=tmp_path / "plain.json", workers=0)
     assert isinstance(plain, DenseEvaluation)
-    rows = list(csv.DictReader((tmp_path / "plain.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "plain.csv").read_text().splitlines()))
     (tmp_path / "rooms.csv").write_text("file,room\n" + "".join(f"{row['name']},{'ab'[i % 2]}\n" for i, row in enumerate(rows)))
     result = evaluate(run, output=tmp_path / "all.json", workers=0, slices=tmp_path / "rooms.csv", robustness=True)
     assert isinstance(result, DenseEvaluation)
