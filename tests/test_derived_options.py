@@ -107,10 +107,10 @@ def test_only_what_was_typed_reaches_the_function(app: App, monkeypatch: pytest.
 
     def fake(*args: Any, **kwargs: Any) -> list[Any]:
         got.append((args, kwargs))
-        raise KeyboardInterrupt
+        raise StopAsyncIteration  # nothing that the command line knows
 
     monkeypatch.setattr("convmix.inference.prediction.predict", fake)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(StopAsyncIteration):
         app(["predict", str(tmp_path), "a.jpg", "--top", "2", "--no-recursive"], exit_on_error=False, print_error=False)
     assert got == [((tmp_path, ["a.jpg"]), {"output": "-", "top": 2, "recursive": False})]
 
@@ -124,7 +124,7 @@ def test_what_a_docstring_says_of_each_parameter() -> None:
 
     five: no parameter. Raises nothing.
     """
-    said = said_of(["one", "two", "three", "four"], text)
+    said = said_of(["one", "two", "three", "four"], inspect.cleandoc(text))
     assert said == {
         "one": "The first, on two lines.", "two": "both; left out: nothing.", "three": "both; left out: nothing.",
         "four": "`convmix predict` takes it.",

@@ -56,7 +56,8 @@ def push(run: str | Path, to: str, *, private: bool = True, revision: str | None
 def pull(source: str, *, out: str | Path | None = None, revision: str | None = None) -> Path:
     """Fetch a model that `push` published; the model directory, runs/NAME where `out` is None.
 
-    source: OWNER/NAME on the Hub, or a folder as in `push`. revision: a branch, tag or commit; the main branch where it is None.
+    source: OWNER/NAME on the Hub, or a folder: a path that begins with / . or ~.
+    out: the model directory to make; None: runs/NAME. revision: a branch, tag or commit; the main branch where it is None.
 
     Only files that a model directory consists of are taken; nothing that could execute is among them. Raises RunError where there is no
     such model or the Hub cannot be reached, ConfigError for an impossible name; nothing half-fetched stays.

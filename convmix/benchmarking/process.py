@@ -102,20 +102,21 @@ def _answering_step(work: Work, contender: Implementation, device: torch.device)
     from convmix.speed.backends import as_tuple, build
     from convmix.tasks import create_task
 
-    assert contender.plan is not None  # trained networks are compared under a plan that is given
+    plan = contender.plan
+    assert plan is not None  # trained networks are compared under one that is given
     artifact, images = load_artifact(work.run), _images(work)
     network, task = artifact.model.to(device), create_task(artifact.task, artifact.labels)
-    runner, finish = build(contender.plan, task.engine_part(network), images.to(device)), task.engine_finish(network)
+    runner, finish = build(plan, task.engine_part(network), images.to(device)), task.engine_finish(network)
 
     def step() -> object:
         outputs = runner(images)
         if finish is None:
             return outputs
-        with torch.inference_mode(), autocast("bf16" if contender.plan.dtype == "autocast" else "fp32", device):
+        with torch.inference_mode(), autocast("bf16" if plan.dtype == "autocast" else "fp32", device):
             return finish(outputs, (work.height, work.width))
 
     step()
-    return step, str(contender.plan), as_tuple(runner(images))[0]
+    return step, str(plan), as_tuple(runner(images))[0]
 
 
 def choose(pipe: Connection, work: Work, contender: Implementation) -> None:

@@ -9,6 +9,7 @@ given is not passed on, so that the function's own defaults hold.
 import ast
 import functools
 import inspect
+import operator
 import re
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -96,8 +97,13 @@ class Also:
     help: str
 
     def parameter(self) -> inspect.Parameter:
-        kind = Annotated[self.annotation, Parameter(help=self.help)]
+        kind = annotated(self.annotation, Parameter(help=self.help))
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=self.default, annotation=kind)
+
+
+def annotated(kind: Any, parameter: Parameter) -> Any:
+    """`Annotated[kind, parameter]` of a type that is only known now."""
+    return operator.getitem(Annotated, (kind, parameter))
 
 
 VERIFY = Also(
@@ -234,7 +240,7 @@ def _argument(p: Described, c: Changes) -> inspect.Parameter:
     kind, several = _kind(p, c), "Sequence" in p.annotation
     must = p.default is inspect.Parameter.empty and p.name not in c.defaults
     parameter = Parameter(help=_help(p, c), allow_leading_hyphen=several)  # so that - is one
-    annotation = Annotated[kind if must else kind | None, parameter]
+    annotation = annotated(kind if must else kind | None, parameter)
     return inspect.Parameter(
         p.name, inspect.Parameter.POSITIONAL_ONLY, default=inspect.Parameter.empty if must else None, annotation=annotation
     )
@@ -253,6 +259,6 @@ def _option(p: Described, c: Changes) -> inspect.Parameter:
     if p.name in c.aliases:
         more["alias"] = c.aliases[p.name]
     parameter = Parameter(help=_help(p, c), show_default=(lambda _: said) if shown else False, **more)
-    annotation = Annotated[kind if must else kind | None, parameter]
+    annotation = annotated(kind if must else kind | None, parameter)
     value = inspect.Parameter.empty if must else c.defaults.get(p.name)
     return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=annotation)

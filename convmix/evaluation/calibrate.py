@@ -19,6 +19,7 @@ from convmix.evaluation.group_sections import percent
 from convmix.evaluation.kept_calibration import FOREIGN_CARD, card_is_ours, keep
 from convmix.evaluation.label_thresholds import LabelsCalibrated, calibrate_run
 from convmix.evaluation.model_outputs import Answerer, check_means
+from convmix.evaluation.object_scores import ScoresCalibrated, calibrate_objects
 from convmix.evaluation.selection import Selection, select
 from convmix.metrics.calibration import FEWEST, Calibration, Choice, check_target, choose_threshold, coverage_curve, reliability
 from convmix.tasks import create_task
@@ -38,14 +39,15 @@ def calibrate(
     precision: str = "auto",
     optimize: str = "never",
     workers: int | None = None,
-) -> Calibrated | LabelsCalibrated:
+) -> Calibrated | LabelsCalibrated | ScoresCalibrated:
     """Fit a run's temperature, choose below which probability an answer is "not sure", and write both into the model directory.
 
     run: a model directory, or one already loaded, which is brought up to date too.
     data: labelled images in any form that training reads; None: the data the run was trained on, in the splits it recorded.
     accuracy: answer as many images as possible, so that this share of the answers is right (0..1).
     coverage: answer this share of the images, the surest ones (0..1). With neither, every answer is sure. Where images may have several
-    labels, accuracy is the precision of each label, and without it the thresholds are those of the best F1.
+    labels, accuracy is the precision of each label, and without it the thresholds are those of the best F1. Of runs that find objects the
+    scores are calibrated; neither has a meaning there.
     split: which images: val, or the split of other data. test is possible, but the run's scores on it are no longer blind then.
     batch_size: images that are computed at once.
     device: cpu, cuda or mps; None: what this machine is best at.
@@ -65,9 +67,13 @@ def calibrate(
     if artifact.engine:
         raise ConfigError(f"{artifact.path} is an exported model; calibrate the run that it came from, and export it again")
     task = create_task(artifact.task, artifact.labels)
-    if not task.calibrates:
+    if not task.calibratable:
         raise RunError(f"{artifact.path}: a run of the task {artifact.task} has no probabilities to calibrate")
     selection = _selection(artifact, data, split)
+    if task.places:
+        if accuracy is not None or coverage is not None:
+            raise ConfigError("accuracy and coverage are of images with one answer; of objects `predict` takes a threshold of their scores")
+        return calibrate_objects(artifact, selection, means, notes=tuple(_notes(artifact, None, selection)))
     if task.thresholds_by_label() is not None:
         notes = tuple(_notes(artifact, None, selection))
         return calibrate_run(artifact, selection, means, accuracy=accuracy, coverage=coverage, notes=notes)

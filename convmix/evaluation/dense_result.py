@@ -8,6 +8,7 @@ from typing import Any
 from convmix.evaluation.group_sections import robustness_remarks
 from convmix.evaluation.robustness import Damage
 from convmix.evaluation.slices import Slice, remarks
+from convmix.metrics.calibration import Bin
 from convmix.metrics.resampling import Score
 
 
@@ -144,9 +145,14 @@ class ObjectsEvaluation(DenseEvaluation):
     images: tuple[ScoredObjects, ...] = field(default=(), repr=False)
     mistakes: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False)  # class -> right, KINDS and missed -> count
     sizes: tuple[SizeRecall, ...] = ()
+    reliability: tuple[Bin, ...] = field(default=(), repr=False)  # scores of the answers against how many are right at IoU .50
+    calibration_error: float | None = None  # of these scores, 0..1; None: nothing was found
+    calibrated: bool = False  # whether the run's scores were calibrated
 
     def to_dict(self) -> dict[str, Any]:
-        more = {"mistakes": {name: dict(counts) for name, counts in self.mistakes.items()}}
+        more: dict[str, Any] = {"mistakes": {name: dict(counts) for name, counts in self.mistakes.items()}}
+        bins = [asdict(b) for b in self.reliability]
+        more["calibration"] = {"error": self.calibration_error, "calibrated": self.calibrated, "bins": bins}
         return super().to_dict() | more | {"sizes": [asdict(s) | {"interval": list(s.interval)} for s in self.sizes]}
 
 

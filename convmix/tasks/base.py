@@ -46,7 +46,8 @@ class Task(ABC):
     engine_limits: ClassVar[Limits] = LIMITS  # what an engine's answers may differ by from the network's own
     opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network
     counts: ClassVar[bool] = False  # whether `count_correct` says anything
-    calibrates: ClassVar[bool] = False  # whether `calibrate` and `certainty` are there
+    calibrates: ClassVar[bool] = False  # whether training ends with `calibrate`
+    calibratable: ClassVar[bool] = False  # whether `convmix calibrate` may ask for `calibrate` and `certainty`
     pictured: ClassVar[int] = 30  # answers in a run's picture
     finetunes: ClassVar[str | None] = None  # the recipe where none is named and there are weights to start from; None: `recipe`
     whole_input: ClassVar[bool] = False  # whether weights say the size and the geometry of the input too, not its normalisation alone

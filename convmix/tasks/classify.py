@@ -43,6 +43,7 @@ class Classify(Task):
     opens_in_timm = True
     counts = True
     calibrates = True
+    calibratable = True
     compiles = True
     finetunes = "finetune"
     whole_input = True
