@@ -33,7 +33,6 @@ from convmix.data.parallel_map import Progress
 from convmix.data.remote.urls import redact
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.results import Classes, ImageLabels
 from convmix.tasks import task_class
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def doctor(
     artifact = load_artifact(run) if isinstance(run, (str, Path)) else run
     if artifact is not None and artifact.engine:
         raise ConfigError(f"run: {artifact.path} is an exported model; give the run that it came from")
-    if artifact is not None and task_class(artifact.task).result not in (Classes, ImageLabels):
+    if artifact is not None and task_class(artifact.task).places:
         raise ConfigError(f"run: {artifact.path} is for the task {artifact.task}; labels are checked by classifiers alone, leave it out")
     settings = _settings(artifact, image_column, label_column, in_chans, layout)
     source = open_source(data, settings)

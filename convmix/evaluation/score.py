@@ -35,7 +35,6 @@ from convmix.inference.engine_choice import check_exported
 from convmix.metrics.calibration import Calibration, expected_calibration_error, reliability
 from convmix.metrics.classification import wilson_interval
 from convmix.metrics.resampling import Sampled
-from convmix.results import Classes
 from convmix.tasks import create_task, task_class
 
 _COLUMNS = ("name", "truth", "prediction", "probability", "truth_probability", "loss", "width", "height", "brightness")
@@ -85,7 +84,7 @@ def evaluate(
     means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
     check_exported(artifact, precision=precision, optimize=optimize)
-    if task_class(artifact.task).result is not Classes:
+    if not task_class(artifact.task).single_label:
         place = partial(_output_path, output, artifact)
         return evaluate_dense(
             artifact, data, split=split, against=against, slices=slices, robustness=robustness, output=place, means=means, console=console

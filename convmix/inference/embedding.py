@@ -31,7 +31,6 @@ from convmix.models.expected_input import expected_input
 from convmix.models.features import classifier_layers, extract
 from convmix.models.neighbours import FILE, Neighbours, digest_of_weights, make_neighbours, read_neighbours
 from convmix.models.published_files import fetch, place_of
-from convmix.results import Classes
 from convmix.tasks import task_class
 
 MANY_FILES = 10_000  # from which a job that does not ask for the nearest images goes to the fastest engine, which gives no features
@@ -100,7 +99,7 @@ def _network(model: str | Path | Artifact, weights_file: str | Path | None) -> t
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
         if weights_file is not None:
             raise ConfigError(f"weights: {artifact.path} has its own; give the name of a model to use those of {weights_file}")
-        if artifact.engine is not None or task_class(artifact.task).result is not Classes:
+        if artifact.engine is not None or not task_class(artifact.task).single_label:
             raise RunError(f"{artifact.path} gives no features: embed takes the run of a classifier, not exported")
         return artifact.model, artifact.preprocess
     name = str(model)

@@ -106,7 +106,7 @@ def predict(
     file matches, ConfigError for settings that do not exist.
     """
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
-    if task_class(artifact.task).result is not Classes:
+    if not task_class(artifact.task).single_label:
         if nearest:
             raise ConfigError(f"nearest is for classifiers, and {artifact.path} is for the task {artifact.task}; leave it out")
         return predict_dense(
@@ -165,7 +165,7 @@ def predict_stream(
     if threshold is not None:
         check_threshold(threshold)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
-    if task_class(artifact.task).result is not Classes:
+    if not task_class(artifact.task).single_label:
         raise ConfigError(f"{artifact.path} is for the task {artifact.task}; rows of labels are what classifiers give, use predict")
     resolve(device, precision)  # a mistake is said before any file is looked for
     found = Files(tuple(find_files(files, recursive=recursive)))

@@ -42,6 +42,7 @@ class Task(ABC):
     baselines: ClassVar[tuple[str, ...]] = (  # of timm, beside which `compare` sets our own where nobody names models
         "resnet18", "deit_tiny_patch16_224", "mixer_s16_224", "resmlp_12_224", "convnext_atto",
     )  # fmt: skip
+    single_label: ClassVar[bool] = False  # whether an answer is one label of the image, with a probability: `Classes`
     places: ClassVar[bool] = False  # whether answers are places in the image, which move where the image is moved
     engine_limits: ClassVar[Limits] = LIMITS  # what an engine's answers may differ by from the network's own
     opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network

@@ -44,6 +44,7 @@ class Classify(Task):
     counts = True
     calibrates = True
     calibratable = True
+    single_label = True
     compiles = True
     finetunes = "finetune"
     whole_input = True

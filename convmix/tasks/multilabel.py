@@ -36,6 +36,7 @@ class Multilabel(Classify):
     score_title = "mean AP"
     intervals_are = "Intervals are bootstrapped over the images"
     counts = False
+    single_label = False
 
     def __init__(self, labels: tuple[str, ...], calibration: AnyCalibration | None = None) -> None:
         super().__init__(labels)
