@@ -13,8 +13,7 @@ import convmix
 from convmix.cli import build
 from convmix.commands.derived import OURS, Changes, Work, constant, said_of
 from convmix.config import settings
-from convmix.inference.prediction import FORMATS
-from convmix.inference.prediction_files import FORMATS as OF_RESULTS
+from convmix.inference.output_forms import FOLDERS, FORMATS
 
 VERBS = (
     "train", "predict", "embed", "evaluate", "calibrate", "explain", "compare", "ablate", "doctor", "optimize", "benchmark", "export",
@@ -99,7 +98,7 @@ def test_the_older_spellings_still_work(app: App) -> None:
 def test_the_formats_of_predict_are_all_that_there_are(app: App) -> None:
     (option,) = [a for a in app["predict"].assemble_argument_collection() if "--format" in a.names]
     said = str(option.parameter.help).rpartition("choices: ")[2].rstrip(")").split(", ")
-    assert set(said) == {*FORMATS, *(form for forms in OF_RESULTS.values() for form in forms)}
+    assert set(said) == {form for forms in FORMATS.values() for form in forms}
 
 
 def test_only_what_was_typed_reaches_the_function(app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -132,7 +131,8 @@ def test_what_a_docstring_says_of_each_parameter() -> None:
 
 
 def test_constants_are_read_without_their_modules() -> None:
-    assert constant("inference.prediction", "FORMATS") == FORMATS
+    assert set(constant("inference.output_forms", "FORMATS")) == {form for forms in FORMATS.values() for form in forms}
+    assert constant("inference.output_forms", "FOLDERS") == FOLDERS
     assert constant("api", "BATCH") == 32
     with pytest.raises(LookupError):
         constant("api", "NOTHING")

@@ -15,7 +15,8 @@ _PREDICT = Work("inference.prediction", "predict")
 
 
 def _formats() -> tuple[str, ...]:
-    return tuple(dict.fromkeys(constant("inference.prediction", "FORMATS") + constant("inference.prediction_files", "FORMATS")))
+    found: tuple[str, ...] = constant("inference.output_forms", "FORMATS")
+    return found
 
 
 @command(_PREDICT, Changes(also=(VERIFY,), choices={"format": _formats}))

@@ -17,11 +17,12 @@ from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.atomic import csv_line
 from convmix.data.formats import printable
 from convmix.data.loaders import default_workers, eval_batches
-from convmix.errors import ConfigError, did_you_mean
+from convmix.errors import ConfigError
 from convmix.inference.batches import resolve
 from convmix.inference.dense_prediction import predict_dense
 from convmix.inference.embedding import neighbours_for
 from convmix.inference.file_names import Files, find_files
+from convmix.inference.output_forms import output_format
 from convmix.inference.prediction_files import DetectionFile, opened, visible
 from convmix.inference.predictor import Answer, Predictor
 from convmix.metrics.calibration import check_threshold
@@ -31,11 +32,6 @@ from convmix.tasks import task_class
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
-
-FORMATS = ("table", "csv", "csv-raw", "jsonl", "json", "parquet")
-_SUFFIXES = {
-    "": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ def predict(
             artifact, files, output=output, format=format, threshold=threshold, batch_size=batch_size, device=device,
             precision=precision, optimize=optimize, workers=workers, recursive=recursive,
         )  # fmt: skip
-    form = output_format(format, output)
+    form = output_format(format, output, kind=Classes)
     stream = predict_stream(
         artifact,
         files,
@@ -197,23 +193,9 @@ def prediction(name: str, answer: Answer, *, top: int = 1) -> Prediction:
     )  # fmt: skip
 
 
-def output_format(format: str | None, output: str | Path | None) -> str:
-    """The format to write; raises ConfigError for one that does not exist or that the suffix does not tell."""
-    if format is not None:
-        if format not in FORMATS:
-            raise ConfigError(f"format: {format} is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
-        return format
-    suffix = "" if output is None or os.fspath(output) == "-" else Path(output).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ConfigError(
-            f"output: {output} has the unknown suffix {suffix}; end it in {', '.join(s for s in _SUFFIXES if s)} or give format"
-        )
-    return _SUFFIXES[suffix]
-
-
 def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_terminal: bool = False, nearest: int = 0) -> Iterator[bytes]:
-    """The rows in one of `FORMATS`, part by part; `top` and `nearest` are the numbers of labels and training images that a CSV row has
-    room for. Columns about the training images are there where the first row with an answer knows of them."""
+    """The rows in one of `output_forms.FORMATS`, part by part; `top` and `nearest` are the numbers of labels and training images that a
+    CSV row has room for. Columns about the training images are there where the first row with an answer knows of them."""
     if format in ("csv", "csv-raw", "parquet"):
         known, predictions = _know_training_images(predictions)
     if format in ("csv", "csv-raw"):

@@ -12,7 +12,8 @@ import numpy as np
 
 from convmix.metrics.classification import wilson_interval
 
-RESAMPLES = 400
+RESAMPLES, FEWEST = 400, 100
+_WORK = 400_000  # images times resamples up to which there are RESAMPLES
 ENDS = (2.5, 97.5)  # per cent: the middle 95 %
 
 
@@ -49,7 +50,8 @@ class Sampled:
         return None if np.isnan(value) else Score(value, self._interval(value))
 
     def _interval(self, value: float) -> tuple[float, float] | None:
-        drawn = self.of(np.random.default_rng(0).multinomial(self.n, np.full(self.n, 1 / self.n), size=RESAMPLES))
+        count = int(np.clip(_WORK // self.n, FEWEST, RESAMPLES))
+        drawn = self.of(np.random.default_rng(0).multinomial(self.n, np.full(self.n, 1 / self.n), size=count))
         drawn = drawn[~np.isnan(drawn)]
         if not len(drawn) or drawn.min() == drawn.max():  # such a sample cannot say how far it may be off
             return None

@@ -79,8 +79,9 @@ def test_a_run_keeps_its_calibration_and_predicts_by_it(
     task: str, made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(dense_run(made_once, task), tmp_path / "run")
-    with pytest.raises(DataError, match="objects were found"):
-        calibrate(run, workers=0)  # after one epoch it finds nothing
+    if task == "detect":
+        with pytest.raises(DataError, match="objects were found"):
+            calibrate(run, workers=0)  # after one epoch it finds nothing
     artifact = load_artifact(run)
     torch.manual_seed(0)
     model: nn.Module = artifact.model
