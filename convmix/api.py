@@ -151,7 +151,8 @@ def optimize(
     budget_s: no further engine is begun after this time.
     again: measure also where a choice is kept.
 
-    The result is called with float32 images n,C,H,W of any n and returns float32 logits; its `.report` says what was measured. Raises a
+    The result is called with float32 images n,C,H,W of any n and returns what the network does, in float32: logits, or of a detector a
+    dictionary for each image; its `.report` says what was measured. Raises a
     ConvmixError for arguments that do not fit.
     """
     if isinstance(model_or_run, nn.Module):
