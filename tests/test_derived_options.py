@@ -83,6 +83,16 @@ def same_kind(asked: Any, annotation: Any) -> bool:
     return all(k.__name__ in taken or ((typing.get_origin(k) or k) is list and "Sequence" in taken) for k in kinds) or "Sequence" in taken
 
 
+def test_the_verbs_written_by_hand_follow_their_functions_too(app: App) -> None:
+    asked = {p.name for p in inspect.signature(verb(app, "inspect")).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    assert asked - {"format"} <= {s.name for s in settings()}
+    of_command, of_function = (inspect.signature(f).parameters for f in (verb(app, "describe"), convmix.describe))
+    assert set(of_command) - {"json"} == set(of_function) - {"model_args"}
+    assert {name: str(of_command[name].default) for name in of_function if name in of_command} == {
+        name: str(p.default) for name, p in of_function.items() if name in of_command
+    }
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_every_option_says_what_it_is(name: str, app: App) -> None:
     silent = [a.name for a in app[name].assemble_argument_collection() if not (a.parameter.help or "").strip()]
