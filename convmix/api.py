@@ -117,6 +117,7 @@ def train(
         name, or "digits".
     recipe: one of `convmix recipes`; None is "default".
     out: the model directory to make; None is runs/NAME after the data set.
+    device: cpu, cuda or mps; the accelerator where there is one. quiet: print nothing but errors.
     resume: continue the training in `out`, or in `data` where that is a model directory; more epochs=... extend it.
     autoresume: resume where `out` holds a training, else begin one.
     settings: any field of `convmix.config.Run` by its name, such as model="convmlp_s", epochs=30, lr=1e-3, budget="10m".
@@ -150,7 +151,8 @@ def optimize(
     budget_s: no further engine is begun after this time.
     again: measure also where a choice is kept.
 
-    The result is called with float32 images n,C,H,W of any n and returns float32 logits; its `.report` says what was measured. Raises a
+    The result is called with float32 images n,C,H,W of any n and returns what the network does, in float32: logits, or of a detector a
+    dictionary for each image; its `.report` says what was measured. Raises a
     ConvmixError for arguments that do not fit.
     """
     if isinstance(model_or_run, nn.Module):

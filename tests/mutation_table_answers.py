@@ -275,8 +275,8 @@ MUTATIONS = (
     Mutation(
         "int8-is-checked-on-what-it-was-calibrated-on",
         "inference/engine_choice.py",
-        "return images[to_check], targets[to_check], images[~to_check]",
-        "return images[to_check], targets[to_check], images[to_check]",
+        "calibration = images[~to_check] if quantised else None",
+        "calibration = images[to_check] if quantised else None",
         "inference/test_engine_choice.py::test_int8_is_checked_on_other_images_than_it_is_calibrated_on",
     ),
     Mutation(

@@ -34,10 +34,10 @@ MUTATIONS = (
     ),
     Mutation(
         "further-objects-of-the-export-are-overlooked",
-        "exporting/agreement.py",
+        "tasks/agreement.py",
         "for one, other in ((before, after), (after, before)):",
         "for one, other in ((before, after),):",
-        "exporting/test_agreement.py",
+        "tasks/test_agreement.py",
         why="an exported detector that finds more than the run passes its verification",
     ),
     Mutation(
@@ -242,16 +242,16 @@ MUTATIONS = (
     ),
     Mutation(
         "models-are-pushed-for-everybody",
-        "commands/sharing.py",
-        "private=not public",
-        "private=public",
+        "artifacts/hub.py",
+        "private: bool = True",
+        "private: bool = False",
         "artifacts/test_model_hub.py",
     ),
     Mutation(
         "batch-limits-in-other-units",
         "commands/serving.py",
-        "pixels=round(megapixels * 1e6)",
-        "pixels=round(megapixels * 1e9)",
+        'pixels=round(given.pop("megapixels") * 1e6)',
+        'pixels=round(given.pop("megapixels") * 1e9)',
         "serving/test_live.py::test_hostile_files_are_4xx_while_others_are_served",
     ),
     Mutation(

@@ -35,9 +35,30 @@ MUTATIONS = (
     Mutation(
         "one-wrong-image-makes-a-slice-worse",
         "evaluation/slices.py",
-        "worse = interval[1] < overall and bool(binom.cdf(hit, n, overall) < _TAIL)",
-        "worse = interval[1] < overall",
+        "bool(binom.cdf(some.right.sum(), some.n, overall) < _TAIL)",
+        "True",
         "evaluation/test_slices.py::test_a_slice_is_worse_only_where_its_whole_interval_is",
+    ),
+    Mutation(
+        "few-images-make-a-slice-worse",
+        "evaluation/slices.py",
+        "return some.n >= FEWEST if",
+        "return True if",
+        "evaluation/test_groups.py::test_a_slice_of_another_score_is_worse_by_its_interval_and_not_of_a_few_images",
+    ),
+    Mutation(
+        "biased-interval-stays-where-it-is",
+        "metrics/resampling.py",
+        "(2 * (drawn.mean() - value) if self.is_biased else 0)",
+        "0",
+        "evaluation/test_groups.py::test_a_biased_score_has_its_interval_moved_down",
+    ),
+    Mutation(
+        "scores-are-not-shifted",
+        "metrics/score_calibration.py",
+        "(self.slope * logits + self.offset).sigmoid()",
+        "(self.slope * logits).sigmoid()",
+        "evaluation/test_object_scores.py::test_scores_that_are_too_high_are_brought_down_in_their_order",
     ),
     Mutation(
         "absent-classes-in-resampled-averages",

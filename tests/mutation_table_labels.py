@@ -54,7 +54,7 @@ MUTATIONS = (
     ),
     Mutation(
         "calibration-turns-labels-round",
-        "tasks/label_calibration.py",
+        "metrics/platt.py",
         "slope = math.exp(at[0])",
         "slope = 1 + at[0]",
         "tasks/test_label_calibration.py",
@@ -91,7 +91,7 @@ MUTATIONS = (
     ),
     Mutation(
         "labels-of-other-data-in-the-wrong-columns",
-        "evaluation/dense.py",
+        "artifacts/renumbering.py",
         "placed[torch.from_numpy(self.columns)] = known",
         "placed[: len(known)] = known",
         "training/test_multilabel_training.py::test_a_label_that_the_data_does_not_have_is_not_scored",

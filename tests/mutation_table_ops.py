@@ -292,7 +292,7 @@ MUTATIONS = (
     Mutation(
         "wrong-engine-wins-on-later-images",
         "speed/select.py",
-        "return reason is None",
+        "return verdict.objection is None",
         "return True",
         "speed/test_select.py::test_an_engine_that_is_wrong_on_later_images_is_rejected",
     ),
@@ -320,9 +320,23 @@ MUTATIONS = (
     Mutation(
         "filled-up-rows-are-answered",
         "speed/backends.py",
-        "return self._call(batch)[: len(images)].float().cpu()",
-        "return self._call(batch).float().cpu()",
+        "output[: len(images)].float().cpu()",
+        "output.float().cpu()",
         "speed/test_backends.py::test_any_number_of_images_is_answered",
+    ),
+    Mutation(
+        "other-answers-are-no-objection",
+        "speed/check.py",
+        "if changed > limits.changed * compared:",
+        "if changed > compared:",
+        "speed/test_check.py",
+    ),
+    Mutation(
+        "engine-finds-other-regions",
+        "tasks/maskrcnn.py",
+        "self.rpn.training = False\n        boxes",
+        "self.rpn.training = True\n        boxes",
+        "tasks/test_maskrcnn.py::test_what_engines_compute_leads_to_the_same_objects",
     ),
     Mutation(
         "winograd-drops-the-relu",

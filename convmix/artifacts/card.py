@@ -97,6 +97,8 @@ def _calibration(info: Mapping[str, Any]) -> str:
         return ""
     if "thresholds" in c:
         return _label_calibration(info, c)
+    if "found" in c:
+        return _score_calibration(c)
     where = {"val": "the validation split", "test": "the test split"}.get(c["split"], _code(_data_name(c["split"])))
     text = (
         f"## Calibration\n\nLogits are divided by the temperature {c['temperature']:.3f}, fitted on {c['n']} images of {where}; "
@@ -113,6 +115,16 @@ def _calibration(info: Mapping[str, Any]) -> str:
             f"(95 % interval {_percent(low)} to {_percent(high)})."
         )
     return text
+
+
+def _score_calibration(c: Mapping[str, Any]) -> str:
+    """The same for the scores of objects."""
+    where = {"val": "the validation split", "test": "the test split"}.get(c["split"], _code(_data_name(c["split"])))
+    return (
+        f"## Calibration\n\nScores are scaled and shifted (Platt) by what {c['found']} objects found in {c['n']} images of {where} turned "
+        f"out to be at an IoU of one half; on them the expected calibration error is {c['ece_before']:.4f} before and "
+        f"{c['ece_after']:.4f} after."
+    )
 
 
 def _label_calibration(info: Mapping[str, Any], c: Mapping[str, Any]) -> str:

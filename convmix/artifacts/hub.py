@@ -32,9 +32,11 @@ _ADVICE = {401: "; set HF_TOKEN, or run `hf auth login` once", 403: "; the token
 def push(run: str | Path, to: str, *, private: bool = True, revision: str | None = None, message: str = "Trained with convmix") -> str:
     """Publish a model directory; its address, or the folder.
 
+    run: a model directory. Its weights, descriptions, card and curves are published; lists of images, evaluation pages and paths are not.
     to: OWNER/NAME on the Hub, or a folder: a path that begins with / . or ~.
     private: whether a repository that is made now is seen by its owner alone; one that exists stays as it is.
     revision: a branch; the main one where it is None.
+    message: of the commit.
     Raises RunError for a directory that holds no model and where the Hub cannot be reached or refuses, ConfigError for an impossible name.
     """
     artifact = load_artifact(run)
@@ -54,7 +56,8 @@ def push(run: str | Path, to: str, *, private: bool = True, revision: str | None
 def pull(source: str, *, out: str | Path | None = None, revision: str | None = None) -> Path:
     """Fetch a model that `push` published; the model directory, runs/NAME where `out` is None.
 
-    source: OWNER/NAME on the Hub, or a folder as in `push`. revision: a branch, tag or commit; the main branch where it is None.
+    source: OWNER/NAME on the Hub, or a folder: a path that begins with / . or ~.
+    out: the model directory to make; None: runs/NAME. revision: a branch, tag or commit; the main branch where it is None.
 
     Only files that a model directory consists of are taken; nothing that could execute is among them. Raises RunError where there is no
     such model or the Hub cannot be reached, ConfigError for an impossible name; nothing half-fetched stays.

@@ -5,14 +5,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from convmix import config
 from convmix.artifacts.artifact import Artifact
 from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.data.examples import Examples, Source
-from convmix.data.loaders import eval_batches
 from convmix.data.scan import digest_of
 from convmix.data.sources import open_source
 from convmix.errors import DataError, RunError
@@ -82,17 +79,6 @@ def recorded_digests(artifact: Artifact) -> dict[str, Counter[str]]:
 
 def digests(examples: Examples) -> list[str]:
     return [digest_of(examples.source(i)) for i in range(len(examples))]
-
-
-def validation_images(artifact: Artifact, *, at_most: int) -> tuple[Tensor, Tensor]:
-    """Images of the run's validation split, evenly over it, as the model gets them: n,C,H,W and their classes, n. Errors as below."""
-    images, targets = [], []
-    for part in validation_examples(artifact, at_most=at_most):
-        columns = torch.tensor([artifact.labels.index(part.classes[c]) for c in part.labels], dtype=torch.int64)
-        for batch in eval_batches(part, artifact.preprocess, batch_size=64):
-            images.append(batch.images)
-            targets.append(columns[batch.indices])
-    return torch.cat(images), torch.cat(targets)
 
 
 def validation_examples(artifact: Artifact, *, at_most: int) -> list[Examples]:

@@ -31,9 +31,11 @@ from convmix.audit.duplicates import Copies
 from convmix.audit.image_checks import is_row, right_suffix
 from convmix.audit.image_facts import ImageFacts
 from convmix.cache import expanded
+from convmix.config import Data
 from convmix.data.decode import read_file
 from convmix.data.formats import SPLIT_WORDS, printable, storable
 from convmix.data.readers.folders import read_folder
+from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError
 
 _TURNABLE = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
@@ -124,8 +126,6 @@ def mend(facts: ImageFacts, copies: Copies, target: Path) -> Cleaned:
     It appears when it is complete; killed on the way, it leaves a hidden .NAME.partial beside, which the next attempt replaces.
     """
     chosen = plan(facts, copies)
-    if facts.matrix is not None and target.suffix.lower() != ".csv":
-        raise ConfigError(f"fix: {target} would be a folder per class, and these images may have several labels; name a .csv")
     if not len(chosen.kept):
         raise DataError("nothing of the data set is left that could be kept")
     return _write_table(facts, chosen, target) if target.suffix.lower() == ".csv" else _write_folder(facts, chosen, target)
@@ -136,18 +136,25 @@ def mend(facts: ImageFacts, copies: Copies, target: Path) -> Cleaned:
 
 def _write_table(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Cleaned:
     changes = target.with_name(f"{target.stem}-changes.csv")
-    has_splits = facts.parts[0].split != "all"
     rows = []
     for i in chosen.kept.tolist():
         source = facts.source(i)
         if isinstance(source, bytes) or is_row(facts.name(i)) or "offset" in facts.parts[facts.part[i]].rows.column_names:
             raise ConfigError(f"fix: {target} is a table, but the images are inside the data set's files; name a folder instead")
-        said = [facts.label_name(i)] if facts.matrix is None else facts.matrix[i].tolist()
-        rows.append((_from_here(source, target), *said, *([facts.split(i)] if has_splits else [])))
+        rows.append(_table_row(facts, i, _from_here(source, target)))
     write_csv(changes, ("image", "split", "label", "change"), _left_out(facts, chosen))
-    header = ("label",) if facts.matrix is None else facts.classes
-    write_csv(target, ("path", *header, *(["split"] if has_splits else [])), rows, raw=True)
+    write_csv(target, _table_header(facts), rows, raw=True)
     return Cleaned(target, changes, len(rows), len(facts) - len(rows), 0, 0)
+
+
+def _table_header(facts: ImageFacts) -> tuple[str, ...]:
+    labels = ("label",) if facts.matrix is None else facts.classes
+    return ("path", *labels, *(["split"] if facts.parts[0].split != "all" else []))
+
+
+def _table_row(facts: ImageFacts, i: int, path: str) -> tuple[object, ...]:
+    said = [facts.label_name(i)] if facts.matrix is None else facts.matrix[i].tolist()
+    return (path, *said, *([facts.split(i)] if facts.parts[0].split != "all" else []))
 
 
 def _from_here(source: str, table: Path) -> str:
@@ -173,6 +180,7 @@ def _write_folder(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Clea
     shutil.rmtree(partial, ignore_errors=True)  # of an attempt that was killed
     changed = list(_left_out(facts, chosen))
     turned = renamed = 0
+    rows = []
     places = _Places(facts)
     try:
         for i in chosen.kept.tolist():
@@ -190,10 +198,13 @@ def _write_folder(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Clea
                 changed.append((facts.name(i), facts.split(i), facts.label_name(i), " and ".join(what)))
             (partial / place).parent.mkdir(parents=True, exist_ok=True)
             (partial / place).write_bytes(content)
+            rows.append(_table_row(facts, i, place.as_posix()))
+        if facts.matrix is not None:  # folders cannot say several labels
+            write_csv(partial / "labels.csv", _table_header(facts), rows, raw=True)
         if places.readable:
             write_json(partial / "classes.json", places.readable)
         write_csv(partial / "changes.csv", ("image", "split", "label", "change"), changed)
-        readable = sum(len(table.names) for table in read_folder(partial).tables.values())
+        readable = _readable(partial, several=facts.matrix is not None)
         if readable != len(chosen.kept):
             raise DataError(f"fix: of the {len(chosen.kept)} images that stay {readable} could be stored under names that training reads")
         if os.path.lexists(target):
@@ -205,8 +216,16 @@ def _write_folder(facts: ImageFacts, chosen: CleaningPlan, target: Path) -> Clea
     return Cleaned(target, target / "changes.csv", n, len(facts) - n, turned, renamed)
 
 
+def _readable(folder: Path, *, several: bool) -> int:
+    """Images of the new folder that training reads."""
+    if several:
+        return sum(len(examples) for examples in open_source(str(folder), Data()).splits.values())
+    return sum(len(table.names) for table in read_folder(folder).tables.values())
+
+
 class _Places:
-    """Where every image goes: its own path where the paths of the data set say split and class, else SPLIT/CLASS/NAME."""
+    """Where every image goes: its own path where the paths of the data set say split and class, else SPLIT/CLASS/NAME; images/NAME where
+    images have several labels each."""
 
     def __init__(self, facts: ImageFacts) -> None:
         self.facts = facts
@@ -219,12 +238,14 @@ class _Places:
         """The path below the new folder, and whether its suffix is another."""
         f = self.facts
         own = self._own_path(i) if self._keeps_paths else None
-        if own is None:
+        if f.matrix is not None:
+            own = PurePath("images", re.sub(r"[^\w.+-]+", "_", f.name(i)).strip("._"))
+        elif own is None:
             folder = re.sub(r"[^\w.,()+ -]", "_", f.label_name(i)).strip(". ") or f"class_{f.label[i]}"
             name = re.sub(r"[^\w.+-]+", "_", f.name(i)).strip("._")
             own = PurePath(*([f.split(i)] if self._has_splits else []), folder, name)
-        class_folder = printable(own.parts[int(self._has_splits)])
-        if class_folder != f.label_name(i):
+        class_folder = printable(own.parts[int(self._has_splits and f.matrix is None)])
+        if f.matrix is None and class_folder != f.label_name(i):
             self.readable[class_folder] = f.label_name(i)
         suffix = right_suffix(own.name, str(f.format[i]))
         place = own if suffix is None else own.with_name(f"{own.name if is_row(f.name(i)) else own.stem}{suffix}")

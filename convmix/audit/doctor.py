@@ -33,7 +33,6 @@ from convmix.data.parallel_map import Progress
 from convmix.data.remote.urls import redact
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError, DataError, RunError
-from convmix.results import Classes, ImageLabels
 from convmix.tasks import task_class
 
 if TYPE_CHECKING:
@@ -103,7 +102,8 @@ def doctor(
     fix: a folder to make and fill with a cleaned copy, or a .csv that lists what to keep; `audit.cleaning` has the rules.
     output: the folder for NAME-health.html, .json and .csv (None: doctor-NAME in the current directory).
     near: also look for near copies: resized, re-encoded, mirrored, of other brightness.
-    image_column, label_column, in_chans: as in training (None: those of the run, else found by name, and 3).
+    image_column, label_column: of a table, as in training (None: those of the run, else found by name).
+    in_chans: channels of the images (None: the run's, else 3).
     device: where the run computes. workers: processes that decode (None: one per core; 0: this one).
     progress: called with the images done and the images in all.
     layout: how the data is read, as in training. console: where it is said how it was read (None: nowhere).
@@ -125,7 +125,7 @@ def doctor(
     artifact = load_artifact(run) if isinstance(run, (str, Path)) else run
     if artifact is not None and artifact.engine:
         raise ConfigError(f"run: {artifact.path} is an exported model; give the run that it came from")
-    if artifact is not None and task_class(artifact.task).result not in (Classes, ImageLabels):
+    if artifact is not None and task_class(artifact.task).places:
         raise ConfigError(f"run: {artifact.path} is for the task {artifact.task}; labels are checked by classifiers alone, leave it out")
     settings = _settings(artifact, image_column, label_column, in_chans, layout)
     source = open_source(data, settings)

@@ -13,12 +13,12 @@ import numpy as np
 
 from convmix.artifacts.artifact import Artifact
 from convmix.artifacts.provenance import recorded_digests
+from convmix.artifacts.renumbering import columns
 from convmix.audit.duplicates import Copies
 from convmix.audit.finding import Finding
 from convmix.audit.image_facts import ImageFacts
 from convmix.data.loaders import eval_batches
 from convmix.errors import DataError
-from convmix.evaluation.selection import columns
 from convmix.inference.batches import resolve, run_model
 from convmix.inference.engine_choice import accelerate
 from convmix.tasks import create_task
@@ -127,7 +127,7 @@ def _predict(
     probabilities, given, at = [], [], []
     for part, start, positions in by_part(facts, held_out):
         examples = facts.parts[part].select(positions - start)
-        column = columns(examples, artifact.labels, data)
+        column = columns(examples.classes, artifact.labels, data, used=examples.labels.tolist())
         batches = eval_batches(examples, artifact.preprocess, batch_size=BATCH, workers=workers)
         outputs = run_model(ready.model, batches, device=where, precision=ready.precision)
         if len(outputs.values):

@@ -23,6 +23,8 @@ from convmix.models.describe import describe
 from convmix.ops import build
 from convmix.ops.gpu import routes
 
+ROUNDS = 9  # turns of every contender where nobody says how many
+
 
 def benchmark(
     models: Sequence[str],
@@ -32,7 +34,7 @@ def benchmark(
     size: int | str | None = None,
     num_classes: int = 1000,
     precision: str = "auto",
-    rounds: int = 9,
+    rounds: int = ROUNDS,
     threads: int | None = None,
     device: str | None = None,
     budget: str = "3m",
@@ -43,10 +45,22 @@ def benchmark(
 ) -> list[dict[str, Any]]:
     """Races of the models against the official path and the fastest peers: one record (`record.record`) per race.
 
-    The arguments are those of the command. None: 8 images a batch for inference and 32 for training, of 224 x 224 pixels (32 x 32 for
-    models made for CIFAR-10), all threads, the accelerator where there is one, nothing printed. `command` is what the record says it came
-    from. With `output`, each record is written to output/NAME.json, with a picture and a page (HTML), as soon as it is measured.
-    Latency is inference at batch 1, on one thread unless `threads` says otherwise; `batch_size` is for the other works.
+    models: names of `convmix models`.
+    work: inference, training, latency (one image at a time, on one thread unless `threads` says otherwise), or several, as
+    inference,training.
+    batch_size: images per batch; None: 8 for inference and 32 for training. Latency has always 1.
+    size: input size in pixels, N or HxW; None: 224, or 32 for models made for CIFAR-10.
+    num_classes: of the models.
+    precision: exact (float32), bf16 or int8: what may be computed in; auto: bf16 where this machine has it, else exact.
+    rounds: turns of every contender.
+    threads: of the CPU; None: all.
+    device: cpu or cuda; None: the accelerator where there is one.
+    budget: for convmix's own choice of an engine, such as 90s or 3m.
+    sweep: batch, resolution, depth or kernel: how speed and memory grow with it.
+    output: a folder for records (JSON), pictures and pages (HTML), each written as soon as it is measured.
+    console: where what is found is printed; None: nowhere.
+    command: what the record says it came from.
+
     Raises ConfigError and ModelError for values that cannot be measured.
     """
     place = _device(device)

@@ -82,6 +82,8 @@ def _turn(step: Callable[[], object]) -> float:
 
 def _step(work: Work, contender: Implementation, device: torch.device) -> tuple[Callable[[], object], str, Tensor]:
     """A function that does one batch, how it does it, and its first answer."""
+    if work.run:
+        return _answering_step(work, contender, device)
     model = _model(work, contender)
     images = _images(work)
     if work.kind == "training":
@@ -91,6 +93,30 @@ def _step(work: Work, contender: Implementation, device: torch.device) -> tuple[
     assert contender.plan is not None  # chosen before, by `choose`
     runner = build(contender.plan, model.to(device), images.to(device), calibration=_calibration(work, images))
     return lambda: runner(images), str(contender.plan), runner(images)
+
+
+def _answering_step(work: Work, contender: Implementation, device: torch.device) -> tuple[Callable[[], object], str, Tensor]:
+    """A batch through a trained network, whatever its task: what engines may compute by the plan, and all that follows it."""
+    from convmix.artifacts.artifact import load_artifact
+    from convmix.hardware import autocast
+    from convmix.speed.backends import as_tuple, build
+    from convmix.tasks import create_task
+
+    plan = contender.plan
+    assert plan is not None  # trained networks are compared under one that is given
+    artifact, images = load_artifact(work.run), _images(work)
+    network, task = artifact.model.to(device), create_task(artifact.task, artifact.labels)
+    runner, finish = build(plan, task.engine_part(network), images.to(device)), task.engine_finish(network)
+
+    def step() -> object:
+        outputs = runner(images)
+        if finish is None:
+            return outputs
+        with torch.inference_mode(), autocast("bf16" if plan.dtype == "autocast" else "fp32", device):
+            return finish(outputs, (work.height, work.width))
+
+    step()
+    return step, str(plan), as_tuple(runner(images))[0]
 
 
 def choose(pipe: Connection, work: Work, contender: Implementation) -> None:

@@ -41,6 +41,7 @@ class Work:
     budget_s: float  # for convmix's own choice of an engine
     in_chans: int = 3
     model_args: str = "{}"  # further arguments of the model, as JSON
+    run: str = ""  # the model directory whose network does the work, to the end of its answers; "": a classifier with random weights
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -1,43 +1,21 @@
 """How a trained model leaves convmix, and how fast it is then: export, and benchmark of what was exported."""
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from convmix.commands.derived import Work, command
 
-def export(
-    run: Path,
-    format: str,
-    /,
-    *,
-    precision: str = "fp32",
-    bake: str = "resize",
-    size: str = "auto",
-    output: Path | None = None,
-) -> None:
-    """Write a trained model for onnxruntime, OpenVINO or torch.export, verified against the run first.
 
-    Parameters
-    ----------
-    run:
-        A model directory.
-    format:
-        onnx, openvino or torch.
-    precision:
-        fp32, bf16, fp16 or int8, as far as the engine has it.
-    bake:
-        How much of the preprocessing goes into the graph: none (normalised tensors in), normalise (pixels at the model's size in) or resize
-        (whole images of any size in).
-    size:
-        fixed, dynamic or auto: whether the input may have other sizes than the run's, where the graph does not resize.
-    output:
-        A folder; RUN/export/FORMAT-PRECISION where it is left out.
-    """
+@command(Work("exporting.export", "export"))
+def export(given: dict[str, Any]) -> None:
+    """Write a trained model for onnxruntime, OpenVINO or torch.export, verified against the run first."""
     from convmix.exporting.export import export as write
 
     console = Console()
-    made = write(run, format, precision=precision, bake=bake, size=size, output=output)
+    made = write(given.pop("run"), given.pop("format"), **given)
     found = made.verification
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column(f"{found.images} images at")

@@ -8,11 +8,11 @@ import sys
 import types
 import typing
 from collections.abc import Collection
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from convmix.commands.derived import Work, command
 from convmix.config import Run, Setting, settings
 from convmix.data.remote.urls import without_credentials
 
@@ -33,45 +33,16 @@ GROUPS = {
 }
 
 
-def train(
-    data: str,
-    /,
-    *,
-    recipe: str | None = None,
-    out: Path | None = None,
-    resume: bool = False,
-    autoresume: bool = False,
-    device: str | None = None,
-    quiet: bool = False,
-    **options: object,
-) -> None:
-    """Train a model and write its directory.
-
-    Parameters
-    ----------
-    data:
-        A folder with a folder per class, a CSV or parquet file, WebDataset shards (also behind a URL), a Hub or torchvision name,
-        or "digits". With --resume the model directory alone is enough.
-    recipe:
-        One of `convmix recipes`; its settings hold where no option says otherwise.
-    out:
-        The model directory to make; runs/NAME after the data set where it is left out.
-    resume:
-        Go on with the training in --out, with the settings it was started with; a larger --epochs extends it.
-    autoresume:
-        --resume where --out holds a training, else begin one: the command for machines that may be taken away and given back.
-    device:
-        cpu, cuda or mps; the accelerator where there is one.
-    quiet:
-        Print nothing but errors.
-    """
+@command(Work("api", "train"))
+def train(given: dict[str, Any]) -> None:
+    """Train a model and write its directory."""
     from convmix import api
     from convmix.training.signals import Interrupted
 
     speaks = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts, one
-    given = {key: value for key, value in options.items() if value is not None}
+    data, quiet = given.pop("data"), given.get("quiet", False)
     try:
-        run = api.train(data, recipe=recipe, out=out, resume=resume, autoresume=autoresume, device=device, quiet=quiet, **given)
+        run = api.train(data, **given)
     except Interrupted as stop:
         again = shlex.join(["convmix", "train", without_credentials(data), "--out", str(stop.out), "--resume"])
         if speaks:

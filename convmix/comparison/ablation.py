@@ -1,6 +1,7 @@
 """`convmix ablate`: patches or attention? Which parts of a ConvMixer, and of its recipe, matter on the user's data."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,12 +35,15 @@ def ablate(
 ) -> Ablation:
     """Change one thing at a time of a ConvMixer and of its recipe, train each change, and give its difference to the base.
 
-    data: as `train` takes it. Its splits are made once (settings: split_seed), the same for every training.
+    data: as `train` takes it, of any task, whose own score is compared: accuracy, mean AP, AP, mask AP or mean IoU. Its splits
+    are made once (settings: split_seed), the same for every training.
     model: the base, a ConvMixer by its size.
     axes: what is varied, any of patch, kernel, depth, residual, norm, act, scales, augment.
-    equal: what all trainings have in common. macs: multiply-adds per image, by adapting the width, and epochs; time: the wall-clock
-    `budget`; epochs: nothing but these. Depth against width is always at equal multiply-adds.
-    recipe, epochs, seeds, device, console: as in `compare`. budget: wall-clock time of every training, with equal="time".
+    equal: what all trainings have in common. macs: multiply-adds per image (of the backbone), by adapting the width, and epochs; time, the
+    wall-clock `budget`, or epochs, nothing but these. Depth against width is always at equal multiply-adds.
+    recipe: one of `convmix recipes`, for all. epochs: of every training; None: the recipe's. seeds: trainings per change.
+    budget: wall-clock time of every training, with equal="time". device: cpu, cuda or mps; the accelerator where there is one.
+    console: where progress is printed; None: nowhere.
     images: train on so many images, every class in proportion, and test on all test images; None: on all.
     out: the folder (None: runs/ablate-NAME). Called again with the same folder and settings it goes on where it was interrupted; axes and
     seeds may be added.
@@ -54,16 +58,20 @@ def ablate(
     shared = {"model": model, **settings} | ({"train_images": images} if images is not None else {})
     say = console or Console(quiet=True)
     study = open_study(data, recipe=recipe, settings=shared, budget=budget, epochs=epochs, seeds=seeds, device=device, console=say)
-    if study.task.score_name != "accuracy":
-        raise ConfigError(f"{study.data} is data for the task {study.task.name}; ablations are of classifiers, compare takes it")
     base = base_of(model, study.run, study.facts)
-    changes, notes = variations(base, axes, equal=equal)
+    asked, notes = variations(base, axes, equal=equal)
+    changes = [change for change in asked if study.refusal(change.contender) is None]
+    notes += [f"{c.contender.name}: left out, {study.refusal(c.contender)}" for c in asked if c not in changes]
     everyone = [base.contender, *(change.contender for change in changes)]
     runs = {c.name: study.resolved(c) for c in everyone}
     place = Path(out) if out is not None else Path("runs") / f"ablate-{short_name(str(data))}"
     ledger = ExperimentLog(place, "ablation", begun_with={"equal": equal}, study=study)
     outcomes = carry_out(study, ledger, everyone)
-    scores = {c.name: score(c, outcomes[c.name], run=runs[c.name], test_images=study.counts["test"]) for c in everyone}
+    scores = {
+        c.name: score(c, outcomes[c.name], run=runs[c.name], test_images=study.counts["test"], measure=study.task.score_name)
+        for c in everyone
+    }  # fmt: skip
+    base = replace(base, macs=scores[base.contender.name].macs or base.macs)  # heads and all
     adapted = changes if equal == "macs" else [change for change in changes if change.axis == "depth"]
     notes += unequal_macs(base, {change.contender.name: scores[change.contender.name].macs for change in adapted})
     found = effects(changes, scores, scores[base.contender.name])
@@ -78,6 +86,8 @@ def ablate(
     page = place / "ablation.html"
     equally = {"macs": "multiply-adds per image, by the width, and epochs", "time": "wall-clock time", "epochs": "epochs"}[equal]
     facts = {**conditions(study, ledger), "equal": equally}
-    ablation = Ablation(study.name, scores[base.contender.name], found, tuple(notes), study.seeds, facts, ledger.values, page)
+    ablation = Ablation(
+        study.name, scores[base.contender.name], found, tuple(notes), study.seeds, facts, ledger.values, page, study.task.score_title
+    )
     ablation_page(ablation, page)
     return ablation

@@ -16,7 +16,6 @@ from convmix.errors import ConfigError
 from convmix.models import catalog
 
 SMALL_PX = 64  # up to here the models made for CIFAR-10 stand for convmix
-_BASELINES = ("resnet18", "deit_tiny_patch16_224", "mixer_s16_224", "resmlp_12_224", "convnext_atto")
 _ANY_PATCH = re.compile(r"(vit|deit|deit3)_.*")  # timm's models that take a patch_size
 _OWN_PATCH = re.compile(r"(mixer|gmixer|resmlp|gmlp)_.*")  # and those that do not
 _PATCHES = (16, 8, 4, 2, 1)
@@ -37,11 +36,11 @@ class Candidate:
         return re.sub(r"[^\w.-]+", "_", self.name)
 
 
-def default_models(size: Size) -> tuple[str, ...]:
-    """convmix's three families and five baselines of timm of about their size, for images of this height and width."""
+def default_models(size: Size, baselines: Sequence[str]) -> tuple[str, ...]:
+    """convmix's three families and the baselines of about their size, for images of this height and width."""
     small = max(size) <= SMALL_PX
     ours = ("convmixer_256_8", "multiscale_convmixer_t") if small else ("convmixer_256_8_k7_p8", "multiscale_convmixer_s")
-    return (*ours, "convmlp_s", *_BASELINES)
+    return (*ours, "convmlp_s", *baselines)
 
 
 def contenders(models: Sequence[str], *, size: Size, pretrained: bool = False) -> tuple[Candidate, ...]:

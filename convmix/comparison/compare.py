@@ -30,10 +30,11 @@ def compare(
     console: Console | None = None,
     **settings: object,
 ) -> Comparison:
-    """Train models on `data` under the same recipe and budget, and set their accuracy (or mean AP) against what they cost.
+    """Train models on `data` under the same recipe and budget, and set their score against what they cost.
 
-    data: as `train` takes it. Its splits are made once (settings: split_seed), the same for every training.
-    models: names of `convmix models`; none: convmix's families and five baselines of timm, sized for the images.
+    data: as `train` takes it, of any task; the score is the task's own: accuracy, mean AP, AP, mask AP or mean IoU. Its
+    splits are made once (settings: split_seed), the same for every training.
+    models: names of `convmix models`; none: convmix's families and baselines of timm, sized for the images.
     recipe: one of `convmix recipes`, for all; a recipe that looks at the model, as "default" does, gives it its usual learning rate.
     budget: wall-clock time of every training, such as 10m: equal time. epochs: of every training: equal epochs. Neither: the recipe's.
     seeds: trainings per model; they differ in initialisation, order and augmentation. The first seed is the setting `seed`.
@@ -53,7 +54,9 @@ def compare(
         contenders([name], size=(224, 224))  # a mistyped name is said before the images are read
     say = console or Console(quiet=True)
     study = open_study(data, recipe=recipe, settings=settings, budget=budget, epochs=epochs, seeds=seeds, device=device, console=say)
-    some = contenders(models or default_models(study.size), size=study.size, pretrained=study.run.net.pretrained == "yes")
+    some = contenders(
+        models or default_models(study.size, study.task.baselines), size=study.size, pretrained=study.run.net.pretrained == "yes"
+    )
     runs = {c.name: study.resolved(c) for c in some}
     place = Path(out) if out is not None else Path("runs") / f"compare-{short_name(str(data))}"
     ledger = ExperimentLog(place, "comparison", begun_with={}, study=study)

@@ -6,7 +6,7 @@ from pathlib import Path
 from convmix.comparison.effect import Ablation
 from convmix.comparison.interval_plot import effects_picture, fronts_picture
 from convmix.comparison.pareto import CandidateScore, Comparison
-from convmix.comparison.table import CHANGES, NONE, change_rows, contender_header, contender_rows, failures, percent
+from convmix.comparison.table import NONE, change_header, change_rows, contender_header, contender_rows, failures, percent
 from convmix.plots.html_page import Page
 
 _INTERVALS = (
@@ -60,8 +60,11 @@ def ablation_page(ablation: Ablation, file: Path) -> list[Path]:
     )
     page.section("Result", ablation.summary())
     if picture := effects_picture(ablation):
-        page.figure(picture, name="differences", alt="Difference of test accuracy to the base for every change, with intervals")
-    page.table(CHANGES, change_rows(ablation), caption="difference: percentage points of test accuracy, change minus base, paired by seed")
+        page.figure(picture, name="differences", alt=f"Difference of test {ablation.title} to the base for every change, with intervals")
+    page.table(
+        change_header(ablation), change_rows(ablation),
+        caption=f"difference: percentage points of test {ablation.title}, change minus base, paired by seed",
+    )  # fmt: skip
     page.text(
         "95 %: Student's interval of the mean difference over the seeds. Of twenty intervals about one leaves zero outside by chance. "
         "holds, fails: the interval leaves zero outside; in sign: only the mean is on this side."
@@ -80,7 +83,7 @@ def ablation_page(ablation: Ablation, file: Path) -> list[Path]:
     rows = [(s.contender.name, _said(s.contender.settings), s.contender.note or NONE) for s in scores]
     page.table(("", "settings", "note"), rows, caption="what each change is, as settings of convmix train")
     page.section("Every training")
-    _trainings(page, {s.contender.name: s for s in scores}, ablation.seeds)
+    _trainings(page, {s.contender.name: s for s in scores}, ablation.seeds, title=ablation.title)
     return page.write(file)
 
 

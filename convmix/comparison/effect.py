@@ -1,4 +1,4 @@
-"""What one change of the base does: the difference of accuracies, paired by seed, beside what the paper found."""
+"""What one change of the base does: the difference of scores, paired by seed, beside what the paper found."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -65,6 +65,7 @@ class Ablation:
     facts: Mapping[str, str]  # label -> text: what all shared, for people
     values: Mapping[str, Any] = field(repr=False)  # what the JSON file holds
     page: Path | None = None  # the HTML page
+    title: str = "accuracy"  # the score that differences are of, for people
 
     def summary(self) -> str:
         """How many of the paper's findings hold, in a sentence."""

@@ -114,7 +114,9 @@ def effects_picture(ablation: Ablation) -> bytes | None:
     right.tick_params(length=0)
     for side in ("top", "right", "left"):
         right.spines[side].set_visible(False)
-    axes.set_xlabel("difference of test accuracy to the base, percentage points (lines: 95 %, paired by seed; filled: without zero)")
+    axes.set_xlabel(
+        f"difference of test {ablation.title} to the base, percentage points (lines: 95 %, paired by seed; filled: without zero)"
+    )
     seeds = len(ablation.seeds)
     base = ablation.base.contender.note or "the base"
     dress(axes, f"{shorten(ablation.data, LETTERS)}: one change at a time of {base}, {seeds} seed{'s' * (seeds > 1)}")

@@ -1,12 +1,12 @@
 """Throughput and memory of trained contenders: each in a process of its own, all taking turns, so that they share the machine's moods."""
 
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from convmix.artifacts.artifact import load_artifact
 from convmix.benchmarking.rounds import Lane, race_models
 from convmix.benchmarking.work import Work, default_precision
 from convmix.comparison.pareto import Speed
@@ -31,13 +31,13 @@ def measure(study: Study, runs: Mapping[str, Path]) -> dict[str, Speed]:
 
 
 def _work(run: Path, study: Study, precision: str) -> Work:
-    """The architecture as it was trained: a model of timm that is built for one size needs its arguments again."""
-    config = json.loads((run / "config.json").read_bytes())
-    _, h, w = config["pretrained_cfg"]["input_size"]
+    """The network as it was trained, from its directory."""
+    artifact = load_artifact(run)
+    height, width = artifact.preprocess.size
     return Work(
-        model=config["architecture"], kind="inference", batch_size=BATCH, height=h, width=w, num_classes=config["num_classes"],
-        device=study.device.type, threads=torch.get_num_threads(), precision=precision, budget_s=0.0,
-        in_chans=config["model_args"]["in_chans"], model_args=json.dumps(config["model_args"]),
+        model=str(artifact.info.get("model", run.name)), kind="inference", batch_size=BATCH, height=height, width=width,
+        num_classes=len(artifact.labels), device=study.device.type, threads=torch.get_num_threads(), precision=precision, budget_s=0.0,
+        in_chans=artifact.preprocess.in_chans, run=str(run),
     )  # fmt: skip
 
 

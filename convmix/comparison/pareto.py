@@ -87,7 +87,10 @@ def score(
 
     measure: the task's main score, a key of its metrics.
     """
-    records = {seed: ended.record for seed, ended in outcomes.items() if ended.record is not None}
+    done = {seed: ended.record for seed, ended in outcomes.items() if ended.record is not None}
+    records = {seed: record for seed, record in done.items() if record["test"][measure] is not None}
+    failures = {seed: ended.failed for seed, ended in outcomes.items() if ended.record is None}
+    failures |= {seed: f"its test images hold nothing to score ({measure})" for seed in done if seed not in records}
     some = list(records.values())
     return CandidateScore(
         contender,
@@ -99,7 +102,7 @@ def score(
         fmean(r["epochs_done"] for r in some) if some else None,
         run.optim.lr,
         run.optim.weight_decay,
-        {seed: ended.failed for seed, ended in outcomes.items() if ended.record is None},
+        failures,
         speed or Speed(),
         measure,
         {seed: tuple(ends) for seed, r in records.items() if (ends := r["test"].get(f"{measure}_interval"))},

@@ -23,7 +23,6 @@ from convmix.inference.batches import resolve
 from convmix.recipes import recipe as named_recipe
 from convmix.tasks import task_class
 from convmix.tasks.base import Task
-from convmix.tasks.classify import Classify
 from convmix.training.log import scan_progress
 
 
@@ -41,7 +40,7 @@ class Study:
     seeds: tuple[int, ...]
     device: torch.device
     console: Console
-    task: type[Task] = Classify
+    task: type[Task]
 
     @property
     def name(self) -> str:
@@ -52,6 +51,14 @@ class Study:
     def size(self) -> Size:
         """Height and width of every model's input, pixels."""
         return _size(self.run)
+
+    def refusal(self, contender: Candidate) -> str | None:
+        """Why the task does not have the augmentations that a contender asks for; None where it does."""
+        try:
+            self.task.check_augment(self.resolved(contender).augment)
+        except ConfigError as error:
+            return str(error)
+        return None
 
     def resolved(self, contender: Candidate) -> Run:
         """The settings of a contender's trainings, the seed apart."""
@@ -78,17 +85,14 @@ def open_study(
         raise ConfigError("budget and epochs exclude each other: contenders get the same time, or the same epochs")
     where, _ = resolve(device, "auto")
     spec = redact(data)
-    name = recipe or ("digits" if spec == "digits" else "default")
+    name = recipe or ("digits" if spec == "digits" else "")  # "": the task's own
     first = override(Run(), {"seed": bare.pop("seed", 0)}).seed
     shared = bare | ({"budget": budget} if budget is not None else {}) | ({"epochs": epochs} if epochs is not None else {})
-    asked = override(named_recipe(name, DataFacts(1, 1, 224, 224, 3)), shared)  # mistakes are said before any image is read
+    asked = override(named_recipe(name or "default", DataFacts(1, 1, 224, 224, 3)), shared)  # mistakes are said before any image is read
     opened = open_source(spec, asked.data)
     announce(opened, spec, console=console)
     task = task_class(opened.task)
-    if not issubclass(task, Classify):
-        raise ConfigError(
-            f"{spec} is data for the task {opened.task}; comparisons are of classifiers, train and evaluate the others instead"
-        )
+    name = name or task.recipe
     refuse_too_little(opened, spec)
     source = with_splits(opened, asked.data)
     with scan_progress(console) as bar:

@@ -15,7 +15,7 @@ NONE = "–"
 _CONTENDERS = (
     "over seeds, 95 %", "over images, 95 %", "parameters", "multiply-adds", "images/s", "MiB", "training", "epochs",
 )  # fmt: skip
-CHANGES = ("change", "accuracy %", "difference", "95 %", "paper", "here", "multiply-adds", "parameters", "training")
+_CHANGES = ("difference", "95 %", "paper", "here", "multiply-adds", "parameters", "training")
 MARK = " *"  # on the Pareto front of accuracy and this
 
 
@@ -48,8 +48,13 @@ def contender_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     ]
 
 
+def change_header(ablation: Ablation) -> tuple[str, ...]:
+    """What `change_rows` has in its cells."""
+    return "change", f"{ablation.title} %", *_CHANGES
+
+
 def change_rows(ablation: Ablation) -> list[tuple[str, ...]]:
-    """The base, then one per variation in the order of the grid; cells as in CHANGES."""
+    """The base, then one per variation in the order of the grid; cells as in `change_header`."""
     b = ablation.base
     accuracy = percent(b.accuracy.value) if b.accuracy else NONE
     base = (f"base, {b.contender.note}", accuracy, "", "", "", "", count(b.macs), count(b.parameters), seconds(b.train_s))
@@ -96,7 +101,7 @@ def ablation_table(ablation: Ablation) -> "Group":
         (name, _with(difference, interval), paper, here) for name, _, difference, interval, paper, here, *_ in change_rows(ablation)[1:]
     ]
     base = ablation.base
-    accuracy = f"accuracy {percent(base.accuracy.value)} %" if base.accuracy else "not trained"
+    accuracy = f"{ablation.title} {percent(base.accuracy.value)} %" if base.accuracy else "not trained"
     lines = [f"base: {base.contender.note}, {accuracy}", ablation.summary(), *ablation.notes]
     lines += failures((base, *(e.score for e in ablation.effects)))
     return _shown(("change", "difference (95 %)", "paper", "here"), rows, lines, ablation.page)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from convmix.artifacts.artifact import Artifact, load_artifact
+from convmix.artifacts.renumbering import columns
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation.model_outputs import Answerer, Answers, Means
 from convmix.evaluation.pairing import Pairing, pair
-from convmix.evaluation.selection import Selection, columns, unseen_by
+from convmix.evaluation.selection import Selection, unseen_by
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def prepare_rival(against: str | Path | Artifact, artifact: Artifact, selection:
     if os.path.realpath(rival.path) == os.path.realpath(artifact.path):
         raise ConfigError(f"against: {rival.path} is the run itself; give another one")
     try:
-        known = columns(selection.examples, rival.labels, selection.data)
+        known = columns(selection.examples.classes, rival.labels, selection.data, used=selection.examples.labels.tolist())
     except DataError as error:
         raise DataError(f"against: {rival.path} cannot be compared: {error}") from None
     positions = unseen_by(rival, selection, split=split)

@@ -11,14 +11,16 @@ import torch
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.provenance import recorded_digests
+from convmix.artifacts.renumbering import columns
 from convmix.atomic import write_json
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.calibration_page import Calibrated, build_page
-from convmix.evaluation.classification_page import percent
+from convmix.evaluation.group_sections import percent
 from convmix.evaluation.kept_calibration import FOREIGN_CARD, card_is_ours, keep
 from convmix.evaluation.label_thresholds import LabelsCalibrated, calibrate_run
 from convmix.evaluation.model_outputs import Answerer, check_means
-from convmix.evaluation.selection import Selection, columns, select
+from convmix.evaluation.object_scores import ScoresCalibrated, calibrate_objects
+from convmix.evaluation.selection import Selection, select
 from convmix.metrics.calibration import FEWEST, Calibration, Choice, check_target, choose_threshold, coverage_curve, reliability
 from convmix.tasks import create_task
 
@@ -37,16 +39,19 @@ def calibrate(
     precision: str = "auto",
     optimize: str = "never",
     workers: int | None = None,
-) -> Calibrated | LabelsCalibrated:
+) -> Calibrated | LabelsCalibrated | ScoresCalibrated:
     """Fit a run's temperature, choose below which probability an answer is "not sure", and write both into the model directory.
 
     run: a model directory, or one already loaded, which is brought up to date too.
     data: labelled images in any form that training reads; None: the data the run was trained on, in the splits it recorded.
     accuracy: answer as many images as possible, so that this share of the answers is right (0..1).
     coverage: answer this share of the images, the surest ones (0..1). With neither, every answer is sure. Where images may have several
-    labels, accuracy is the precision of each label, and without it the thresholds are those of the best F1.
+    labels, accuracy is the precision of each label, and without it the thresholds are those of the best F1. Of runs that find objects the
+    scores are calibrated; neither has a meaning there.
     split: which images: val, or the split of other data. test is possible, but the run's scores on it are no longer blind then.
-    device, precision: where and how to compute; None and auto: what this machine is best at.
+    batch_size: images that are computed at once.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds.
     workers: processes that decode (None: by the number of cores).
 
@@ -62,13 +67,17 @@ def calibrate(
     if artifact.engine:
         raise ConfigError(f"{artifact.path} is an exported model; calibrate the run that it came from, and export it again")
     task = create_task(artifact.task, artifact.labels)
-    if not task.calibrates:
+    if not task.calibratable:
         raise RunError(f"{artifact.path}: a run of the task {artifact.task} has no probabilities to calibrate")
     selection = _selection(artifact, data, split)
+    if task.places:
+        if accuracy is not None or coverage is not None:
+            raise ConfigError("accuracy and coverage are of images with one answer; of objects `predict` takes a threshold of their scores")
+        return calibrate_objects(artifact, selection, means, notes=tuple(_notes(artifact, None, selection)))
     if task.thresholds_by_label() is not None:
         notes = tuple(_notes(artifact, None, selection))
         return calibrate_run(artifact, selection, means, accuracy=accuracy, coverage=coverage, notes=notes)
-    column_of = columns(selection.examples, artifact.labels, selection.data)
+    column_of = columns(selection.examples.classes, artifact.labels, selection.data, used=selection.examples.labels.tolist())
     answerer = Answerer(artifact, len(selection.examples), means)
     outputs = answerer(selection.examples, artifact.preprocess)
     if (n := len(outputs.values)) < FEWEST:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmix.evaluation.classification_page import between, percent
+from convmix.evaluation.group_sections import between, percent
 from convmix.evaluation.reliability import coverage_picture, reliability_picture
 from convmix.metrics.calibration import Bin, Calibration, Choice, CoverageCurve
 from convmix.plots.html_page import Page

@@ -7,12 +7,13 @@ import numpy as np
 from convmix.data.preprocessing import Preprocess
 from convmix.evaluation import confusion_plots, gallery
 from convmix.evaluation.classification_result import Certainty, Evaluation
-from convmix.evaluation.corruption import STRENGTHS
 from convmix.evaluation.gallery import Album
+from convmix.evaluation.group_sections import between, percent, robustness_section, slice_section
 from convmix.evaluation.model_outputs import Answers
 from convmix.evaluation.reliability import coverage_picture, reliability_picture
 from convmix.evaluation.selection import Selection
 from convmix.metrics.calibration import coverage_curve
+from convmix.metrics.resampling import Score
 from convmix.plots.html_page import Page
 
 MOST_LISTED = 30  # classes or confusions in one table
@@ -33,21 +34,11 @@ def write_page(evaluation: Evaluation, answers: Answers, selection: Selection, p
     _errors(page, answers, album)
     if e.certainty:
         _certainty(page, e.certainty, answers)
-    _slices(page, e)
+    whole = Score(e.metrics["accuracy"], e.metrics["accuracy_interval"])
+    slice_section(page, e.slices, whole, score="accuracy")
     if e.robustness:
-        _robustness(page, e)
+        robustness_section(page, e.robustness, whole, score="accuracy")
     return page.write(e.page)
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def between(interval: list[float] | tuple[float, float] | None, form: str = "%") -> str:
-    """An interval in words; a dash where there is none."""
-    if interval is None:
-        return "–"
-    return f"{percent(interval[0])} to {percent(interval[1])}" if form == "%" else f"{interval[0]:.4f} to {interval[1]:.4f}"
 
 
 def score_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
@@ -176,35 +167,3 @@ def _certainty(page: Page, c: Certainty, answers: Answers) -> None:
         name="coverage",
         alt="Accuracy against the share of images that get an answer",
     )
-
-
-def _slices(page: Page, e: Evaluation) -> None:
-    others = [s for s in e.slices if s.by != "class"]
-    page.section(
-        "Slices", "Accuracy over images that have something in common. Worse: below the accuracy of all images by more than chance."
-    )
-    if not others:
-        page.text("All images are alike in size, aspect and brightness.")
-        return
-    for by in dict.fromkeys(s.by for s in others):
-        rows = [(s.value, s.n, percent(s.accuracy), between(s.interval), "worse" if s.worse else "") for s in others if s.by == by]
-        page.table((by, "images", "accuracy", "95 % interval", ""), rows)
-    listed = others[: confusion_plots.MOST_ROWS]
-    page.figure(
-        confusion_plots.accuracies_picture(listed, overall=e.metrics["accuracy"], title="accuracy by slice (images)"),
-        name="slices",
-        alt="Accuracy of every slice with its interval; the tables above hold the numbers",
-    )
-
-
-def _robustness(page: Page, e: Evaluation) -> None:
-    m = e.metrics
-    page.section("Robustness", "The same images, damaged before the model's own preprocessing.")
-    page.figure(
-        confusion_plots.robustness_picture(e.robustness, accuracy=m["accuracy"], interval=m["accuracy_interval"]),
-        name="robustness",
-        alt="Accuracy against the strength of each damage; the table below holds the numbers",
-    )
-    words = dict(zip(STRENGTHS, ("weak", "medium", "strong"), strict=True))
-    rows = [(d.kind, words[d.strength], d.means, percent(d.accuracy), between(d.interval)) for d in e.robustness]
-    page.table(("damage", "strength", "which is", "accuracy", "95 % interval"), rows)

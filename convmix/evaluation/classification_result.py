@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from convmix.evaluation.pairing import Pairing
+from convmix.evaluation.robustness import Damage
 from convmix.evaluation.slices import Slice
 from convmix.metrics.calibration import Bin, Calibration
 
@@ -23,19 +24,6 @@ class ScoredImages:
     width: int = 0  # pixels of the upright original
     height: int = 0
     brightness: float = 0.0  # of what the model sees, 0 black to 255 white
-
-
-@dataclass(frozen=True)
-class Damage:
-    """How the run does on the same images, damaged."""
-
-    kind: str
-    strength: int  # 1..3
-    means: str  # what this strength is
-    n: int
-    correct: int
-    accuracy: float
-    interval: tuple[float, float]  # Wilson's, 95 %
 
 
 @dataclass(frozen=True)
@@ -87,8 +75,8 @@ class Evaluation:
             "metrics": self.metrics,
             "calibration": _plain(asdict(self.certainty)) if self.certainty else None,
             "against": _plain(asdict(self.against) | {"sentence": self.against.sentence}) if self.against else None,
-            "slices": [_plain(asdict(s)) for s in self.slices],
-            "robustness": [_plain(asdict(d)) for d in self.robustness],
+            "slices": [s.to_dict() for s in self.slices],
+            "robustness": [d.to_dict() for d in self.robustness],
         }
 
 

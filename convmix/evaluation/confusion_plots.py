@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convmix.evaluation.classification_result import Damage
+from convmix.evaluation.robustness import Damage
 from convmix.evaluation.slices import Slice
+from convmix.metrics.resampling import Score
 from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, dress, png, shorten
 
 MOST_CLASSES = 30  # of a confusion matrix whose numbers can be read
@@ -56,8 +57,8 @@ def confusion_picture(counts: np.ndarray, labels: Sequence[str], *, title: str, 
     return png(figure)
 
 
-def accuracies_picture(slices: Sequence[Slice], *, overall: float, title: str) -> bytes:
-    """A row per slice: its accuracy and 95 % interval beside the accuracy of all images; ValueError for none or too many."""
+def accuracies_picture(slices: Sequence[Slice], *, overall: float, title: str, score: str = "accuracy") -> bytes:
+    """A row per slice: its score and 95 % interval beside the score of all images; ValueError for none or too many."""
     from matplotlib.figure import Figure
 
     if not 0 < len(slices) <= MOST_ROWS:
@@ -67,23 +68,23 @@ def accuracies_picture(slices: Sequence[Slice], *, overall: float, title: str) -
     axes = figure.subplots()
     axes.axvline(100 * overall, color=GREY, linewidth=1, linestyle="--", zorder=1)
     for row, s in enumerate(slices):
-        low, high = (100 * end for end in s.interval)
+        low, high = (100 * end for end in s.interval or (s.score, s.score))
         colour = ORANGE if s.worse else BLUE
         axes.plot([low, high], [row, row], color=colour, linewidth=1.6, zorder=2)
-        axes.plot(100 * s.accuracy, row, marker="s" if s.worse else "o", color=colour, markersize=6, zorder=3)
+        axes.plot(100 * s.score, row, marker="s" if s.worse else "o", color=colour, markersize=6, zorder=3)
     names = [shorten(s.value if s.by == "class" else f"{s.by}: {s.value}", 40) for s in slices]
     axes.set_yticks(range(len(slices)), [f"{name}  ({s.n:,})" for name, s in zip(names, slices, strict=True)], fontsize=9, parse_math=False)
     for label, s in zip(axes.get_yticklabels(), slices, strict=True):
         label.set_fontweight("bold" if s.worse else "normal")
     axes.set_ylim(len(slices) - 0.4, -0.6)
-    axes.set_xlim(max(min(100 * s.interval[0] for s in slices) - 3, -1), 101)
-    axes.set_xlabel(f"accuracy (%) with its 95 % interval; dashed: all images, {100 * overall:.1f} %; squares: worse than that")
+    axes.set_xlim(max(min(100 * (s.interval or (s.score,))[0] for s in slices) - 3, -1), 101)
+    axes.set_xlabel(f"{score} (%) with its 95 % interval; dashed: all images, {100 * overall:.1f} %; squares: worse than that")
     dress(axes, title)
     return png(figure)
 
 
-def robustness_picture(damages: Sequence[Damage], *, accuracy: float, interval: Sequence[float]) -> bytes:
-    """Accuracy against the strength of each kind of damage, with 95 % intervals; strength 0 is the undamaged images."""
+def robustness_picture(damages: Sequence[Damage], *, whole: Score, score: str = "accuracy") -> bytes:
+    """The score against the strength of each kind of damage, with 95 % intervals; strength 0 is the undamaged images."""
     from matplotlib.figure import Figure
 
     kinds = list(dict.fromkeys(d.kind for d in damages))
@@ -93,7 +94,7 @@ def robustness_picture(damages: Sequence[Damage], *, accuracy: float, interval: 
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     for i, (kind, (colour, marker, line)) in enumerate(zip(kinds, _LINES, strict=False)):
-        points = [(0, accuracy, *interval), *((d.strength, d.accuracy, *d.interval) for d in damages if d.kind == kind)]
+        points = [(0, *_ends(whole)), *((d.strength, *_ends(Score(d.score, d.interval))) for d in damages if d.kind == kind)]
         strength, share, low, high = (np.array(column, dtype=float) for column in zip(*points, strict=True))
         x = strength + 0.05 * (i - (len(kinds) - 1) / 2) * (strength > 0)  # beside one another, so that no interval hides another
         whiskers = 100 * np.stack([share - low, high - share]).clip(0)  # below, above
@@ -101,9 +102,13 @@ def robustness_picture(damages: Sequence[Damage], *, accuracy: float, interval: 
     axes.set_xticks(range(4), ["undamaged", "weak", "medium", "strong"])
     axes.set_ylim(bottom=0)
     axes.set_xlabel("strength of the damage")
-    dress(axes, "accuracy (%) on the same images, damaged")
+    dress(axes, f"{score} (%) on the same images, damaged")
     axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return png(figure)
+
+
+def _ends(score: Score) -> tuple[float, float, float]:
+    return (score.value, *(score.interval or (score.value, score.value)))
 
 
 def _short_count(count: int, k: int) -> str:

@@ -9,9 +9,7 @@ All chance comes from numpy's global generator, which the loader seeds for every
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, fields
 
 import numpy as np
 import PIL.Image
@@ -19,7 +17,7 @@ import torch
 from torch import Tensor
 
 from convmix.data import geometry
-from convmix.data.decode import MODES, Image, decode
+from convmix.data.decode import MODES, Image
 from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, did_you_mean
 
@@ -36,6 +34,7 @@ class Corruption:
     says: str  # what an amount means, with {} for it
     damage: Callable[[Image, float], Image]
     pictures_only: bool = False  # not defined for arrays of other channels
+    moves: bool = False  # what is on the image lies elsewhere afterwards
 
     def means(self, strength: int) -> str:
         """What a strength is, in words."""
@@ -93,68 +92,48 @@ CORRUPTIONS = (
     Corruption("noise", (0.04, 0.08, 0.16), "standard deviation {:.0%} of white", noise),
     Corruption("JPEG", (50, 25, 10), "quality {}", compress, pictures_only=True),
     Corruption("brightness", (0.7, 0.5, 0.3), "times {} or divided by it", relight),
-    Corruption("rotation", (0.25, 0.5, 1.0), "{:.0%} of the images by 90, 180 or 270 degrees", turn),
+    Corruption("rotation", (0.25, 0.5, 1.0), "{:.0%} of the images by 90, 180 or 270 degrees", turn, moves=True),
 )
 
 
 @dataclass(frozen=True)
-class Damaged:
-    """A preprocessing that damages every image before it (`transforms.Loads`). Raises ConfigError for an unknown kind or strength."""
+class Damaged(Preprocess):
+    """A preprocessing with damage before it. Raises ConfigError for an unknown kind or strength."""
 
-    preprocess: Preprocess
-    name: str
-    strength: int
+    name: str = ""
+    strength: int = 1
+
+    @classmethod
+    def of(cls, preprocess: Preprocess, name: str, strength: int) -> "Damaged":
+        """`preprocess` with damage before it."""
+        return cls(**{f.name: getattr(preprocess, f.name) for f in fields(Preprocess)}, name=name, strength=strength)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         names = [c.name for c in CORRUPTIONS]
         if self.name not in names:
             raise ConfigError(f"corruption: {self.name} is not one of {', '.join(names)}{did_you_mean(self.name, names)}")
         if self.strength not in STRENGTHS:
             raise ConfigError(f"strength: {self.strength} is not one of {', '.join(map(str, STRENGTHS))}")
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """C,H,W of the model's input."""
-        return self.preprocess.shape
-
-    def read(self, source: bytes | str | Path) -> Image:
-        """Encoded bytes or a file -> the damaged image at the model's input size; BadImage as `decode`."""
-        image = decode(
-            source, in_chans=self.preprocess.in_chans, max_pixels=self.preprocess.max_pixels, value_range=self.preprocess.value_range
-        )
+    def place(self, image: Image) -> Image:
+        """The damaged image at the model's input size."""
         corruption = next(c for c in CORRUPTIONS if c.name == self.name)
-        return self.preprocess.place(corruption.damage(self._as_looked_at(image), corruption.amounts[self.strength - 1]))
-
-    def kept_sizes(self, sizes: np.ndarray) -> np.ndarray:
-        """As of the preprocessing."""
-        return self.preprocess.kept_sizes(sizes)
-
-    def change(self, image: Image, annotation: Any) -> tuple[Image, Any]:
-        """Nothing more."""
-        return image, annotation
-
-    def normalise(self, image: Image) -> Tensor:
-        """As the preprocessing does."""
-        return self.preprocess.normalise(image)
-
-    def normalise_batch(self, pixels: Tensor) -> Tensor:
-        """As the preprocessing does."""
-        return self.preprocess.normalise_batch(pixels)
+        return super().place(corruption.damage(self._as_looked_at(image), corruption.amounts[self.strength - 1]))
 
     def _as_looked_at(self, image: Image) -> Image:
         """Reduced to the size at which the model looks at it, aspect kept; a smaller one stays as it is."""
-        p = self.preprocess
         size = geometry.size_of(image)
-        if p.fit == "letterbox":
-            looked_at = geometry.fitting_size(size, p.size)
+        if self.fit == "letterbox":
+            looked_at = geometry.fitting_size(size, self.size)
         else:
-            looked_at = geometry.covering_size(size, p.size, p.crop_pct if p.fit == "crop" else 1.0)
-        return geometry.resize(image, looked_at, p.interpolation) if looked_at[0] < size[0] else image
+            looked_at = geometry.covering_size(size, self.size, self.crop_pct if self.fit == "crop" else 1.0)
+        return geometry.resize(image, looked_at, self.interpolation) if looked_at[0] < size[0] else image
 
 
-def possible(preprocess: Preprocess) -> list[Corruption]:
-    """The kinds of damage that images of the run's channels can suffer."""
-    return [c for c in CORRUPTIONS if not c.pictures_only or preprocess.in_chans in MODES]
+def possible(preprocess: Preprocess, *, places: bool = False) -> list[Corruption]:
+    """The kinds of damage that images of the run's channels can suffer; where answers are `places`, those that leave everything there."""
+    return [c for c in CORRUPTIONS if (not c.pictures_only or preprocess.in_chans in MODES) and not (places and c.moves)]
 
 
 def _on_pixels(image: Image, change: Callable[[Tensor], Tensor]) -> Image:

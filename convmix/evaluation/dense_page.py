@@ -12,6 +12,7 @@ from convmix.config import Size
 from convmix.data.decode import ValueRange, viewable
 from convmix.data.examples import Examples
 from convmix.evaluation.dense_result import DenseEvaluation
+from convmix.evaluation.group_sections import robustness_section, slice_section
 from convmix.plots import overlay
 from convmix.plots.html_page import Page
 
@@ -31,6 +32,16 @@ def begin_page(e: DenseEvaluation, rows: Sequence[Row], *, caption: str) -> Page
     for remark in e.remarks():
         page.note(remark)
     return page
+
+
+def end_page(page: Page, e: DenseEvaluation) -> list[Path]:
+    """The sections about groups of images, where there are some; then the page is written: all files that were."""
+    groups = e.groups
+    if groups.whole is not None and groups.slices:
+        slice_section(page, groups.slices, groups.whole, score=groups.title)
+    if groups.whole is not None and groups.robustness:
+        robustness_section(page, groups.robustness, groups.whole, score=groups.title)
+    return page.write(e.page)
 
 
 def summary_table(e: DenseEvaluation, rows: Sequence[Row]) -> "Table":

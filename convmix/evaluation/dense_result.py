@@ -5,6 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convmix.evaluation.group_sections import robustness_remarks
+from convmix.evaluation.robustness import Damage
+from convmix.evaluation.slices import Slice, remarks
+from convmix.metrics.calibration import Bin
+from convmix.metrics.resampling import Score
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -45,6 +51,19 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Groups:
+    """The task's score over groups of images, and on damaged ones."""
+
+    title: str  # of the score, for people
+    whole: Score | None = None  # of all images
+    slices: tuple[Slice, ...] = field(default=(), repr=False)
+    robustness: tuple[Damage, ...] = field(default=(), repr=False)
+
+
+NO_GROUPS = Groups("")
+
+
+@dataclass(frozen=True)
 class DenseEvaluation:
     """Scores of one run on one split of one data set."""
 
@@ -57,6 +76,7 @@ class DenseEvaluation:
     notes: tuple[str, ...]  # what the user should know, a line each
     output: Path  # the JSON file; the images are in the CSV file of the same name, all pictures in the HTML file
     against: Difference | None = None
+    groups: Groups = NO_GROUPS
 
     @property
     def page(self) -> Path:
@@ -79,11 +99,14 @@ class DenseEvaluation:
             "notes": list(self.notes),
             "metrics": self.metrics,
             "against": self.against.to_dict() if self.against else None,
+            "slices": [s.to_dict() for s in self.groups.slices],
+            "robustness": [d.to_dict() for d in self.groups.robustness],
         }
 
     def remarks(self) -> list[str]:
         """What a person should know, a line each."""
         lines = [*self.notes, *([self.against.sentence] if self.against else [])]
+        lines += [*remarks(self.groups.slices), *robustness_remarks(self.groups.robustness)]
         if self.bad:
             lines.append(f"{len(self.bad)} images could not be read and are not counted; the first: {': '.join(self.bad[0])}")
         return lines
@@ -122,9 +145,14 @@ class ObjectsEvaluation(DenseEvaluation):
     images: tuple[ScoredObjects, ...] = field(default=(), repr=False)
     mistakes: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False)  # class -> right, KINDS and missed -> count
     sizes: tuple[SizeRecall, ...] = ()
+    reliability: tuple[Bin, ...] = field(default=(), repr=False)  # scores of the answers against how many are right at IoU .50
+    calibration_error: float | None = None  # of these scores, 0..1; None: nothing was found
+    calibrated: bool = False  # whether the run's scores were calibrated
 
     def to_dict(self) -> dict[str, Any]:
-        more = {"mistakes": {name: dict(counts) for name, counts in self.mistakes.items()}}
+        more: dict[str, Any] = {"mistakes": {name: dict(counts) for name, counts in self.mistakes.items()}}
+        bins = [asdict(b) for b in self.reliability]
+        more["calibration"] = {"error": self.calibration_error, "calibrated": self.calibrated, "bins": bins}
         return super().to_dict() | more | {"sizes": [asdict(s) | {"interval": list(s.interval)} for s in self.sizes]}
 
 

@@ -15,14 +15,16 @@ from convmix.artifacts.artifact import Artifact
 from convmix.atomic import write_csv, write_json
 from convmix.data.targets import Objects
 from convmix.evaluation.dense_page import Originals
-from convmix.evaluation.dense_result import Difference, ObjectsEvaluation, ScoredObjects, SizeRecall
+from convmix.evaluation.dense_result import NO_GROUPS, Difference, Groups, ObjectsEvaluation, ScoredObjects, SizeRecall
 from convmix.evaluation.detection_page import write_page
 from convmix.evaluation.intervals import ENDS
 from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT, ErrorCounts, outcome
 from convmix.evaluation.selection import Selection
+from convmix.metrics.calibration import expected_calibration_error, reliability
 from convmix.metrics.classification import wilson_interval
 from convmix.metrics.detection import detection_metrics, precision_recall, resamples, scores
 from convmix.metrics.matching import AREAS, match, true_areas
+from convmix.metrics.score_calibration import scores_and_truth
 from convmix.results import Boxes, Masks
 
 _WITHOUT_THRESHOLD = 0.5  # the score from which answers are looked at of a class of which nothing is right
@@ -40,6 +42,7 @@ def evaluate_objects(
     output: Path,
     indices: Sequence[int] | None = None,
     against: tuple[str, Sequence[Boxes]] | None = None,
+    groups: Groups = NO_GROUPS,
 ) -> ObjectsEvaluation:
     """Score what a run found in n images, and write `output` (JSON) with a CSV, a page and its pictures beside it.
 
@@ -54,6 +57,7 @@ def evaluate_objects(
     shown = [_worth_showing(f, metrics, masks=masks) for f in found]
     outcomes = [outcome(f, t, masks=masks) for f, t in zip(shown, truths, strict=True)]
     names = selection.examples.names
+    sure, right = scores_and_truth(found, truths, len(labels), masks=masks)
     result = ObjectsEvaluation(
         run=str(artifact.path),
         data=selection.data,
@@ -67,7 +71,11 @@ def evaluate_objects(
         images=tuple(_scored(names[i], o) for i, o in zip(places, outcomes, strict=True)),
         mistakes=_by_class(shown, truths, outcomes, labels),
         sizes=_by_size(truths, outcomes),
+        reliability=tuple(reliability(sure, right)) if len(sure) else (),
+        calibration_error=expected_calibration_error(sure, right) if len(sure) else None,
+        calibrated=artifact.calibration is not None,
         against=_difference(*against, found, truths, num_classes=len(labels), masks=masks) if against else None,
+        groups=groups,
     )
     write_json(output, result.to_dict())
     rows = [(i.name, i.objects, i.found, i.right, *i.mistakes.values(), i.missed, i.f1, i.mean_iou) for i in result.images]

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmix.data.targets import Objects
-from convmix.evaluation.classification_page import between
 from convmix.evaluation.dense_page import (
     MOST_LISTED,
     Originals,
     Row,
     begin_page,
     class_table,
+    end_page,
     gallery,
     share,
     summary_table,
@@ -20,7 +20,9 @@ from convmix.evaluation.dense_page import (
 )
 from convmix.evaluation.dense_plots import MOST_CURVES, precision_recall_picture
 from convmix.evaluation.dense_result import ObjectsEvaluation
+from convmix.evaluation.group_sections import between
 from convmix.evaluation.prediction_errors import KINDS, MISSED, RIGHT
+from convmix.evaluation.reliability import reliability_picture
 from convmix.plots import overlay
 from convmix.plots.html_page import Page
 from convmix.results import Boxes
@@ -59,9 +61,10 @@ def write_page(e: ObjectsEvaluation, curves: Curves, shown: Sequence[Boxes], tru
     page = begin_page(e, score_rows(e), caption=caption)
     _classes(page, e)
     _curves(page, e, curves)
+    _reliability(page, e)
     _mistakes(page, e)
     _images(page, e, shown, truths, originals)
-    return page.write(e.page)
+    return end_page(page, e)
 
 
 def table(e: ObjectsEvaluation) -> "Group":
@@ -121,6 +124,19 @@ def _curves(page: Page, e: ObjectsEvaluation, curves: Curves) -> None:
     page.section("Precision and recall", f"{many}Along a curve less and less sure answers count; the mark is at the threshold above.")
     picture = precision_recall_picture({name: curves[name] for name in by_objects}, marks, title="precision against recall at IoU .50")
     page.figure(picture, name="precision-recall", alt="Precision against recall by class; the table above holds the marked points")
+
+
+def _reliability(page: Page, e: ObjectsEvaluation) -> None:
+    if not e.reliability or e.calibration_error is None:
+        return
+    how = "calibrated by `convmix calibrate`" if e.calibrated else "the network's own; `convmix calibrate` makes probabilities of them"
+    page.section("Calibration", f"Of objects found with a score of 80 %, 80 % should be there, at IoU .50. The scores are {how}.")
+    page.table(("", ""), [("expected calibration error", share(e.calibration_error))])
+    page.figure(
+        reliability_picture(e.reliability, None, title="scores of found objects, and how many are there"),
+        name="reliability",
+        alt="Share of right answers against their score",
+    )
 
 
 def _mistakes(page: Page, e: ObjectsEvaluation) -> None:

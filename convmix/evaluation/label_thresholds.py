@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.atomic import write_json
 from convmix.data.loaders import eval_batches
 from convmix.data.targets import UNKNOWN
 from convmix.errors import ConfigError, DataError
 from convmix.evaluation.calibration_page import table
-from convmix.evaluation.classification_page import percent
-from convmix.evaluation.dense import Renumbered, columns
 from convmix.evaluation.dense_page import class_table, share
+from convmix.evaluation.group_sections import percent
 from convmix.evaluation.kept_calibration import keep
 from convmix.evaluation.model_outputs import Means
 from convmix.evaluation.reliability import reliability_picture

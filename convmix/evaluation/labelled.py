@@ -14,7 +14,7 @@ from convmix.artifacts.artifact import Artifact
 from convmix.atomic import write_csv, write_json
 from convmix.data.targets import UNKNOWN
 from convmix.errors import DataError
-from convmix.evaluation.dense_result import Difference, LabelsEvaluation, ScoredLabels
+from convmix.evaluation.dense_result import NO_GROUPS, Difference, Groups, LabelsEvaluation, ScoredLabels
 from convmix.evaluation.labelled_page import write_page
 from convmix.evaluation.selection import Selection
 from convmix.results import ImageLabels
@@ -35,6 +35,7 @@ def evaluate_labels(
     output: Path,
     indices: Sequence[int] | None = None,
     against: tuple[str, Sequence[ImageLabels]] | None = None,
+    groups: Groups = NO_GROUPS,
 ) -> LabelsEvaluation:
     """Score what a run says of n images, and write `output` (JSON) with a CSV, a page and its pictures beside it.
 
@@ -65,6 +66,7 @@ def evaluate_labels(
         images=tuple(_scored(names[place], labels, judged, i) for i, place in enumerate(places)),
         confusions=_confusions(judged, labels),
         against=_difference(against[0], _judged(against[1], truth), judged) if against else None,
+        groups=groups,
     )
     write_json(output, result.to_dict())
     rows = [(i.name, *(MARK.join(x) for x in (i.truth, i.unknown, i.said)), i.f1, i.loss) for i in result.images]

@@ -9,11 +9,11 @@ import numpy as np
 from convmix.data.examples import Examples
 from convmix.data.formats import printable
 from convmix.data.preprocessing import Preprocess
-from convmix.evaluation.classification_page import between
-from convmix.evaluation.dense_page import MOST_LISTED, Row, begin_page, class_table, share, summary_table, with_interval
+from convmix.evaluation.dense_page import MOST_LISTED, Row, begin_page, class_table, end_page, share, summary_table, with_interval
 from convmix.evaluation.dense_plots import MOST_BARS, scores_picture
 from convmix.evaluation.dense_result import LabelsEvaluation
 from convmix.evaluation.gallery import encoded, is_small
+from convmix.evaluation.group_sections import between
 from convmix.evaluation.reliability import reliability_picture
 from convmix.metrics.calibration import reliability
 from convmix.plots.html_page import Page, Thumbnail
@@ -66,7 +66,7 @@ def write_page(
     _calibration(page, judged)
     _confusions(page, e)
     _images(page, e, judged, examples, places, preprocess)
-    return page.write(e.page)
+    return end_page(page, e)
 
 
 def table(e: LabelsEvaluation) -> "Group":

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from convmix.artifacts.artifact import Artifact
-from convmix.data.examples import Examples
-from convmix.data.loaders import Batch, eval_batches
+from convmix.data.loaders import Annotated, Batch, eval_batches
 from convmix.data.preprocessing import Loads
 from convmix.errors import ConfigError, RunError
 from convmix.inference.batches import Outputs, resolve, run_model
 from convmix.inference.engine_choice import Accelerated, accelerate
 from convmix.results import Classes
+from convmix.tasks import create_task
 
 Watch = Callable[[Iterable[Batch]], Iterable[Batch]]
 
@@ -49,15 +49,18 @@ class Answerer:
 
     def __init__(self, artifact: Artifact, num_images: int, means: Means) -> None:
         self.artifact, self.means = artifact, means
+        self.task = create_task(artifact.task, artifact.labels, artifact.calibration)
         self.ready: Accelerated = accelerate(
             artifact, num_images, batch_size=means.batch_size, device=means.device, precision=means.precision, optimize=means.optimize
         )
 
-    def __call__(self, examples: Examples, loads: Loads, watch: Watch = iter) -> Outputs:
+    def __call__(self, examples: Annotated, loads: Loads, watch: Watch = iter) -> Outputs:
         """Outputs for every image that can be read; `watch` sees the batches pass. RunError for outputs that are not finite."""
         batches = eval_batches(examples, loads, batch_size=self.artifact.batch(self.means.batch_size), workers=self.means.workers)
-        outputs = run_model(self.ready.model, watch(batches), device=self.means.device, precision=self.ready.precision)
-        if not outputs.values.isfinite().all():
+        outputs = run_model(
+            self.ready.model, watch(batches), device=self.means.device, precision=self.ready.precision, observe=self.task.observe
+        )
+        if isinstance(outputs.values, Tensor) and not outputs.values.isfinite().all():
             raise RunError(f"{self.artifact.path}: the model's output is not finite; its weights are of no use")
         return outputs
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.provenance import SPLITS
+from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.atomic import write_csv, write_json
 from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, DataError
@@ -20,20 +21,20 @@ from convmix.evaluation.appearance import Brightness, original_sizes
 from convmix.evaluation.attributes import Attributes, read_attributes
 from convmix.evaluation.baseline import compare, prepare_rival
 from convmix.evaluation.classification_page import write_page
-from convmix.evaluation.classification_result import Certainty, Damage, Evaluation, ScoredImages
-from convmix.evaluation.corruption import STRENGTHS, Damaged, possible
+from convmix.evaluation.classification_result import Certainty, Evaluation, ScoredImages
 from convmix.evaluation.dense import evaluate_dense
 from convmix.evaluation.dense_result import DenseEvaluation
 from convmix.evaluation.intervals import with_intervals
 from convmix.evaluation.model_outputs import Answerer, Answers, check_means
-from convmix.evaluation.selection import Selection, columns, select
-from convmix.evaluation.slices import Grouping, by_aspect, by_quarter
+from convmix.evaluation.robustness import passes, under_damage
+from convmix.evaluation.selection import Selection, select
+from convmix.evaluation.slices import Grouping, by_appearance
 from convmix.evaluation.slices import slices as sliced
 from convmix.inference.batches import Outputs
 from convmix.inference.engine_choice import check_exported
 from convmix.metrics.calibration import Calibration, expected_calibration_error, reliability
 from convmix.metrics.classification import wilson_interval
-from convmix.results import Classes
+from convmix.metrics.resampling import Sampled
 from convmix.tasks import create_task, task_class
 
 _COLUMNS = ("name", "truth", "prediction", "probability", "truth_probability", "loss", "width", "height", "brightness")
@@ -62,13 +63,17 @@ def evaluate(
     matched by name; the data may have fewer classes than the run. Data without splits is scored whole.
     split: train, val or test.
     against: another run, scored on the same images: says whether the difference between the two is real.
-    slices: a CSV file about the images, to see the accuracy by its columns: table.csv, or table.csv:COLUMN[,COLUMN]. Accuracy by class,
-    size, aspect and brightness needs no file.
-    robustness: also score the same images blurred, noisy, compressed, darker or brighter, and turned, each at three strengths.
+    slices: a CSV file about the images, to see the score by its columns: table.csv, or table.csv:COLUMN[,COLUMN]. The score by size,
+    aspect and brightness, and a classifier's by class, needs no file. The score is the task's own: accuracy, mean AP, AP, mean IoU.
+    robustness: also score the same images blurred, noisy, compressed, darker or brighter, and turned, each at three strengths. Where
+    answers are places in the image it is not turned.
     output: the JSON file (None: evaluation-NAME.json in the model directory); a CSV with every image, an HTML page and its pictures
     are written beside it.
-    device, precision: where and how to compute; None and auto: what this machine is best at.
+    batch_size: images that are computed at once.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
+    workers: processes that decode (None: by the number of cores).
     console: where it is said how the data was read (None: nowhere).
 
     An image that the run was trained on, or chosen by, is left out and counted, recognised by its bytes. Raises DataError for data
@@ -79,19 +84,17 @@ def evaluate(
     means = check_means(batch_size=batch_size, device=device, precision=precision, optimize=optimize, workers=workers)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
     check_exported(artifact, precision=precision, optimize=optimize)
-    if task_class(artifact.task).result is not Classes:
-        for name, value in (("slices", slices), ("robustness", robustness)):
-            if value:
-                raise ConfigError(f"{name}: is for classifiers, and {artifact.path} is for the task {artifact.task}; leave it out")
+    if not task_class(artifact.task).single_label:
         place = partial(_output_path, output, artifact)
-        return evaluate_dense(artifact, data, split=split, against=against, output=place, means=means, console=console)
+        return evaluate_dense(
+            artifact, data, split=split, against=against, slices=slices, robustness=robustness, output=place, means=means, console=console
+        )
     selection = select(artifact, data, split=split, console=console)
-    column_of = columns(selection.examples, artifact.labels, selection.data)
+    column_of = columns(selection.examples.classes, artifact.labels, selection.data, used=selection.examples.labels.tolist())
     attributes = read_attributes(str(slices), selection.examples.names) if slices is not None else Attributes({}, ())
     rival = prepare_rival(against, artifact, selection, split=split) if against is not None else None
 
-    passes = 1 + robustness * len(STRENGTHS) * len(possible(artifact.preprocess))
-    answerer = Answerer(artifact, passes * len(selection.examples), means)
+    answerer = Answerer(artifact, len(selection.examples) * (1 + robustness * passes(artifact.preprocess, places=False)), means)
     brightness = Brightness(artifact.preprocess)
     outputs = answerer(selection.examples, artifact.preprocess, brightness.watch)
     bad = tuple((selection.examples.name(i), reason) for i, reason in outputs.bad)
@@ -102,12 +105,14 @@ def evaluate(
     metrics = create_task(artifact.task, artifact.labels).metrics(outputs.values, torch.from_numpy(answers.truth))
     groupings = [
         Grouping("class", artifact.labels, answers.truth),
-        by_quarter("size", sizes.prod(1).astype(float), unit="pixels"),
-        by_aspect(sizes),
-        by_quarter("brightness", brightness.values, unit="of 255"),
+        *by_appearance(sizes, brightness.values),
         *attributes.groupings(answers.indices),
     ]
     notes = [*selection.notes, *attributes.notes, *([answerer.ready.note] if answerer.ready.note else [])]
+
+    def scored(some: Outputs) -> Sampled:
+        return answerer.task.sampled(some.values, some.targets)
+
     result = Evaluation(
         run=str(artifact.path),
         data=selection.data,
@@ -118,10 +123,10 @@ def evaluate(
         notes=tuple(notes),
         output=_output_path(output, artifact, selection),
         images=_images(selection, answers, sizes, brightness.values),
-        slices=sliced(groupings, answers.correct),
+        slices=sliced(groupings, lambda at: Sampled.share(answers.correct[at]), overall=float(answers.correct.mean())),
         certainty=_certainty(artifact, answers),
         against=compare(rival, selection, answers, means) if rival else None,
-        robustness=_robustness(answerer, selection, column_of) if robustness else (),
+        robustness=under_damage(answerer, Renumbered(selection.examples, column_of), scored) if robustness else (),
     )
     _write(result, answers, selection, artifact.preprocess)
     return result
@@ -166,20 +171,6 @@ def _certainty(artifact: Artifact, answers: Answers) -> Certainty:
         sure_accuracy=hits / int(sure.sum()) if sure.any() else None,
         sure_interval=wilson_interval(hits, int(sure.sum())) if sure.any() else None,
     )
-
-
-def _robustness(answerer: Answerer, selection: Selection, column_of: np.ndarray) -> tuple[Damage, ...]:
-    """The same images again, damaged in every way."""
-    preprocess = answerer.artifact.preprocess
-    found = []
-    for corruption in possible(preprocess):
-        for strength in STRENGTHS:
-            outputs = answerer(selection.examples, Damaged(preprocess, corruption.name, strength))
-            n = len(outputs.values)
-            correct = int((outputs.values.argmax(1).numpy() == column_of[outputs.targets.numpy()]).sum())
-            interval = wilson_interval(correct, n)
-            found.append(Damage(corruption.name, strength, corruption.means(strength), n, correct, correct / n, interval))
-    return tuple(found)
 
 
 def _output_path(output: str | Path | None, artifact: Artifact, selection: Selection) -> Path:

@@ -15,7 +15,7 @@ from convmix.artifacts.artifact import Artifact
 from convmix.atomic import write_csv, write_json
 from convmix.errors import DataError
 from convmix.evaluation.dense_page import Originals
-from convmix.evaluation.dense_result import Difference, MapsEvaluation, ScoredMap
+from convmix.evaluation.dense_result import NO_GROUPS, Difference, Groups, MapsEvaluation, ScoredMap
 from convmix.evaluation.intervals import ENDS
 from convmix.evaluation.segmentation_page import Example, write_page
 from convmix.evaluation.selection import Selection
@@ -63,6 +63,7 @@ def evaluate_maps(
     output: Path,
     indices: Iterable[int] | None = None,
     against: tuple[str, Iterable[SemanticMap]] | None = None,
+    groups: Groups = NO_GROUPS,
 ) -> MapsEvaluation:
     """Score a run's class maps of n images, and write `output` (JSON) with a CSV, a page and its pictures beside it.
 
@@ -96,6 +97,7 @@ def evaluate_maps(
         output=output,
         images=tuple(_scored(names[i], c) for i, c in zip(places, confusions, strict=True)),
         against=_difference(rival, np.stack(rival_confusions), counted) if against else None,
+        groups=groups,
     )
     write_json(output, result.to_dict())
     rows = [(i.name, i.pixels, i.pixel_accuracy, i.miou) for i in result.images]

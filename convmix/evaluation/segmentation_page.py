@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convmix.data.targets import IGNORE
-from convmix.evaluation.classification_page import between
 from convmix.evaluation.confusion_plots import MOST_CLASSES, confusion_picture
 from convmix.evaluation.dense_page import (
     MOST_LISTED,
     Row,
     begin_page,
     class_table,
+    end_page,
     gallery,
     share,
     summary_table,
@@ -23,6 +23,7 @@ from convmix.evaluation.dense_page import (
 )
 from convmix.evaluation.dense_plots import MOST_BARS, scores_picture
 from convmix.evaluation.dense_result import MapsEvaluation
+from convmix.evaluation.group_sections import between
 from convmix.plots import overlay
 from convmix.plots.html_page import Page
 
@@ -63,7 +64,7 @@ def write_page(e: MapsEvaluation, example: Callable[[int], Example]) -> list[Pat
     _classes(page, e)
     _confusions(page, e)
     _images(page, e, example)
-    return page.write(e.page)
+    return end_page(page, e)
 
 
 def table(e: MapsEvaluation) -> "Group":

@@ -15,7 +15,6 @@ from rich.console import Console
 from convmix.artifacts.artifact import Artifact
 from convmix.artifacts.provenance import SPLITS, data_spec, digests, home, open_data, recorded_digests
 from convmix.data.examples import Examples, Source
-from convmix.data.formats import read_class_names
 from convmix.data.inspection import announce
 from convmix.data.remote.urls import redact
 from convmix.errors import ConfigError, DataError, did_you_mean
@@ -54,24 +53,6 @@ def select(artifact: Artifact, data: str | Path | None, *, split: str, console: 
     if data is None or _is_same(data, spec):
         return _own_split(source, recorded, split, data=str(data or spec))
     return _unseen(source, recorded, split, data=str(data))
-
-
-def columns(examples: Examples, labels: tuple[str, ...], data: str) -> np.ndarray:
-    """Class number of the data -> column of the run's labels (-1 for a class without images), by name.
-
-    Raises DataError where an image has a class that the run does not know.
-    """
-    known = {label: i for i, label in enumerate(labels)}
-    present = set(examples.labels.tolist())
-    names = list(examples.classes)
-    if any(names[i] not in known for i in present):  # folders of photos/test, with their readable names in photos/classes.json
-        readable = read_class_names(Path(data).parent) if Path(data).exists() else None
-        names = [(readable or {}).get(name, name) for name in names]
-    for i in sorted(present):
-        if names[i] not in known:
-            listed = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
-            raise DataError(f"{data}: the run does not know its class {names[i]}{did_you_mean(names[i], labels)} (it knows {listed})")
-    return np.array([known.get(name, -1) for name in names], dtype=np.int64)
 
 
 def unseen_by(rival: Artifact, selection: Selection, *, split: str) -> np.ndarray:

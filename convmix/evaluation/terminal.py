@@ -3,10 +3,11 @@
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from convmix.evaluation import detection_page, labelled_page, segmentation_page
-from convmix.evaluation.classification_page import between, percent, score_rows
+from convmix.evaluation import detection_page, labelled_page, segmentation_page, slices
+from convmix.evaluation.classification_page import score_rows
 from convmix.evaluation.classification_result import Evaluation
 from convmix.evaluation.dense_result import LabelsEvaluation, MapsEvaluation, ObjectsEvaluation
+from convmix.evaluation.group_sections import percent, robustness_remarks
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -64,13 +65,7 @@ def _remarks(e: Evaluation) -> list[str]:
     lines = list(e.notes)
     if e.against:
         lines += [e.against.sentence, *e.against.notes]
-    worse = [s for s in e.slices if s.worse and s.by != "class"]
-    lines += [f"worse than the whole: {s.by} {s.value}, {percent(s.accuracy)} of {s.n} images" for s in worse[:5]]
-    if len(worse) > 5:
-        lines.append(f"and {len(worse) - 5} more slices, on the page")
-    if e.robustness:
-        damage = min(e.robustness, key=lambda d: d.accuracy)
-        lines.append(f"most hurt by {damage.kind} ({damage.means}): {percent(damage.accuracy)}, 95 % interval {between(damage.interval)}")
+    lines += [*slices.remarks(e.slices), *robustness_remarks(e.robustness)]
     if e.bad:
         lines.append(f"{len(e.bad)} images could not be read and are not counted; the first: {': '.join(e.bad[0])}")
     return lines

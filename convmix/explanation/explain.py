@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from convmix.artifacts.artifact import Artifact, load_artifact
-from convmix.artifacts.provenance import validation_images
 from convmix.atomic import write_json
 from convmix.data.decode import BadImage
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
@@ -31,6 +30,7 @@ from convmix.explanation.subject import explain_image, judge, prepare
 from convmix.explanation.weights import depthwise_layers, first_filters
 from convmix.inference.batches import resolve
 from convmix.inference.file_names import find_files
+from convmix.inference.task_judge import validation_images
 
 ANATOMY_IMAGES = 8  # that receptive fields and activations are measured on, at most
 
@@ -61,10 +61,10 @@ def explain(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input. None: the model itself is explained.
     classes: classes to explain beside the predicted one.
-    methods: of `methods.NAMES`.
+    methods: any of them; all where none is named.
     output: the folder for explanation-NAME.html, .json and the pictures (None: the model directory).
     limit: images to explain at most, evenly over the files.
-    device: where to compute; None: what this machine is best at.
+    device: cpu, cuda or mps; None: what this machine is best at.
     recursive: whether folders inside a folder count.
 
     A file that cannot be read is reported. The run's own model is not touched: training mode, hooks, gradients and random state stay.

@@ -89,6 +89,7 @@ def export(
 ) -> Export:
     """Write a trained model for another engine, verified against the run first.
 
+    run: a model directory, or one already loaded.
     format: onnx, openvino or torch.
     precision: fp32, bf16, fp16 or int8, as far as the engine has it; int8 takes its value ranges from the run's validation images.
     bake: how much of the preprocessing goes into the graph: none (normalised N,C,h,w in), normalise (pixels N,h,w,C in) or resize (whole

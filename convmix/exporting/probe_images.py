@@ -13,12 +13,12 @@ import PIL.Image
 
 from convmix.artifacts.artifact import Artifact
 from convmix.artifacts.provenance import validation_examples
+from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.config import Size
 from convmix.data import geometry
 from convmix.data.decode import MODES, Image, decode
 from convmix.data.preprocessing import Preprocess
 from convmix.errors import DataError, RunError
-from convmix.evaluation.dense import Renumbered, columns
 
 COMPARED = 100  # images at most
 GENERATED = 16

@@ -14,11 +14,11 @@ from convmix.artifacts.artifact import Artifact
 from convmix.config import Size
 from convmix.data.loaders import eval_batches
 from convmix.errors import ConvmixError
-from convmix.exporting.agreement import Agreement, agreement, together
 from convmix.exporting.probe_images import ProbeImages
 from convmix.inference.batches import Outputs, run_model
 from convmix.results import Classes
 from convmix.tasks import create_task
+from convmix.tasks.agreement import Agreement, agreement, together
 
 BATCH = 8  # the N of "batch 1 and N"
 FEW = 8  # images where more would say nothing new

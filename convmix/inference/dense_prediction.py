@@ -12,7 +12,8 @@ from convmix.data.coco_ids import read_coco_ids
 from convmix.data.loaders import default_workers, eval_batches
 from convmix.errors import ConfigError
 from convmix.inference.file_names import Files, find_files
-from convmix.inference.prediction_files import DetectionFile, common_folder, output_format, write
+from convmix.inference.output_forms import output_format
+from convmix.inference.prediction_files import DetectionFile, common_folder, write
 from convmix.inference.predictor import Answer, Predictor
 from convmix.metrics.calibration import check_threshold
 from convmix.results import Classes

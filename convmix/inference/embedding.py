@@ -31,7 +31,6 @@ from convmix.models.expected_input import expected_input
 from convmix.models.features import extract, gives_features
 from convmix.models.neighbours import FILE, Neighbours, digest_of_weights, make_neighbours, read_neighbours
 from convmix.models.published_files import fetch, place_of
-from convmix.results import Classes
 from convmix.tasks import task_class
 
 MANY_FILES = 10_000  # from which a job that does not ask for the nearest images goes to the fastest engine, which gives no features
@@ -61,7 +60,11 @@ def embed(
     """The features of every file, in the order given: the numbers that the model's classifier gets, of the plain view.
 
     model: a model directory, or the name of a model, ours or timm's, with published weights or those of `weights_file`.
-    files: as in `predict`. output: a parquet file with the columns name, features (float32) and error ('-': standard output).
+    files: files, folders, quoted patterns; '-' reads names from standard input.
+    weights_file: a weight file for the model of that name, instead of the published ones.
+    batch_size: images that are computed at once. device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16 or fp16. workers: processes that decode (None: by the number of cores).
+    output: a parquet file with the columns name, features (float32) and error ('-': standard output).
 
     An image that cannot be read is a row with its error. Raises ConfigError for settings that do not exist, ModelError and WeightsError
     for a name without weights, RunError for a directory that holds no model.
@@ -96,7 +99,7 @@ def _network(model: str | Path | Artifact, weights_file: str | Path | None) -> t
         artifact = model if isinstance(model, Artifact) else load_artifact(model)
         if weights_file is not None:
             raise ConfigError(f"weights: {artifact.path} has its own; give the name of a model to use those of {weights_file}")
-        if artifact.engine is not None or task_class(artifact.task).result is not Classes:
+        if artifact.engine is not None or not task_class(artifact.task).single_label:
             raise RunError(f"{artifact.path} gives no features: embed takes the run of a classifier, not exported")
         return artifact.model, artifact.preprocess
     return published_network(str(model), weights_file)

@@ -8,23 +8,28 @@ trial has found wherever that starts soon enough.
 
 import time
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from convmix.artifacts.artifact import Artifact
-from convmix.artifacts.provenance import validation_images
 from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.errors import ConfigError, DataError, RunError, did_you_mean
 from convmix.hardware import autocast, keep_freed_memory, resolve_precision
+from convmix.inference.batches import in_order
+from convmix.inference.task_judge import TaskJudge, validation_images
 from convmix.speed import store
+from convmix.speed.backends import Finish, as_tuple
 from convmix.speed.select import BUDGET_S, PRECISIONS, Optimized, Precision, optimize, restore
-from convmix.tasks import task_class
+from convmix.tasks import create_task
+from convmix.tasks.base import Task
 
 OPTIMIZE = ("auto", "always", "never")
 BATCH = 32  # images that an engine is built for; a job's own batches may be larger
 CHECKED, CALIBRATING = 200, 300  # at most so many validation images to compare outputs on, and for the value ranges of int8
 FEWEST = 10  # for int8
+CHECKED_BYTES = 512 * 2**20  # of outputs that are compared: a detector's are megabytes for an image
 TRIAL_SHARE = 0.1  # of a job's estimated time may go into a trial
 SHORTEST_TRIAL_S = 60.0  # a shorter one does not get to the engines that compile
 _ALLOWED: dict[str, Precision] = {"fp32": "exact", "bf16": "bf16", "int8": "int8"}
@@ -55,23 +60,37 @@ def optimize_run(
         raise ConfigError(f"precision: {precision} is not one of {', '.join(choices)}{did_you_mean(precision, choices)}")
     if artifact.engine:
         raise ConfigError(f"{artifact.path} is exported for {artifact.engine}, which runs it; optimize its run")
-    if not task_class(artifact.task).accelerates:
-        raise ConfigError(f"{artifact.path}: the engines know classifiers alone, and this run is for the task {artifact.task}")
-    model = artifact.model.cpu()
+    part = _Part.of(artifact)
     sizes = (batch_size, *artifact.preprocess.size)
-    if not again and (kept := restore(model, store.key(model, sizes=sizes, precision=precision))):
+    if not again and (kept := restore(part.model, store.key(part.model, sizes=sizes, precision=precision), part.finish)):
         return kept
-    images, targets, calibration = _validation_images(artifact, precision)
-    return optimize(
-        model,
+    images, targets, calibration = _validation_images(artifact, precision, part)
+    found = optimize(
+        part.model,
         sizes=sizes,
         precision=precision,  # type: ignore[arg-type]  # checked above
         images=images,
-        targets=targets,
+        judge=None if images is None else TaskJudge(part.task, targets, artifact.preprocess.size, part.finish),
         calibration=calibration,
+        limits=part.task.engine_limits,
         budget_s=budget_s,
         again=True,
     )
+    return Optimized(found.runner, found.report, part.finish)
+
+
+class _Part(NamedTuple):
+    """Of a run's network what engines compute, on the CPU, and what makes the network's own outputs of that."""
+
+    task: Task
+    model: nn.Module
+    finish: Finish | None
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "_Part":
+        task = create_task(artifact.task, artifact.labels, artifact.calibration)
+        network = artifact.model.cpu().eval()
+        return cls(task, task.engine_part(network), task.engine_finish(network))
 
 
 def check_exported(artifact: Artifact, *, precision: str, optimize: str) -> None:
@@ -97,10 +116,7 @@ def accelerate(artifact: Artifact, num_images: int, *, batch_size: int, device: 
         raise ConfigError(f"optimize: {optimize} is not one of {', '.join(OPTIMIZE)}{did_you_mean(optimize, OPTIMIZE)}")
     if isinstance(artifact.model, ExportedNetwork):
         return Accelerated(artifact.model, "fp32", f"computed by {artifact.engine} in {artifact.model.description.precision}, as exported")
-    known = task_class(artifact.task).accelerates
-    if not known and (optimize == "always" or precision == "int8"):
-        raise ConfigError(f"optimize: the engines know classifiers alone, {artifact.path} is for the task {artifact.task}; leave it out")
-    possible = known and device.type == "cpu" and precision in _ALLOWED
+    possible = device.type == "cpu" and precision in _ALLOWED
     if optimize == "always" and not possible:
         raise ConfigError(
             f"optimize: always needs the device cpu and a precision of {', '.join(_ALLOWED)}, not {device.type} and {precision}"
@@ -112,18 +128,19 @@ def accelerate(artifact: Artifact, num_images: int, *, batch_size: int, device: 
         if faster:
             keep_freed_memory()  # every batch needs the same amounts again
             plan, speedup = faster.plan, faster.report.speedup
-            return Accelerated(faster, "fp32", f"computed by {plan}, measured to be {speedup:.1f} times as fast as plain float32 here")
+            rest = "bf16" if faster.finish is not None and precision == "bf16" else "fp32"  # in what lies behind the engine
+            return Accelerated(faster, rest, f"computed by {plan}, measured to be {speedup:.1f} times as fast as plain float32 here")
     return Accelerated(artifact.model.to(device), precision)
 
 
 def _faster(artifact: Artifact, num_images: int, batch_size: int, precision: str, *, must: bool) -> Optimized | None:
     """The kept choice, or one measured now, where it saves time or `must` be; else None."""
-    model, allowed = artifact.model.cpu(), _ALLOWED[precision]
-    name = store.key(model, sizes=(batch_size, *artifact.preprocess.size), precision=allowed)
+    part, allowed = _Part.of(artifact), _ALLOWED[precision]
+    name = store.key(part.model, sizes=(batch_size, *artifact.preprocess.size), precision=allowed)
     report = store.load(name)
     if report and not must and report.saved_s(num_images) < report.restart_s:
         return None
-    if report and (kept := restore(model, name)):
+    if report and (kept := restore(part.model, name, part.finish)):
         return kept
     if must:
         return optimize_run(artifact, batch_size=batch_size, precision=allowed)
@@ -147,8 +164,8 @@ def _plain_s(artifact: Artifact, num_images: int, batch_size: int, precision: st
     return total_s
 
 
-def _validation_images(artifact: Artifact, precision: str) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """To compare on: images and their classes; and others for calibration, for int8 alone."""
+def _validation_images(artifact: Artifact, precision: str, part: _Part) -> tuple[Tensor | None, Any, Tensor | None]:
+    """To compare on: images and their targets; and others for calibration, for int8 alone."""
     quantised = precision == "int8"
     try:
         images, targets = validation_images(artifact, at_most=CHECKED + (CALIBRATING if quantised else 0))
@@ -156,9 +173,18 @@ def _validation_images(artifact: Artifact, precision: str) -> tuple[Tensor | Non
         if quantised:
             raise DataError(f"int8 is calibrated on the run's validation images: {error}") from error
         return None, None, None
-    if not quantised:
-        return images, targets, None
-    if len(images) < FEWEST:
+    if quantised and len(images) < FEWEST:
         raise DataError(f"int8 needs at least {FEWEST} validation images, {artifact.path} has {len(images)}; take bf16 or exact")
-    to_check = torch.arange(len(images)) % 5 < 2  # as CHECKED is to CALIBRATING, of every class
-    return images[to_check], targets[to_check], images[~to_check]
+    # as CHECKED is to CALIBRATING, of every class
+    to_check = torch.arange(len(images)) % 5 < 2 if quantised else torch.ones(len(images), dtype=torch.bool)
+    calibration = images[~to_check] if quantised else None
+    checked = to_check.nonzero()[:, 0]
+    checked = checked[torch.arange(most := min(len(checked), _fitting(part, images[:1]))) * len(checked) // max(most, 1)]
+    return images[checked], in_order(targets, checked), calibration
+
+
+def _fitting(part: _Part, image: Tensor) -> int:
+    """How many images' outputs may be held at a time."""
+    with torch.inference_mode():
+        outputs = as_tuple(part.model(image))
+    return max(FEWEST, CHECKED_BYTES // sum(output.nelement() * output.element_size() for output in outputs))

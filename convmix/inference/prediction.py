@@ -17,11 +17,12 @@ from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.atomic import csv_line
 from convmix.data.formats import printable
 from convmix.data.loaders import default_workers, eval_batches
-from convmix.errors import ConfigError, did_you_mean
+from convmix.errors import ConfigError
 from convmix.inference.batches import resolve
 from convmix.inference.dense_prediction import predict_dense
 from convmix.inference.embedding import neighbours_for
 from convmix.inference.file_names import Files, find_files
+from convmix.inference.output_forms import output_format
 from convmix.inference.prediction_files import DetectionFile, opened, visible
 from convmix.inference.predictor import Answer, Predictor
 from convmix.metrics.calibration import check_threshold
@@ -31,11 +32,6 @@ from convmix.tasks import task_class
 if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
-
-FORMATS = ("table", "csv", "csv-raw", "jsonl", "json", "parquet")
-_SUFFIXES = {
-    "": "table", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,14 +83,15 @@ def predict(
     run: a model directory, or one already loaded.
     files: files, folders, quoted patterns; '-' reads names from standard input.
     output: where the rows are written ('-': standard output; None: nowhere); the file appears when it is complete.
-    format: table, csv (csv-raw: names and labels as they are, see `atomic.csv_line`),
-    jsonl, json or parquet; of objects and class maps `prediction_files.FORMATS`: coco, voc, masks, pictures ...;
-    None: by the output's suffix.
+    format: of classes and labels table, csv (csv-raw: names and labels that a spreadsheet would compute), jsonl, json or parquet; of
+    objects and class maps also coco, voc, masks and pictures, as far as the task has them. None: by the output's suffix.
     top: labels per image, the most probable first; for classifiers.
     threshold: an image whose best probability is below it is "not sure"; None: the threshold that `convmix calibrate` stored, if any.
     Objects with a smaller score are left out; None: 0.5. Labels with a smaller probability are not said of an image that may have several;
     None: each label's own threshold.
-    device, precision: where and how to compute; None and auto: what this machine is best at.
+    batch_size: images that are computed at once.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
     optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where that ends sooner.
     workers: processes that decode (None: by the number of cores).
     recursive: whether folders inside a folder count.
@@ -105,14 +102,14 @@ def predict(
     file matches, ConfigError for settings that do not exist.
     """
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
-    if task_class(artifact.task).result is not Classes:
+    if not task_class(artifact.task).single_label:
         if nearest:
             raise ConfigError(f"nearest is for classifiers, and {artifact.path} is for the task {artifact.task}; leave it out")
         return predict_dense(
             artifact, files, output=output, format=format, threshold=threshold, batch_size=batch_size, device=device,
             precision=precision, optimize=optimize, workers=workers, recursive=recursive,
         )  # fmt: skip
-    form = output_format(format, output)
+    form = output_format(format, output, kind=Classes)
     stream = predict_stream(
         artifact,
         files,
@@ -164,7 +161,7 @@ def predict_stream(
     if threshold is not None:
         check_threshold(threshold)
     artifact = run if isinstance(run, Artifact) else load_artifact(run)
-    if task_class(artifact.task).result is not Classes:
+    if not task_class(artifact.task).single_label:
         raise ConfigError(f"{artifact.path} is for the task {artifact.task}; rows of labels are what classifiers give, use predict")
     resolve(device, precision)  # a mistake is said before any file is looked for
     found = Files(tuple(find_files(files, recursive=recursive)))
@@ -196,23 +193,9 @@ def prediction(name: str, answer: Answer, *, top: int = 1) -> Prediction:
     )  # fmt: skip
 
 
-def output_format(format: str | None, output: str | Path | None) -> str:
-    """The format to write; raises ConfigError for one that does not exist or that the suffix does not tell."""
-    if format is not None:
-        if format not in FORMATS:
-            raise ConfigError(f"format: {format} is not one of {', '.join(FORMATS)}{did_you_mean(format, FORMATS)}")
-        return format
-    suffix = "" if output is None or os.fspath(output) == "-" else Path(output).suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise ConfigError(
-            f"output: {output} has the unknown suffix {suffix}; end it in {', '.join(s for s in _SUFFIXES if s)} or give format"
-        )
-    return _SUFFIXES[suffix]
-
-
 def encode(predictions: Iterable[Prediction], *, format: str, top: int = 1, is_terminal: bool = False, nearest: int = 0) -> Iterator[bytes]:
-    """The rows in one of `FORMATS`, part by part; `top` and `nearest` are the numbers of labels and training images that a CSV row has
-    room for. Columns about the training images are there where the first row with an answer knows of them."""
+    """The rows in one of `output_forms.FORMATS`, part by part; `top` and `nearest` are the numbers of labels and training images that a
+    CSV row has room for. Columns about the training images are there where the first row with an answer knows of them."""
     if format in ("csv", "csv-raw", "parquet"):
         known, predictions = _know_training_images(predictions)
     if format in ("csv", "csv-raw"):

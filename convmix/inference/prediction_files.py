@@ -28,7 +28,8 @@ from convmix.config import Data
 from convmix.data.coco_ids import NO_IDS, CocoIds
 from convmix.data.decode import BadImage, decode
 from convmix.data.formats import printable
-from convmix.errors import ConfigError, did_you_mean
+from convmix.errors import ConfigError
+from convmix.inference.output_forms import FOLDERS, output_format
 from convmix.inference.result_files import DenseResult, classes_png, coco_annotations, instances_png, summary, table_rows, to_dict, voc
 from convmix.plots import overlay
 from convmix.results import Boxes, ImageLabels, Masks, SemanticMap
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from rich.table import Table
 
-FORMATS: dict[type[DenseResult], tuple[str, ...]] = {
-    Boxes: ("table", "csv", "csv-raw", "jsonl", "coco", "voc", "pictures"),
-    Masks: ("table", "csv", "csv-raw", "jsonl", "coco", "voc", "masks", "pictures"),
-    SemanticMap: ("table", "csv", "csv-raw", "jsonl", "json", "masks", "pictures"),
-    ImageLabels: ("table", "csv", "csv-raw", "jsonl", "json", "parquet"),
-}
-FOLDERS = ("voc", "masks", "pictures")
-_SUFFIXES = {"": "pictures", ".txt": "table", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
 _COLUMNS = {
     Boxes: ("label", "score", "left", "top", "right", "bottom"),
     Masks: ("label", "score", "left", "top", "right", "bottom", "area"),
@@ -66,37 +59,6 @@ class DetectionFile:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a name that is no UTF-8 has its odd bytes as \\xNN."""
         return {"name": printable(self.name), **({} if self.result is None else to_dict(self.result)), "error": self.error}
-
-
-def output_format(format: str | None, output: str | Path | None, *, kind: type[DenseResult]) -> str:
-    """The format to write results of this type in: the one asked for, else the one that the output's suffix tells.
-
-    Raises ConfigError for a format that this type does not have, for a suffix that tells none, and for an output that is a folder where a
-    file is written, or the other way round.
-    """
-    choices = FORMATS[kind]
-    place = None if output is None or os.fspath(output) == "-" else Path(output)
-    form = format or ("table" if place is None else _by_suffix(place, choices))
-    if form not in choices:
-        raise ConfigError(f"format: {form} is not one of {', '.join(choices)}{did_you_mean(form, choices)}")
-    if form in FOLDERS and output is not None and place is None:
-        raise ConfigError(f"format: {form} writes a folder of files, which standard output cannot be; give output a folder")
-    if place is not None and place.exists() and place.is_dir() != (form in FOLDERS):
-        expected = f"{form} writes a folder" if form in FOLDERS else f"expected a file such as {place / f'predictions.{form}'}"
-        raise ConfigError(f"output: {output} is a {'folder' if place.is_dir() else 'file'}, {expected}")
-    return form
-
-
-def _by_suffix(place: Path, choices: Sequence[str]) -> str:
-    suffix = "" if place.is_dir() else place.suffix.lower()
-    if suffix[1:] == "parquet" and "parquet" in choices:
-        return "parquet"
-    if suffix not in _SUFFIXES:
-        known = ", ".join(s for s in _SUFFIXES if s)
-        raise ConfigError(f"output: {place} has the unknown suffix {suffix}; end it in {known}, name a folder, or give format")
-    if not suffix and "pictures" not in choices:
-        return "table"
-    return "coco" if suffix == ".json" and "coco" in choices else _SUFFIXES[suffix]
 
 
 def write(

@@ -5,6 +5,7 @@ matches of a class (`matching`) x weights of the images -> precision over recall
 A resample of the images is a weight for each of them, so one accumulation serves the score (every weight 1) and its bootstrap interval.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,17 +94,22 @@ def scores(matches: Sequence[Matches], weights: np.ndarray) -> dict[str, np.ndar
     )
 
 
-def average_precision(m: Matches, weights: np.ndarray) -> np.ndarray:
-    """AP of one class in r samples, r,n int64 weights -> r,a,t; nan where a sample has no such object."""
+def mean_ap(matches: Sequence[Matches], weights: np.ndarray) -> np.ndarray:
+    """The `ap` of `scores` alone."""
+    return _mean(np.stack([average_precision(m, weights, areas=(_ALL,))[:, _ALL] for m in matches], 1))
+
+
+def average_precision(m: Matches, weights: np.ndarray, *, areas: Sequence[int] = range(len(AREAS))) -> np.ndarray:
+    """AP of one class in r samples, r,n int64 weights -> r,a,t; nan where a sample has no such object, and beside the `areas` asked for."""
     rows = max(_AT_ONCE // max(len(m), 1), 1)
-    return np.concatenate([_average_precision(m, weights[r : r + rows]) for r in range(0, len(weights), rows)])
+    return np.concatenate([_average_precision(m, weights[r : r + rows], areas) for r in range(0, len(weights), rows)])
 
 
-def _average_precision(m: Matches, weights: np.ndarray) -> np.ndarray:
+def _average_precision(m: Matches, weights: np.ndarray, areas: Sequence[int]) -> np.ndarray:
     objects = weights @ m.objects.T  # r,a
     by_object = _by_object(m, weights)
     area = np.full((len(weights), len(AREAS), len(OVERLAPS)), np.nan)
-    for a, t in np.ndindex(area.shape[1:]):
+    for a, t in itertools.product(areas, range(len(OVERLAPS))):
         present = objects[:, a] > 0
         hits, precision = _envelope(m, by_object, a, t)
         recall = hits / np.where(present, objects[:, a], 1)  # p,r

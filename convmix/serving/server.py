@@ -58,11 +58,13 @@ def serve(
     """Answer HTTP requests about images until SIGTERM or Ctrl-C; what is accepted by then is still answered.
 
     run: a model directory or an exported model.
-    host: the address to listen on; others than this machine reach the server only where it is not a loopback one.
-    port: 0 takes a free one.
+    host: the address to listen on; 0.0.0.0 lets other machines in.
+    port: 0 takes a free one; it is printed.
     workers: processes that compute, each with the model.
     limits: what a request may take, and how many may wait.
-    device, precision, optimize: as for `convmix.predict`.
+    device: cpu, cuda or mps; None: what this machine is best at.
+    precision: auto (what this machine is best at), fp32, bf16, fp16 or int8.
+    optimize: auto, always or never run the model in the fastest engine that `convmix.optimize` finds; auto: where one is kept.
     api_key: what clients must show; None takes the environment's CONVMIX_API_KEY, and without it none is needed.
     allow_origins: other sites whose pages may use the server.
     allow_hosts: names that the header Host may say, "*" for all; without a key and without any, localhost and addresses alone.

@@ -2,6 +2,8 @@
 
     build(EnginePlan("openvino", dtype="bf16"), model, torch.zeros(8, 3, 224, 224)) -> Runner
 
+A model may also give several tensors with a row for each image, as detectors do; then so does the Runner.
+
 Engines compile for one shape. A Runner therefore fills a batch that is too small and cuts the answer, which changes nothing: every image is
 computed on its own. All engines get the number of threads that torch has. Nothing here looks for a device or for the fastest plan.
 """
@@ -23,7 +25,9 @@ from convmix.speed.packages import UnavailableError, imported, openvino_core, qu
 Backend = Literal["eager", "compile", "aoti", "onnxruntime", "openvino", "native", "triton"]
 Layout = Literal["nchw", "nhwc"]
 Dtype = Literal["fp32", "bf16", "fp16", "autocast", "int8"]
-Call = Callable[[Tensor], Tensor]  # one full batch -> its logits
+Outputs = Tensor | tuple[Tensor, ...]  # with a row for each image: logits n,k, or whatever a network gives
+Finish = Callable[[Outputs, tuple[int, int]], Any]  # outputs of a part of a network, height and width of the images -> the network's own
+Call = Callable[[Tensor], Any]  # one full batch -> its outputs, a tensor or several
 
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "autocast": torch.float32}
 _DTYPES: dict[str, tuple[str, ...]] = {  # what each engine computes in on a CPU
@@ -71,8 +75,24 @@ class EnginePlan:
         return " ".join(parts)
 
 
+def as_tuple(outputs: Outputs) -> tuple[Tensor, ...]:
+    """One output or several, as several."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+def _each(outputs: Outputs, change: Callable[[Tensor], Tensor]) -> Outputs:
+    """The same with every tensor changed."""
+    if isinstance(outputs, Tensor):
+        return change(outputs)
+    if not isinstance(outputs, (tuple, list)) or not all(isinstance(output, Tensor) for output in outputs):
+        raise ModelError("the model gives something else than tensors with a row for each image; a trained run can be given instead")
+    return tuple(change(output) for output in outputs)
+
+
 class Runner(nn.Module):
-    """A built plan: float32 images n,C,H,W of any n -> float32 logits n,k on the CPU. ModelError for another C, H or W.
+    """A built plan: float32 images n,C,H,W of any n -> the model's outputs, n rows each, float32 on the CPU.
+
+    ModelError for another C, H or W.
 
     A module for the places that take one; it has no parameters of its own, and cannot be trained or moved.
     """
@@ -85,19 +105,22 @@ class Runner(nn.Module):
         self._dtype = _TORCH_DTYPES[plan.dtype] if plan.backend in ("eager", "compile", "aoti") else torch.float32
         self._format = torch.channels_last if plan.layout == "nhwc" else torch.contiguous_format
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Outputs:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.shape[1:]:
             expected, got = ",".join(map(str, self.shape[1:])), ",".join(map(str, images.shape))
             raise ModelError(f"this model was built for images n,{expected}, got {got}; build it again for another size")
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self.plan.dtype == "autocast"):
-            return torch.cat([self._part(part) for part in images.split(self.shape[0])])  # n,k
+            parts = [self._part(part) for part in images.split(self.shape[0])]
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)  # type: ignore[arg-type]  # all are what the first one is
+        return tuple(torch.cat(some) for some in zip(*parts, strict=True))
 
-    def _part(self, images: Tensor) -> Tensor:
+    def _part(self, images: Tensor) -> Outputs:
         # always a new tensor: compiled code would be compiled again for an input of another kind, such as one made in inference mode
         batch = torch.empty(self.shape, dtype=self._dtype, device=self._device, memory_format=self._format)
         batch[: len(images)] = images
         batch[len(images) :] = 0
-        return self._call(batch)[: len(images)].float().cpu()  # n,k
+        return _each(self._call(batch), lambda output: output[: len(images)].float().cpu())
 
 
 def build(plan: EnginePlan, model: nn.Module, example: Tensor, *, calibration: Tensor | None = None, store: Path | None = None) -> Runner:
@@ -212,7 +235,7 @@ def _onnxruntime(plan: EnginePlan, net: nn.Module, example: Tensor, calibration:
     options.log_severity_level = 3  # errors
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+    return lambda images: _one_or_several([torch.from_numpy(output) for output in session.run(None, {name: images.numpy()})])
 
 
 def _openvino(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Tensor | None, store: Path | None) -> Call:
@@ -244,15 +267,21 @@ def _openvino(plan: EnginePlan, net: nn.Module, example: Tensor, calibration: Te
     compiled = core.compile_model(network, "CPU", settings)
     requests = [compiled.create_infer_request() for _ in range(plan.streams)]
 
-    def call(images: Tensor) -> Tensor:
+    def call(images: Tensor) -> Outputs:
         parts = [part.numpy() for part in images.chunk(plan.streams)]
         for request, array in zip(requests, parts, strict=True):
             request.start_async([array], share_inputs=True)
         for request in requests:
             request.wait()
-        return torch.cat([torch.from_numpy(request.get_output_tensor(0).data) for request in requests])  # copies: the buffers are reused
+        count = len(compiled.outputs)
+        outputs = [[torch.from_numpy(request.get_output_tensor(i).data) for request in requests] for i in range(count)]
+        return _one_or_several([torch.cat(parts) for parts in outputs])  # copies: the buffers are reused
 
     return call
+
+
+def _one_or_several(outputs: list[Tensor]) -> Outputs:
+    return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
 def _quantized(network: Any, calibration: Tensor, *, batch_size: int) -> Any:
@@ -307,10 +336,10 @@ def _recorded(call: Call, example: Tensor) -> Call:
     with torch.cuda.graph(graph), torch.inference_mode():
         answer = call(given)
 
-    def replayed(images: Tensor) -> Tensor:
+    def replayed(images: Tensor) -> Outputs:
         given.copy_(images)
         graph.replay()
-        return answer.clone()  # the next replay writes there again
+        return _each(answer, torch.clone)  # the next replay writes there again
 
     return replayed
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmix.metrics.classification import wilson_interval
 from convmix.speed.backends import EnginePlan
 
 if TYPE_CHECKING:
@@ -23,8 +22,9 @@ class EngineTrial:
     median_ms: float | None = None  # per batch
     spread_ms: float | None = None  # between the first and the third quartile
     difference: float | None = None  # largest |output - original's| / largest |original's|
-    changed: int | None = None  # checked images whose first class is another than the original's
-    correct: int | None = None  # checked images with the right class, where the classes are known
+    changed: tuple[int, int] | None = None  # answers to the checked images that are others than the original's, and of how many
+    score: float | None = None  # the task's own on the checked images, 0..1, where their truth is known
+    score_interval: tuple[float, float] | None = None  # 95 %, where the score has one without much work
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Report:
     trials: tuple[EngineTrial, ...]  # the first is the original: eager, float32
     plan: EnginePlan  # the fastest that passed
     restart_s: float  # to have it ready the next time
+    score: str = "accuracy"  # what the trials' score is, for people
 
     @property
     def original(self) -> EngineTrial:
@@ -70,12 +71,17 @@ class Report:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Report":
         """Raises KeyError, TypeError, ValueError or ConfigError for anything that `to_dict` did not write."""
-        trials = tuple(EngineTrial(**{**trial, "plan": EnginePlan(**trial["plan"])}) for trial in values["trials"])
+        trials = tuple(_trial(trial) for trial in values["trials"])
         batch, height, width = values["sizes"]
         report = cls(**{**values, "sizes": (batch, height, width), "trials": trials, "plan": EnginePlan(**values["plan"])})
         if not any(trial.plan == report.plan and trial.median_ms for trial in trials):
             raise ValueError(f"the plan {report.plan} was not measured")
         return report
+
+
+def _trial(values: Mapping[str, Any]) -> EngineTrial:
+    pairs = {name: tuple(values[name]) for name in ("changed", "score_interval") if values[name] is not None}
+    return EngineTrial(**{**values, **pairs, "plan": EnginePlan(**values["plan"])})
 
 
 def table(report: Report) -> "Group":
@@ -87,7 +93,7 @@ def table(report: Report) -> "Group":
     measured = Table(box=None, header_style="bold", pad_edge=False)
     measured.add_column("")
     measured.add_column("plan")
-    for title in ("ms per batch", "+-", "images/s", "difference", "other class", "accuracy", "start s"):
+    for title in ("ms per batch", "+-", "images/s", "difference", "other answers", report.score, "start s"):
         measured.add_column(title, justify="right")
     measured.add_column("")
     out = Table(box=None, header_style="bold", pad_edge=False)
@@ -98,8 +104,8 @@ def table(report: Report) -> "Group":
             out.add_row(str(trial.plan), Text(trial.rejected or ""))
             continue
         spread = "" if trial.spread_ms is None else f"{trial.spread_ms / 2:.1f}"
-        other = "" if trial.changed is None or not report.checked else f"{trial.changed} of {report.checked}"
-        accuracy = "" if trial.correct is None else f"{100 * trial.correct / report.checked:.2f} %"
+        other = "" if trial.changed is None else "{} of {}".format(*trial.changed)
+        score = "" if trial.score is None else f"{100 * trial.score:.2f} %"
         measured.add_row(
             "*" if trial.plan == report.plan else "",
             str(trial.plan),
@@ -108,7 +114,7 @@ def table(report: Report) -> "Group":
             f"{report.images_per_s(trial):.1f}",
             "" if trial.difference is None else f"{trial.difference:.1e}",
             other,
-            accuracy,
+            score,
             "" if trial.start_s is None else f"{trial.start_s:.1f}",
             Text(trial.rejected or ""),
         )
@@ -121,12 +127,9 @@ def summary(report: Report) -> str:
     batch, height, width = report.sizes
     rate = report.images_per_s(report.chosen)
     text = f"{report.plan}: {rate:.1f} images/s, {report.speedup:.2f} times the original, for batches of {batch} at {height}x{width}"
-    before, after = report.original.correct, report.chosen.correct
+    before, after, ends = report.original.score, report.chosen.score, report.chosen.score_interval
     if before is None or after is None:
         return text
-    n = report.checked
-    low, high = wilson_interval(after, n)
-    return (
-        f"{text}; accuracy {100 * after / n:.2f} % ({100 * (after - before) / n:+.2f} points; 95 % interval {100 * low:.2f} to "
-        f"{100 * high:.2f} %) on {n} validation images"
-    )
+    between = "" if ends is None else f"; 95 % interval {100 * ends[0]:.2f} to {100 * ends[1]:.2f} %"
+    said = f"{report.score} {100 * after:.2f} % ({100 * (after - before):+.2f} points{between})"
+    return f"{text}; {said} on {report.checked} validation images"

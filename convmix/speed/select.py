@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from convmix.errors import ConfigError, ModelError, did_you_mean
 from convmix.hardware import fast_bf16
 from convmix.speed import store
-from convmix.speed.backends import Dtype, EnginePlan, Runner, build
-from convmix.speed.check import LIMITS, Original, OutputTolerance
+from convmix.speed.backends import Dtype, EnginePlan, Finish, Runner, build
+from convmix.speed.check import LIMITS, FirstClass, Judge, Limits, Original
 from convmix.speed.packages import UnavailableError
 from convmix.speed.report import EngineTrial, Report, Sizes
 
@@ -45,23 +45,25 @@ SMALL_BATCH = 32  # up to here the time between launches may be the larger part,
 
 
 class Optimized(nn.Module):
-    """The fastest way found to run a model: float32 images n,C,H,W -> float32 logits n,k on the CPU, for inference alone.
+    """The fastest way found to run a model: float32 images n,C,H,W -> what the model gives, float32 on the CPU, for inference alone.
 
     `report` says what was measured. ModelError for another C, H or W than it was made for; n is free, multiples of the batch size waste
-    nothing.
+    nothing. `finish` makes the network's own outputs of what the engine computes, where that is a part of the network.
     """
 
-    def __init__(self, runner: Runner, report: Report) -> None:
+    def __init__(self, runner: Runner, report: Report, finish: Finish | None = None) -> None:
         super().__init__()
         self.runner = runner
         self.report = report
+        self.finish = finish
 
     @property
     def plan(self) -> EnginePlan:
         return self.report.plan
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.runner(images)
+    def forward(self, images: Tensor) -> Any:
+        outputs = self.runner(images)
+        return outputs if self.finish is None else self.finish(outputs, (images.shape[2], images.shape[3]))
 
 
 def optimize(
@@ -70,9 +72,9 @@ def optimize(
     sizes: Sizes,
     precision: Precision = "exact",
     images: Tensor | None = None,
-    targets: Tensor | None = None,
+    judge: Judge | None = None,
     calibration: Tensor | None = None,
-    limits: OutputTolerance | None = None,
+    limits: Limits | None = None,
     budget_s: float = BUDGET_S,
     again: bool = False,
 ) -> Optimized:
@@ -81,45 +83,48 @@ def optimize(
     sizes: images per batch, height, width.
     precision: what may be computed in: exact is float32 alone, bf16 allows bf16 too, int8 allows all three.
     images: n,C,H,W float32, normalised; what outputs are compared on. None: noise, on which no class can be right or wrong.
-    targets: n, the images' classes, where known.
+    judge: what outputs mean: which answers are others, and how good they are. None: the class with the largest output is the answer.
     calibration: n,C,H,W, what int8 takes its value ranges from (None: `images`). Without either, nothing is tried in int8.
-    limits: what may differ; None is `LIMITS`, by what a candidate computes in.
+    limits: what may differ, by what a candidate computes in; None is `LIMITS`.
     budget_s: no candidate is begun after this time, which begins when the model itself was timed; one that is being compiled then is not
     interrupted.
     again: measure also where a choice is kept.
 
     Raises ConfigError and ModelError for arguments that do not fit.
     """
-    _check(sizes, precision, images, targets, calibration)
+    _check(sizes, precision, images, calibration)
     device = store.device_of(model)
     name = store.key(model, sizes=sizes, precision=precision)
     if not again and (kept := restore(model, name)):
         return kept
     noise = _noise(model, sizes)
     images = noise if (is_noise := images is None) else images
-    outputs = build(ORIGINAL, model, noise.to(device))(images)  # n,k
-    original = Original(images, outputs, targets, is_noise)
+    outputs = build(ORIGINAL, model, noise.to(device))(images)
+    if judge is None and not is_noise and isinstance(outputs, Tensor):
+        judge = FirstClass()
+    original = Original(images, outputs, None if is_noise else judge)
     if calibration is None and not is_noise:
         calibration = images
     with store.workshop() as folder:
-        race = _Race(model, original, torch.cat([images, noise])[: sizes[0]].to(device), calibration, limits, folder)
+        race = _Race(model, original, torch.cat([images, noise])[: sizes[0]].to(device), calibration, limits or LIMITS, folder)
         race.run(candidates(precision, batch_size=sizes[0], device=device), budget_s)
         runner = race.finish()
         trials, made = tuple(race.found.values()), race.files(runner.plan)
         restart_s = race.restart_s(runner.plan)
-        report = Report(sizes, precision, store.machine(device), 0 if is_noise else len(images), trials, runner.plan, restart_s)
+        checked, title = (0, "score") if original.judge is None else (len(images), original.judge.title)
+        report = Report(sizes, precision, store.machine(device), checked, trials, runner.plan, restart_s, title)
         store.save(name, report, made)
     return Optimized(runner, report)
 
 
-def restore(model: nn.Module, name: str) -> Optimized | None:
+def restore(model: nn.Module, name: str, finish: Finish | None = None) -> Optimized | None:
     """The choice kept under `name` (`store.key`), ready to run; None where there is none, or where it does not start any more."""
     report = store.load(name)
     if report is None:
         return None
     try:
         example = _noise(model, report.sizes).to(store.device_of(model))
-        return Optimized(build(report.plan, model, example, store=store.files(name)), report)
+        return Optimized(build(report.plan, model, example, store=store.files(name)), report, finish)
     except UnavailableError:
         return None
 
@@ -160,7 +165,7 @@ class _Race:
     """Candidates of one model, tried one after the other on `batch` (B,C,H,W)."""
 
     def __init__(
-        self, model: nn.Module, original: Original, batch: Tensor, calibration: Tensor | None, limits: OutputTolerance | None, folder: Path
+        self, model: nn.Module, original: Original, batch: Tensor, calibration: Tensor | None, limits: Limits, folder: Path
     ) -> None:
         self.model, self.original, self.batch, self.calibration = model, original, batch, calibration
         self.limits, self.folder = limits, folder
@@ -235,24 +240,25 @@ class _Race:
             return EngineTrial(plan, str(error))
         start_s = time.perf_counter() - started
         outputs = runner(self.original.images[: len(self.batch)])
-        difference, reason = self.original.difference(outputs), self.original.objection(outputs, self._limits(plan))
-        if reason:
-            return EngineTrial(plan, reason, start_s, difference=difference)
+        verdict = self.original.compare(outputs, self.limits[plan.dtype])
+        if verdict.objection:
+            return EngineTrial(plan, verdict.objection, start_s, difference=verdict.difference)
         self.running[plan] = runner
-        return EngineTrial(plan, None, start_s, min(self._time(runner) for _ in range(2)), difference=difference)
+        return EngineTrial(plan, None, start_s, min(self._time(runner) for _ in range(2)), difference=verdict.difference)
 
     def _is_right(self, plan: EnginePlan) -> bool:
         """On all images; its row of the report says so."""
         outputs = self.running[plan](self.original.images)
-        reason = self.original.objection(outputs, self._limits(plan))
+        verdict = self.original.compare(outputs, self.limits[plan.dtype])
         self.found[plan] = replace(
             self.found[plan],
-            rejected=reason,
-            difference=self.original.difference(outputs),
-            changed=self.original.count_changed(outputs),
-            correct=self.original.count_correct(outputs),
+            rejected=verdict.objection,
+            difference=verdict.difference,
+            changed=verdict.changed,
+            score=verdict.score and verdict.score.value,
+            score_interval=verdict.score and verdict.score.interval,
         )
-        return reason is None
+        return verdict.objection is None
 
     def _run_final(self, *, with_original: bool) -> None:
         """Rounds of those that are left until the choice is settled; of the original only the first ones, where it cannot win."""
@@ -311,9 +317,6 @@ class _Race:
         assert ms is not None  # those running were timed
         return ms
 
-    def _limits(self, plan: EnginePlan) -> OutputTolerance:
-        return self.limits or LIMITS[plan.dtype]
-
 
 def is_settled(times: Sequence[Sequence[float]]) -> bool:
     """Whether the plan with the smallest median is at most `MARGIN` slower than any other, as far as rounds can tell.
@@ -338,7 +341,7 @@ def _noise(model: nn.Module, sizes: Sizes) -> Tensor:
     return torch.randn(sizes[0], channels, *sizes[1:], generator=torch.Generator().manual_seed(0))
 
 
-def _check(sizes: Sizes, precision: str, images: Tensor | None, targets: Tensor | None, calibration: Tensor | None) -> None:
+def _check(sizes: Sizes, precision: str, images: Tensor | None, calibration: Tensor | None) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"precision: {precision} is not one of {', '.join(PRECISIONS)}{did_you_mean(str(precision), PRECISIONS)}")
     if len(sizes) != 3 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in sizes):
@@ -346,5 +349,3 @@ def _check(sizes: Sizes, precision: str, images: Tensor | None, targets: Tensor 
     for name, given in (("images", images), ("calibration", calibration)):
         if given is not None and (given.ndim != 4 or not len(given) or tuple(given.shape[2:]) != tuple(sizes[1:])):
             raise ModelError(f"{name}: {tuple(given.shape)} is not n,C,{sizes[1]},{sizes[2]}, the height and width of sizes")
-    if targets is not None and (images is None or len(targets) != len(images)):
-        raise ModelError(f"targets: {len(targets)} classes for {0 if images is None else len(images)} images")

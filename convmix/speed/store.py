@@ -26,7 +26,7 @@ from convmix.errors import ConvmixError
 from convmix.hardware import describe_machine
 from convmix.speed.report import Report, Sizes
 
-FORMAT = 2  # 1: chosen from fewer candidates
+FORMAT = 3  # 1: chosen from fewer candidates; 2: of classifiers alone
 MAX_CHOICES = 50  # the ones longest unused go first
 _CHOICE = "choice.json"
 _ENGINES = ("convmix", "torch", "openvino", "nncf", "onnxruntime")

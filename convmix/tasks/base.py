@@ -22,6 +22,9 @@ from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
 from convmix.data.traced_placement import TracedPlacement
 from convmix.metrics.calibration import Calibration
+from convmix.metrics.resampling import Sampled
+from convmix.speed.backends import Finish
+from convmix.speed.check import LIMITS, Limits
 from convmix.tasks.label_calibration import AnyCalibration
 
 
@@ -36,10 +39,16 @@ class Task(ABC):
     score_title: ClassVar[str]  # the same in words
     recipe: ClassVar[str]  # the recipe where none is named
     intervals_are: ClassVar[str] = "Intervals are bootstrapped over the images"  # a sentence's beginning, for the model card
-    accelerates: ClassVar[bool] = False  # whether the engines of `convmix.optimize` know its networks
+    baselines: ClassVar[tuple[str, ...]] = (  # of timm, beside which `compare` sets our own where nobody names models
+        "resnet18", "deit_tiny_patch16_224", "mixer_s16_224", "resmlp_12_224", "convnext_atto",
+    )  # fmt: skip
+    single_label: ClassVar[bool] = False  # whether an answer is one label of the image, with a probability: `Classes`
+    places: ClassVar[bool] = False  # whether answers are places in the image, which move where the image is moved
+    engine_limits: ClassVar[Limits] = LIMITS  # what an engine's answers may differ by from the network's own
     opens_in_timm: ClassVar[bool] = False  # whether timm.create_model("local-dir:...") makes the whole network
     counts: ClassVar[bool] = False  # whether `count_correct` says anything
-    calibrates: ClassVar[bool] = False  # whether `calibrate` and `certainty` are there
+    calibrates: ClassVar[bool] = False  # whether training ends with `calibrate`
+    calibratable: ClassVar[bool] = False  # whether `convmix calibrate` may ask for `calibrate` and `certainty`
     pictured: ClassVar[int] = 30  # answers in a run's picture
     finetunes: ClassVar[str | None] = None  # the recipe where none is named and there are weights to start from; None: `recipe`
     whole_input: ClassVar[bool] = False  # whether weights say the size and the geometry of the input too, not its normalisation alone
@@ -99,6 +108,11 @@ class Task(ABC):
 
     # Learning
 
+    @classmethod
+    def check_augment(cls, augment: Augment) -> None:
+        """ConfigError for an augmentation that the task does not have."""
+        return
+
     @abstractmethod
     def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:
         """Set up loss weights and batch mixing from the settings and what is known of all training examples: n classes, or n,k labels."""
@@ -133,6 +147,10 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def sampled(self, answers: Any, targets: Targets) -> Sampled:
+        """`score_name` of any part of the images, from what `observe` gave; for what is scored group by group."""
+
+    @abstractmethod
     def decode(self, outputs: Any, *, threshold: float | None = None) -> Any:
         """Raw outputs as the task's type in `results.py`, calibrated; `threshold` (0..1) stands in for the calibration's own."""
 
@@ -159,6 +177,16 @@ class Task(ABC):
     def certainty(self, outputs: Any, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
         """How probable each answer is said to be, float64 0..1, and whether it is right: n each. Only for tasks that `calibrate`."""
         raise NotImplementedError(f"{self.name} has no calibration")
+
+    # In faster engines: what `optimize` tries
+
+    def engine_part(self, model: nn.Module) -> nn.Module:
+        """What engines compute of the network: N,C,H,W -> a tensor with N rows, or several."""
+        return model
+
+    def engine_finish(self, model: nn.Module) -> Finish | None:
+        """What makes the network's own outputs of them, with the height and width of the images; None: they are the network's own."""
+        return None
 
     # Leaving Python: what `export` writes
 

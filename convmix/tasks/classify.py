@@ -20,6 +20,7 @@ from convmix.data.traced_placement import TracedPlacement
 from convmix.errors import ModelError
 from convmix.metrics.calibration import Calibration, calibrate_logits
 from convmix.metrics.classification import classification_metrics
+from convmix.metrics.resampling import Sampled
 from convmix.models import catalog, weights
 from convmix.models.describe import count_macs
 from convmix.plots.curves import predictions_picture
@@ -39,10 +40,11 @@ class Classify(Task):
     score_title = "accuracy"
     recipe = "default"
     intervals_are = "Intervals are Wilson's"
-    accelerates = True
     opens_in_timm = True
     counts = True
     calibrates = True
+    calibratable = True
+    single_label = True
     compiles = True
     finetunes = "finetune"
     whole_input = True
@@ -115,6 +117,9 @@ class Classify(Task):
 
     def metrics(self, answers: Tensor, targets: Targets, *, intervals: bool = True) -> dict[str, Any]:
         return classification_metrics(answers, _classes(targets), self.labels)
+
+    def sampled(self, answers: Tensor, targets: Targets) -> Sampled:
+        return Sampled.share((answers.argmax(1) == _classes(targets)).numpy())
 
     def decode(self, outputs: Tensor, *, threshold: float | None = None) -> Classes:
         c = self.calibration

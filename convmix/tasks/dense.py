@@ -21,6 +21,7 @@ from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import Targets
 from convmix.errors import ConfigError, ModelError
 from convmix.models.macs import macs_of
+from convmix.speed.backends import Finish, Outputs
 from convmix.tasks.base import Task
 from convmix.tasks.mmlab import is_mmlab, load_mmlab
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork
@@ -32,6 +33,8 @@ class DenseTask(Task):
     strides: ClassVar[tuple[int, ...]]  # of the backbone's maps, where it has several
     learns_masks: ClassVar[bool] = False
     pictured = 8
+    places = True
+    baselines = ("resnet18", "convnext_atto")  # those with a map at every stride
 
     @abstractmethod
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
@@ -78,12 +81,22 @@ class DenseTask(Task):
         check_augment(augment)
         return DenseTransform(preprocess, augment, masks=self.learns_masks)
 
+    @classmethod
+    def check_augment(cls, augment: Augment) -> None:
+        check_augment(augment)
+
     def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:
         check_augment(augment)
         if optim.label_smoothing:
             raise ConfigError(f"optim.label_smoothing: {optim.label_smoothing} is for classification; leave it at 0 for {self.name}")
         if optim.class_weights != "none":
             raise ConfigError(f"optim.class_weights: {optim.class_weights} is for classification; leave it at none for {self.name}")
+
+    def engine_part(self, model: nn.Module) -> nn.Module:
+        return Trunk(cast(DenseNetwork, model))
+
+    def engine_finish(self, model: nn.Module) -> Finish:
+        return cast(DenseNetwork, model).finish
 
     def explained(self, model: nn.Module) -> nn.Module:
         return Evidence(model, self)
@@ -96,6 +109,17 @@ class DenseTask(Task):
 def frozen(model: nn.Module) -> nn.Module:
     """A copy for exporters: in evaluation, in float32, and without gradients, for which alone our own operators are taken."""
     return copy.deepcopy(model).eval().float().requires_grad_(False)
+
+
+class Trunk(nn.Module):
+    """Of a dense network what is the same work for every image: N,C,H,W -> a tensor with N rows, or several."""
+
+    def __init__(self, network: DenseNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Outputs:
+        return self.network.trunk(images)
 
 
 class Evidence(nn.Module):

@@ -6,6 +6,7 @@ images -> network -> boxes on the input -> Placement -> Boxes | Masks  an answer
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -20,9 +21,13 @@ from convmix.data.placement import Placement
 from convmix.data.preprocessing import Preprocess
 from convmix.data.targets import Targets
 from convmix.data.traced_placement import TracedPlacement
-from convmix.metrics.detection import detection_metrics
+from convmix.metrics.detection import detection_metrics, mean_ap
+from convmix.metrics.matching import match
+from convmix.metrics.resampling import Sampled
+from convmix.metrics.score_calibration import ScoreCalibration, calibrate_scores, scores_and_truth
 from convmix.plots.overlay import draw, grid_picture, truth_of
 from convmix.results import Boxes, Masks
+from convmix.speed.check import LIMITS, Limits
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
 from convmix.tasks.deployed_maskrcnn import DeployedMaskRCNN
 from convmix.tasks.deployed_retinanet import DeployedRetinaNet
@@ -32,6 +37,7 @@ from convmix.tasks.retinanet import RetinaNet
 from convmix.tasks.suppression import first
 
 SHOWN = 0.5  # score from which a box is drawn
+OBJECTS_CHANGED = 2.5  # times as many objects as classes may be others: of two boxes on one object rounding decides which stays
 FoundObjects = Sequence[Boxes]
 
 
@@ -44,8 +50,10 @@ class Detect(DenseTask):
     hub_tag = "object-detection"
     score_name = "ap"
     score_title = "AP"
+    calibratable = True
     recipe = "detect_small"
     strides: ClassVar[tuple[int, ...]] = (8, 16, 32)
+    engine_limits: ClassVar[Limits] = {dtype: replace(limits, changed=OBJECTS_CHANGED * limits.changed) for dtype, limits in LIMITS.items()}
 
     def network(self, backbone: DenseBackbone, dense: Dense) -> DenseNetwork:
         scale = anchor_scale(backbone, dense, published=4.0)
@@ -73,8 +81,34 @@ class Detect(DenseTask):
         truths = [truth.annotation for truth in targets]
         return detection_metrics(answers, truths, self.labels, masks=self.learns_masks, intervals=intervals)
 
+    def sampled(self, answers: FoundObjects, targets: Targets) -> Sampled:
+        truths = [truth.annotation for truth in targets]
+        masks = self.learns_masks and all(truth.masks is not None for truth in truths)
+        matches = match(answers, truths, len(self.labels), masks=masks)
+        return Sampled(len(truths), lambda weights: mean_ap(matches, weights), is_biased=True)
+
+    @classmethod
+    def read_calibration(cls, values: object) -> ScoreCalibration:
+        return ScoreCalibration.from_dict(values)
+
+    def calibrate(self, outputs: FoundObjects, targets: Targets, *, split: str) -> ScoreCalibration:
+        return calibrate_scores(*self._right(outputs, targets), n=len(outputs), split=split)
+
+    def certainty(self, outputs: FoundObjects, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+        """Of every found object: its score, and whether it is right at IoU .50."""
+        return self._right([self._sure(found) for found in outputs], targets)
+
     def decode(self, outputs: FoundObjects, *, threshold: float | None = None) -> list[Boxes]:
-        return [found.above(SHOWN if threshold is None else threshold) for found in outputs]
+        return [self._sure(found).above(SHOWN if threshold is None else threshold) for found in outputs]
+
+    def _sure(self, found: Boxes) -> Boxes:
+        """The same with calibrated scores, where the task is calibrated."""
+        return found if self.calibration is None else replace(found, scores=self.calibration.apply(found.scores))
+
+    def _right(self, found: FoundObjects, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+        truths = [truth.annotation for truth in targets]
+        masks = self.learns_masks and all(truth.masks is not None for truth in truths)
+        return scores_and_truth(found, truths, len(self.labels), masks=masks)
 
     def summary(self, scores: Mapping[str, Any]) -> dict[str, str]:
         return {

@@ -18,10 +18,10 @@ from torch import Tensor
 from convmix.data.targets import UNKNOWN
 from convmix.errors import ConfigError, RunError, did_you_mean
 from convmix.metrics.calibration import FEWEST, Calibration, expected_calibration_error
+from convmix.metrics.platt import fit_line
+from convmix.metrics.score_calibration import ScoreCalibration
 
 UNDECIDED = 0.5  # the threshold of a label that no image shows how to set
-_SPREAD = 0.5  # standard deviation of a slope's logarithm, and of an offset, before any image is seen
-_LOG_SLOPES = (-4.0, 4.0)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class LabelCalibration:
             raise RunError(f"calibration.{error}") from None
 
 
-AnyCalibration = Calibration | LabelCalibration
+AnyCalibration = Calibration | LabelCalibration | ScoreCalibration
 
 
 def calibrate_labels(logits: Tensor, truth: Tensor, *, split: str, precision: float | None = None) -> LabelCalibration:
@@ -130,27 +130,6 @@ def calibrate_labels(logits: Tensor, truth: Tensor, *, split: str, precision: fl
         slopes, offsets, tuple(t for t, _ in found), tuple(reached for _, reached in found), precision, split, len(z),
         ece_before, ece_after, nll_before, nll_after,
     )  # fmt: skip
-
-
-def fit_line(z: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """The slope and the offset that make n truths most likely under n logits, near 1 and 0 where the images say little."""
-    from scipy.optimize import minimize
-
-    n = len(z)
-    if not n or true.all() or not true.any():
-        return 1.0, 0.0
-    sign = np.where(true, 1.0, -1.0)
-
-    def loss(at: np.ndarray) -> tuple[float, np.ndarray]:
-        slope = math.exp(at[0])
-        margin = sign * (slope * z + at[1])
-        wrong = -sign / (1 + np.exp(np.clip(margin, -500, 500)))  # the derivative by the line's value
-        surprise = float((at**2).sum()) / (2 * n * _SPREAD**2)
-        value = float(np.logaddexp(0, -margin).mean()) + surprise
-        return value, np.array([(wrong * z).mean() * slope, wrong.mean()]) + at / (n * _SPREAD**2)
-
-    found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[_LOG_SLOPES, (None, None)])
-    return math.exp(float(found.x[0])), float(found.x[1])
 
 
 def choose(probability: np.ndarray, true: np.ndarray, *, precision: float | None = None) -> tuple[float, bool]:

@@ -17,9 +17,11 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import roi_align
 
+from convmix.config import Size
+from convmix.speed.backends import Outputs
 from convmix.tasks.anchors import RATIOS, Anchors, init_head
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork, create_pyramid
 
@@ -58,11 +60,30 @@ class MaskRCNN(DenseNetwork):
         )  # fmt: skip
 
     def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        if targets is None:
+            return self.finish(self.trunk(images), (images.shape[2], images.shape[3]))
         maps, proposals, losses = self._propose(images, targets)
         sizes = _sizes(images)
-        if targets is None:
-            return self.roi_heads.found(maps, proposals, sizes)
         return losses | self.roi_heads.losses(maps, proposals, sizes, targets)
+
+    def trunk(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The pyramid's maps, of every level how probably each anchor holds an object, and how its box is to be moved."""
+        maps = self.pyramid(self.backbone(images))
+        objectness, moves = self.rpn.head(maps)
+        return (*maps, *objectness, *moves)
+
+    def finish(self, outputs: Outputs, size: Size) -> list[dict[str, Tensor]]:
+        levels = len(outputs) // 3
+        maps, objectness, moves = (list(outputs[i * levels : (i + 1) * levels]) for i in range(3))
+        n = len(maps[0])
+        sizes = [size] * n
+        anchors = self.rpn.anchor_generator(ImageList(maps[0], sizes), maps)
+        per_level = [o[0].numel() for o in objectness]
+        scores, deltas = concat_box_prediction_layers(objectness, moves)
+        self.rpn.training = False
+        boxes = self.rpn.box_coder.decode(deltas, anchors).view(n, -1, 4)
+        proposals, _ = self.rpn.filter_proposals(boxes, scores, sizes, per_level)
+        return self.roi_heads.found({str(i): m for i, m in enumerate(maps)}, proposals, sizes)
 
     def class_logits(self, images: Tensor) -> Tensor:
         """What every proposed region says of every class, against background: B,C,H,W -> B,regions,k; -inf where an image has fewer."""

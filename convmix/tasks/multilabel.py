@@ -17,6 +17,7 @@ from convmix.data.examples import Examples
 from convmix.data.preprocessing import Loads, Preprocess
 from convmix.data.targets import UNKNOWN, Targets, as_batch
 from convmix.data.traced_placement import TracedPlacement
+from convmix.metrics.resampling import Sampled
 from convmix.results import ImageLabels
 from convmix.tasks.classify import Classify
 from convmix.tasks.label_calibration import UNDECIDED, AnyCalibration, LabelCalibration, calibrate_labels
@@ -34,8 +35,8 @@ class Multilabel(Classify):
     score_name = "map"
     score_title = "mean AP"
     intervals_are = "Intervals are bootstrapped over the images"
-    accelerates = False
     counts = False
+    single_label = False
 
     def __init__(self, labels: tuple[str, ...], calibration: AnyCalibration | None = None) -> None:
         super().__init__(labels)
@@ -86,8 +87,14 @@ class Multilabel(Classify):
         return torch.tensor(own, dtype=torch.float64)
 
     def metrics(self, answers: Tensor, targets: Targets, *, intervals: bool = True) -> dict[str, Any]:
-        judged = Judged(self.probabilities(answers).double().numpy(), _labels(targets).numpy(), self.thresholds.numpy())
-        return multilabel_metrics(judged, self.labels, intervals=intervals)
+        return multilabel_metrics(self._judged(answers, targets), self.labels, intervals=intervals)
+
+    def sampled(self, answers: Tensor, targets: Targets) -> Sampled:
+        judged = self._judged(answers, targets)
+        return Sampled(len(answers), lambda weights: judged.scores(weights)[self.score_name])
+
+    def _judged(self, answers: Tensor, targets: Targets) -> Judged:
+        return Judged(self.probabilities(answers).double().numpy(), _labels(targets).numpy(), self.thresholds.numpy())
 
     def decode(self, outputs: Tensor, *, threshold: float | None = None) -> list[ImageLabels]:  # type: ignore[override]  # an answer each
         thresholds = self.thresholds if threshold is None else torch.full((len(self.labels),), threshold, dtype=torch.float64)

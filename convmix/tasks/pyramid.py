@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool
 
+from convmix.config import Size
 from convmix.errors import ModelError, WeightsError
 from convmix.models.catalog import create_model
 from convmix.models.convmlp import ConvMLP
 from convmix.models.weights import load_weights
+from convmix.speed.backends import Outputs
 
 Extra = Literal["none", "pool", "convs"]  # what follows the coarsest level
 
@@ -123,6 +125,15 @@ class DenseNetwork(nn.Module):
         self.num_features = backbone.num_features
         self.load_notes = backbone.load_notes
         self.pretrained_cfg = backbone.pretrained_cfg
+
+    def trunk(self, images: Tensor) -> Outputs:
+        """What is the same work for every image, and can be traced: N,C,H,W -> a tensor with N rows, or several."""
+        outputs: Tensor = self(images)
+        return outputs
+
+    def finish(self, outputs: Outputs, size: Size) -> Any:
+        """What the network gives without targets, from what `trunk` gave for images of this height and width."""
+        return outputs
 
     def get_classifier(self) -> nn.Module:
         """Everything but the backbone: what a linear probe trains."""

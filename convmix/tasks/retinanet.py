@@ -14,6 +14,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, sigmoid_focal_loss
 
+from convmix.config import Size
+from convmix.speed.backends import Outputs
 from convmix.tasks.anchors import RATIOS, Anchors, init_head
 from convmix.tasks.pyramid import DenseBackbone, DenseNetwork, create_pyramid
 
@@ -40,6 +42,7 @@ class RetinaNet(DenseNetwork):
         self.anchors = Anchors(self.pyramid.strides, [anchor_scale * step for step in OCTAVE])
         self.matcher = Matcher(POSITIVE_IOU, NEGATIVE_IOU, allow_low_quality_matches=True)
         self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+        self._anchors_at: dict[Size, tuple[Tensor, list[int]]] = {}  # for `finish`
 
     def forward(self, images: Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         logits, deltas, anchors, per_level = self.heads(images)
@@ -47,6 +50,20 @@ class RetinaNet(DenseNetwork):
             return self._losses(logits, deltas, anchors, targets)
         size = (images.shape[2], images.shape[3])
         return [self._found(*one, anchors, per_level, size) for one in zip(logits, deltas, strict=True)]
+
+    def trunk(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits B,anchors,k and box deltas B,anchors,4."""
+        logits, deltas, _, _ = self.heads(images)
+        return logits, deltas
+
+    def finish(self, outputs: Outputs, size: Size) -> list[dict[str, Tensor]]:
+        logits, deltas = outputs
+        if size not in self._anchors_at:  # an image without content says where they are
+            where = next(self.parameters()).device
+            _, _, all_of_them, of_each_level = self.heads(torch.zeros(1, self.backbone.in_chans, *size, device=where))
+            self._anchors_at[size] = all_of_them, of_each_level
+        anchors, per_level = self._anchors_at[size]
+        return [self._found(*one, anchors.to(logits.device), per_level, size) for one in zip(logits, deltas, strict=True)]
 
     def heads(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, list[int]]:
         """Class logits B,anchors,k, box deltas B,anchors,4, the anchors n,4, and how many of them each level has."""

@@ -18,7 +18,8 @@ from convmix.data.examples import Examples
 from convmix.data.preprocessing import Preprocess
 from convmix.data.targets import IGNORE, Targets
 from convmix.data.traced_placement import TracedPlacement
-from convmix.metrics.segmentation import confusion, segmentation_metrics
+from convmix.metrics.resampling import Sampled
+from convmix.metrics.segmentation import confusion, scores, segmentation_metrics, tallies
 from convmix.plots.overlay import draw_map, grid_picture
 from convmix.results import SemanticMap
 from convmix.tasks.dense import DenseTask, beside_truth, frozen, with_interval
@@ -75,8 +76,14 @@ class Segment(DenseTask):
         return Scored(said, confusion(truth.annotation, said.classes.numpy(), len(self.labels)), float(nats))
 
     def metrics(self, answers: Sequence[Scored], targets: Targets, *, intervals: bool = True) -> dict[str, Any]:
-        scores = segmentation_metrics(np.stack([a.confusion for a in answers]), self.labels, intervals=intervals)
-        return {**scores, "loss": sum(a.nats for a in answers) / max(1, scores["pixels"])}
+        found = segmentation_metrics(np.stack([a.confusion for a in answers]), self.labels, intervals=intervals)
+        return {**found, "loss": sum(a.nats for a in answers) / max(1, found["pixels"])}
+
+    def sampled(self, answers: Sequence[Scored], targets: Targets) -> Sampled:
+        counts = tallies(np.stack([a.confusion for a in answers]))  # n,3,k
+        n, _, k = counts.shape
+        flat = counts.reshape(n, -1).astype(np.float64)
+        return Sampled(n, lambda weights: scores((weights @ flat).reshape(-1, 3, k))["miou"])
 
     def decode(self, outputs: Sequence[Scored | SemanticMap], *, threshold: float | None = None) -> list[SemanticMap]:
         return [a.map if isinstance(a, Scored) else a for a in outputs]

@@ -7,9 +7,10 @@ import torch
 from tiny_run import LABELS, make_run, write_folder, write_image
 
 from convmix.artifacts.artifact import Artifact
-from convmix.artifacts.provenance import recorded_digests, recorded_rows, validation_images
+from convmix.artifacts.provenance import recorded_digests, recorded_rows
 from convmix.atomic import write_csv
 from convmix.errors import DataError, RunError
+from convmix.inference.task_judge import validation_images
 
 
 @pytest.fixture

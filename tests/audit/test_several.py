@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from convmix.artifacts.artifact import load_artifact
@@ -13,7 +12,6 @@ from convmix.artifacts.provenance import recorded_rows
 from convmix.audit.doctor import Examination, doctor
 from convmix.config import Data
 from convmix.data.sources import open_source
-from convmix.errors import ConfigError
 from tests.label_scenes import LABELS
 from tests.made_once import MadeOnce
 from tests.trained_runs import labelled, multilabel
@@ -75,10 +73,12 @@ def test_what_is_kept_is_written_as_one_hot_columns(tmp_path: Path) -> None:
     rows = [(i % 2, "" if i == 3 else int(i % 3 == 0), int(i > 4)) for i in range(20)]
     data = write(tmp_path / "set", rows, LABELS)  # type: ignore[arg-type]
     (data / "images" / "005.png").write_bytes(b"broken")
-    with pytest.raises(ConfigError, match=r"several labels; name a \.csv"):
-        doctor(data, fix=tmp_path / "clean", output=tmp_path / "out", workers=0, near=False)
-    done = doctor(data, fix=tmp_path / "clean.csv", output=tmp_path / "out", workers=0, near=False)
-    assert done.remedy is not None and (done.remedy.kept, done.remedy.left_out) == (19, 1)
-    before, after = (open_source(path, Data()).splits["all"] for path in (data, tmp_path / "clean.csv"))
-    assert before.classes == after.classes and before.label_matrix is not None and after.label_matrix is not None
-    assert after.label_matrix.tolist() == np.delete(before.label_matrix, 5, axis=0).tolist()
+    before = open_source(data, Data()).splits["all"]
+    for clean in ("clean.csv", "clean"):  # a list of the images as they are, and copies of them with a list
+        done = doctor(data, fix=tmp_path / clean, output=tmp_path / "out", workers=0, near=False)
+        assert done.remedy is not None and (done.remedy.kept, done.remedy.left_out) == (19, 1)
+        after = open_source(tmp_path / clean, Data()).splits["all"]
+        assert before.classes == after.classes and before.label_matrix is not None and after.label_matrix is not None
+        assert after.label_matrix.tolist() == np.delete(before.label_matrix, 5, axis=0).tolist()
+    assert len(list((tmp_path / "clean" / "images").iterdir())) == 19
+    assert "images/005.png,all,bar|spot,left out: cannot be read" in (tmp_path / "clean" / "changes.csv").read_text()

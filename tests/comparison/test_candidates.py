@@ -6,11 +6,12 @@ from convmix.comparison.candidates import contenders, default_models
 from convmix.config import Data, Run, model_arguments, override
 from convmix.errors import ConfigError, ModelError
 from convmix.models.describe import describe
+from convmix.tasks.classify import Classify
 
 
 @pytest.mark.parametrize("side", [32, 128])
 def test_every_default_contender_takes_the_images(side: int) -> None:
-    some = contenders(default_models((side, side)), size=(side, side))
+    some = contenders(default_models((side, side), Classify.baselines), size=(side, side))
     assert {c.name.split("_")[0] for c in some} >= {"convmixer", "convmlp", "multiscale", "resnet18", "deit", "mixer", "resmlp", "convnext"}
     for c in some:
         run = override(Run(data=Data(size=(side, side))), c.settings)

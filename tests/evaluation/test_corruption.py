@@ -128,7 +128,7 @@ def test_a_large_image_is_damaged_at_the_size_at_which_the_model_looks(tmp_path,
     np.random.seed(4)
     Image.new("RGB", (640, 480), (128, 128, 128)).save(tmp_path / "large.png")
     preprocess = make_run(tmp_path / "run", splits={}, size=(32, 32), fit=fit).preprocess
-    pixels = np.asarray(Damaged(preprocess, "noise", 3).read(str(tmp_path / "large.png"))).astype(float)[5:27]
+    pixels = np.asarray(Damaged.of(preprocess, "noise", 3).read(str(tmp_path / "large.png"))).astype(float)[5:27]
     assert pixels.shape[1:] == (32, 3)
     assert 0.5 * 0.16 * 255 < pixels.std() < 1.2 * 0.16 * 255  # reduced afterwards by 15 it would be a fifteenth
 
@@ -137,7 +137,7 @@ def test_a_large_image_is_damaged_at_the_size_at_which_the_model_looks(tmp_path,
 def test_the_same_images_are_damaged_the_same_way_whoever_loads_them(tmp_path, name):
     write_folder(tmp_path / "some", {"ant": 5, "bee": 5}, seed=3)
     examples = open_source(tmp_path / "some", Data()).splits["all"]
-    damaged = Damaged(make_run(tmp_path / "run", splits={}).preprocess, name, 2)
+    damaged = Damaged.of(make_run(tmp_path / "run", splits={}).preprocess, name, 2)
     state = np.random.get_state()[1].copy()
     ways = [torch.cat([b.images for b in eval_batches(examples, damaged, batch_size=n, workers=w)]) for n, w in ((10, 0), (3, 2))]
     with torch.autocast("cpu", torch.bfloat16):  # as without workers, inside the model's
@@ -148,9 +148,9 @@ def test_the_same_images_are_damaged_the_same_way_whoever_loads_them(tmp_path, n
 
 def test_unknown_damage_is_refused(run: Artifact):
     with pytest.raises(ConfigError, match=r"corruption: nois is not one of blur, noise.*did you mean noise"):
-        Damaged(run.preprocess, "nois", 1)
+        Damaged.of(run.preprocess, "nois", 1)
     with pytest.raises(ConfigError, match="strength: 4 is not one of 1, 2, 3"):
-        Damaged(run.preprocess, "noise", 4)
+        Damaged.of(run.preprocess, "noise", 4)
 
 
 def test_what_is_damaged_is_what_can_be_read(run: Artifact, tmp_path: Path):

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import convmix
+from convmix.artifacts.renumbering import Renumbered, columns
 from convmix.config import Data
 from convmix.data.scan import scan
 from convmix.data.sources import open_source
 from convmix.data.targets import IGNORE, Objects, Regions
 from convmix.errors import ConfigError, DataError
-from convmix.evaluation.dense import Renumbered, columns
 from tests.dense_scenes import write_coco, write_maps
 from tests.made_once import MadeOnce
 from tests.trained_runs import dense_run

@@ -70,13 +70,14 @@ def test_the_scores_are_those_of_detection_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("masks", "width"), [(False, 1100), (True, 390)])
 def test_a_browser_shows_the_page(tmp_path: Path, masks: bool, width: int) -> None:
     e = evaluated(tmp_path, masks=masks, bad=[("x.png", "empty file")], notes=["look here"])
-    names = ("precision-recall", "typical", "worst")
+    names = ("precision-recall", "reliability", "typical", "worst")
     assert sorted(f.name for f in e.output.parent.glob("*.png")) == [f"evaluation-test-{name}.png" for name in names]
     seen = look_at(e.page, width=width, dark=masks)
     assert seen.errors == () and seen.requests == () and seen.broken_images == 0 and not seen.overflows
     for said in (
         "Evaluation of run", "street & <yard>, test split", "cat <b>", "AP50", "wrong class", "Worst images", "Typical images",
         "look here", "x.png: empty file", "small", "24 objects",
+        "expected calibration error",
     ):  # fmt: skip
         assert said in seen.text
     assert ("outlines: AP50" in seen.text) is masks

@@ -15,13 +15,14 @@ from tiny_run import LABELS, make_run, write_folder
 
 from convmix.artifacts.artifact import Artifact
 from convmix.evaluation import evaluate, table
-from convmix.evaluation.classification_result import Damage
 from convmix.evaluation.confusion_plots import MOST_CLASSES, accuracies_picture, confusion_picture, robustness_picture
 from convmix.evaluation.gallery import ERRORS, EXTREMES, PAIRS, PER_PAIR, confusions, examples_of, least_sure, surest, worst
 from convmix.evaluation.model_outputs import Answers
+from convmix.evaluation.robustness import Damage
 from convmix.evaluation.slices import Slice
 from convmix.metrics.calibration import calibrate_logits, choose_threshold, expected_calibration_error
 from convmix.metrics.classification import wilson_interval
+from convmix.metrics.resampling import Score
 from convmix.results import Classes
 
 ORANGE, BLUE = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)
@@ -186,7 +187,7 @@ def test_a_matrix_that_nobody_could_read_is_refused() -> None:
 
 
 def some_slices(n: int, *, worse: int = -1) -> list[Slice]:
-    return [Slice("camera", f"value {i}", 50, 40 - i, 0.8 - i / 50, wilson_interval(40 - i, 50), i == worse) for i in range(n)]
+    return [Slice("camera", f"value {i}", 50, 0.8 - i / 50, wilson_interval(40 - i, 50), i == worse, 40 - i) for i in range(n)]
 
 
 def test_slices_that_are_worse_are_marked() -> None:
@@ -199,11 +200,11 @@ def test_slices_that_are_worse_are_marked() -> None:
 
 
 def test_robustness_is_drawn_with_a_line_per_kind() -> None:
-    damages = [Damage(kind, s, "", 50, 40, 0.8, wilson_interval(40, 50)) for kind in ("blur", "noise") for s in (1, 2, 3)]
-    found = pixels(robustness_picture(damages, accuracy=0.9, interval=(0.8, 0.95)))
+    damages = [Damage(kind, s, "", 50, 0.8, wilson_interval(40, 50), 40) for kind in ("blur", "noise") for s in (1, 2, 3)]
+    found = pixels(robustness_picture(damages, whole=Score(0.9, (0.8, 0.95))))
     assert (found == BLUE).all(1).any() and (found == ORANGE).all(1).any()
     with pytest.raises(ValueError, match="0 kinds"):
-        robustness_picture([], accuracy=0.9, interval=(0.8, 0.95))
+        robustness_picture([], whole=Score(0.9, (0.8, 0.95)))
 
 
 def test_texts_from_the_user_are_shown_as_they_are(tmp_path: Path) -> None:

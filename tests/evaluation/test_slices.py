@@ -15,11 +15,17 @@ from tiny_run import LABELS, make_run, write_folder, write_image
 from convmix.artifacts.artifact import Artifact
 from convmix.data.decode import BadImage, decode, upright_size
 from convmix.evaluation import evaluate, table
+from convmix.evaluation import slices as slicing
 from convmix.evaluation.appearance import Brightness
-from convmix.evaluation.slices import MOST_VALUES, Grouping, Slice, by_aspect, by_quarter, by_value, slices
+from convmix.evaluation.slices import MOST_VALUES, Grouping, Slice, by_aspect, by_quarter, by_value
 from convmix.metrics.classification import wilson_interval
+from convmix.metrics.resampling import Sampled
 
 pytestmark = pytest.mark.usefixtures("without_page")
+
+
+def slices(groupings: list[Grouping], correct: np.ndarray) -> tuple[Slice, ...]:
+    return slicing.slices(groupings, lambda at: Sampled.share(correct[at]), overall=float(correct.mean()))
 
 
 def found(grouping: Grouping, correct: list[bool] | np.ndarray) -> list[tuple[str, int, int]]:

@@ -2,7 +2,10 @@
 
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from tiny_run import LABELS, make_run, write_folder
 from torch import nn
 
 import convmix
-from convmix.artifacts.artifact import Artifact
+from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.provenance import recorded_rows
 from convmix.cli import main
 from convmix.errors import ConfigError, DataError
@@ -18,10 +21,14 @@ from convmix.evaluation import evaluate
 from convmix.inference import engine_choice
 from convmix.inference.engine_choice import accelerate, optimize_run
 from convmix.inference.prediction import predict
+from convmix.inference.task_judge import TaskJudge, validation_images
 from convmix.speed import select
 from convmix.speed.backends import EnginePlan
+from convmix.speed.check import Original
+from convmix.tasks import task_class
+from convmix.tasks.agreement import agreement, together
 from tests.made_once import MadeOnce
-from tests.trained_runs import demo
+from tests.trained_runs import DENSE_TASKS, demo, dense_run, labelled, multilabel, scenes
 
 CPU = torch.device("cpu")
 QUICK = [EnginePlan(), EnginePlan(layout="nhwc"), EnginePlan(folded=True)]
@@ -69,17 +76,17 @@ def test_a_run_is_checked_on_its_own_validation_images(run: Artifact, trials: li
     faster = optimize_run(run, precision="exact")
     assert faster.report.checked == 15
     assert faster.report.sizes == (32, 8, 8)
-    assert faster.report.original.correct is not None
+    assert faster.report.original.score is not None
     assert convmix.optimize(run.path, precision="exact").plan == faster.plan
     assert len(trials) == 1
 
 
 def test_int8_is_checked_on_other_images_than_it_is_calibrated_on(run: Artifact) -> None:
-    to_check, classes, to_calibrate = engine_choice._validation_images(run, "int8")
+    to_check, classes, to_calibrate = engine_choice._validation_images(run, "int8", engine_choice._Part.of(run))
     assert to_check is not None and classes is not None and to_calibrate is not None
     assert (len(to_check), classes.tolist(), len(to_calibrate)) == (6, [0, 0, 1, 1, 2, 2], 9)
     assert len(torch.cat([to_check, to_calibrate]).unique(dim=0)) == 15  # every validation image once
-    everything, _, none = engine_choice._validation_images(run, "exact")
+    everything, _, none = engine_choice._validation_images(run, "exact", engine_choice._Part.of(run))
     assert everything is not None and len(everything) == 15 and none is None
 
 
@@ -133,6 +140,60 @@ def test_validation_images_that_are_gone_leave_noise_but_not_int8(run: Artifact,
     assert optimize_run(run, precision="exact").report.checked == 0
     with pytest.raises(DataError, match="int8 is calibrated on the run's validation images"):
         optimize_run(run, precision="int8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [*DENSE_TASKS, "multilabel"])
+def test_every_task_is_answered_the_same_by_the_engine_that_won(
+    task: str, made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_artifact(multilabel(made_once) if task == "multilabel" else dense_run(made_once, task))
+    files = [(labelled(made_once) if task == "multilabel" else scenes(made_once, task) / "test")]
+    fastest = EnginePlan(layout="nhwc")
+    monkeypatch.setattr(select._Race, "_time", lambda _, runner: 1.0 if runner.plan == fastest else 2.0)  # whatever the machine says
+    report = convmix.optimize(run, precision="exact").report
+    assert report.plan == fastest, report.trials
+    assert report.checked == len(validation_images(run, at_most=100)[0]) > 0
+    assert report.score == task_class(task).score_title
+    assert report.chosen.score == pytest.approx(report.original.score)
+    assert report.chosen.changed is not None and report.chosen.changed[0] == 0
+    plain, fast = (predict(run, files, precision="fp32", optimize=how, workers=0) for how in ("never", "always"))
+    apart = together([agreement(one.result, other.result) for one, other in zip(plain, fast, strict=True)])  # type: ignore[union-attr]
+    assert apart.difference < 1e-4
+    assert apart.agreed == apart.compared
+    before, after = (
+        evaluate(run, precision="fp32", optimize=how, workers=0, output=tmp_path / f"{how}.json") for how in ("never", "always")
+    )
+    score = task_class(task).score_name
+    assert after.metrics[score] == pytest.approx(before.metrics[score], abs=1e-4)
+    assert [note.startswith(f"computed by {fastest}") for note in after.notes] == [True]
+
+
+@pytest.mark.parametrize("task", DENSE_TASKS)
+def test_an_engine_that_finds_other_things_is_rejected(task: str, made_once: MadeOnce) -> None:
+    """Within the limits of every output, but with another answer to the images: what the task alone can say."""
+    run = load_artifact(dense_run(made_once, task))
+    talk: dict[str, Callable[[Any], Any]] = {  # after one epoch they find nothing
+        "detect": lambda model: [
+            nn.init.normal_(model.head.classification_head.cls_logits.weight, std=50.0),
+            nn.init.constant_(model.head.classification_head.cls_logits.bias, -1.0),
+        ],
+        "instances": lambda model: nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=2.0),
+        "segment": lambda model: None,
+    }
+    torch.manual_seed(0)
+    talk[task](run.model)
+    part = engine_choice._Part.of(run)
+    images, targets, _ = engine_choice._validation_images(run, "exact", part)
+    assert images is not None
+    with torch.inference_mode():
+        outputs = part.model(images)
+    judge = TaskJudge(part.task, targets, run.preprocess.size, part.finish)
+    original = Original(images, outputs, judge)
+    mirrored = outputs.flip(1) if isinstance(outputs, torch.Tensor) else tuple(output.flip(-1) for output in outputs)
+    loose = replace(part.task.engine_limits["int8"], difference=10.0)
+    assert original.compare(outputs, loose).objection is None
+    assert "another answer for" in str(original.compare(mirrored, loose).objection)
 
 
 @pytest.mark.parametrize(

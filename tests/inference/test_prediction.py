@@ -17,8 +17,12 @@ from tiny_run import LABELS, make_run, write_folder, write_image
 from convmix.artifacts.artifact import Artifact, save_calibration
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.inference.file_names import find_files
-from convmix.inference.prediction import FORMATS, Prediction, encode, predict, predict_stream
+from convmix.inference.output_forms import FORMATS as OF_RESULTS
+from convmix.inference.prediction import Prediction, encode, predict, predict_stream
 from convmix.metrics.calibration import Calibration
+from convmix.results import Classes
+
+FORMATS = OF_RESULTS[Classes]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from pycocotools.cocoeval import COCOeval
 
 from convmix.data import rle
 from convmix.errors import ConfigError
-from convmix.inference.prediction_files import FORMATS, DetectionFile, common_folder, encode, output_format, write
+from convmix.inference.output_forms import FORMATS, output_format
+from convmix.inference.prediction_files import DetectionFile, common_folder, encode, write
 from convmix.inference.result_files import DenseResult
 from convmix.results import Boxes, Masks, SemanticMap
 

@@ -15,6 +15,7 @@ from convmix.errors import ConfigError, ModelError
 from convmix.models.catalog import create_model
 from convmix.speed import backends, select, store
 from convmix.speed.backends import EnginePlan
+from convmix.speed.check import LIMITS, FirstClass, OutputTolerance
 from convmix.speed.packages import UnavailableError
 from convmix.speed.report import EngineTrial, Report, table
 from convmix.speed.select import Optimized, candidates, optimize
@@ -112,16 +113,16 @@ def trial_of(faster: Optimized, plan: EnginePlan = FAKE) -> EngineTrial:
 
 def test_the_fastest_that_is_right_wins(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
     engine()
-    faster = optimize(model, sizes=SIZES, images=images, targets=model(images).argmax(1))
+    faster = optimize(model, sizes=SIZES, images=images, judge=FirstClass(model(images).argmax(1)))
     assert faster.plan == FAKE
     assert torch.allclose(faster(images), model(images), atol=1e-6)
     assert faster.report.speedup == pytest.approx(2, rel=1e-3)
     chosen = trial_of(faster)
     assert (chosen.median_ms, faster.report.original.median_ms) == (pytest.approx(10, rel=1e-3), pytest.approx(20, rel=1e-3))
-    assert (chosen.rejected, chosen.changed, chosen.correct, faster.report.checked) == (None, 0, 10, 10)
+    assert (chosen.rejected, chosen.changed, chosen.score, faster.report.checked) == (None, (0, 10), 1.0, 10)
     assert chosen.difference is not None
     assert chosen.difference < 1e-6
-    assert (faster.report.original.plan, faster.report.original.correct) == (EnginePlan(), 10)
+    assert (faster.report.original.plan, faster.report.original.score) == (EnginePlan(), 1.0)
     assert "* " in text_of(faster.report)
     assert "accuracy 100.00 % (+0.00 points; 95 % interval 72.25 to 100.00 %) on 10 validation images" in text_of(faster.report)
 
@@ -158,7 +159,7 @@ def test_an_engine_that_is_wrong_on_later_images_is_rejected(model: nn.Module, i
 def test_limits_can_be_given(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
     engine(lambda x, y: y * 1.01)
     assert optimize(model, sizes=SIZES, images=images).plan == EnginePlan()
-    assert optimize(model, sizes=SIZES, images=images, limits=select.OutputTolerance(0.02, 0.0), again=True).plan == FAKE
+    assert optimize(model, sizes=SIZES, images=images, limits=dict.fromkeys(LIMITS, OutputTolerance(0.02, 0.0)), again=True).plan == FAKE
 
 
 def test_a_slower_engine_is_not_taken(model: nn.Module, images: Tensor, engine: Callable[..., list[int]]) -> None:
@@ -299,7 +300,6 @@ def test_the_choices_longest_unused_are_forgotten(
         ({"sizes": (0, 16, 16)}, ConfigError, "whole numbers of at least 1"),
         ({"images": torch.zeros(2, 3, 8, 8)}, ModelError, r"images: \(2, 3, 8, 8\) is not n,C,16,16"),
         ({"calibration": torch.zeros(0, 3, 16, 16)}, ModelError, "calibration"),
-        ({"targets": torch.zeros(3)}, ModelError, "targets: 3 classes for 0 images"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(

@@ -10,7 +10,8 @@ import torch
 
 from convmix.data.targets import UNKNOWN
 from convmix.errors import ConfigError, RunError
-from convmix.tasks.label_calibration import LabelCalibration, calibrate_labels, choose, fit_line
+from convmix.metrics.platt import fit_line
+from convmix.tasks.label_calibration import LabelCalibration, calibrate_labels, choose
 
 
 def honest(n: int = 4000, k: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -244,3 +244,15 @@ def test_one_image_is_learned_by_heart(name, taps, model_args):
             return
         found.append((label, score, box, mask))
     pytest.fail(f"label, score, overlap of box and mask, by seed: {found}")
+
+
+def test_what_engines_compute_leads_to_the_same_objects():
+    network = _talkative(_network())
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        maps, proposals, _ = network._propose(images, None)  # torchvision's own way
+        found, again = network.roi_heads.found(maps, proposals, [(64, 96)] * 2), network.finish(network.trunk(images), (64, 96))
+    assert sum(len(one["boxes"]) for one in found) > 5
+    for one, other in zip(found, again, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -229,3 +229,14 @@ def test_one_image_is_learned_by_heart(name, taps, model_args):
     assert label == 1
     assert score > 0.5
     assert box > 0.8
+
+
+def test_what_engines_compute_leads_to_the_same_objects():
+    network = _talkative(_network())
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found, again = network(images), network.finish(network.trunk(images), (64, 96))
+    assert sum(len(one["boxes"]) for one in found) > 5
+    for one, other in zip(found, again, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import convmix
-from convmix.artifacts.provenance import validation_images
+from convmix.inference.task_judge import validation_images
 from convmix.metrics.calibration import calibrate_logits
 from convmix.training import loop
 from convmix.training.session import train_session

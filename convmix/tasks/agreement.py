@@ -11,7 +11,6 @@ from functools import singledispatch
 from typing import Any
 
 import torch
-from torchvision.ops import box_iou
 
 from convmix.results import Boxes, Classes, ImageLabels, SemanticMap
 
@@ -49,6 +48,8 @@ def _(before: ImageLabels, after: ImageLabels) -> Agreement:
 @agreement.register
 def _(before: Boxes, after: Boxes) -> Agreement:
     """An object counts where either says it is there; one that the other has too, with any score, is found by both."""
+    from torchvision.ops import box_iou
+
     agreed = compared = 0
     difference = 0.0
     for one, other in ((before, after), (after, before)):

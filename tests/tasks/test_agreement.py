@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from convmix.exporting.agreement import Agreement, agreement, together
 from convmix.results import Boxes
+from convmix.tasks.agreement import Agreement, agreement, together
 
 LEFT, RIGHT = (0.0, 0.0, 20.0, 20.0), (50.0, 50.0, 80.0, 90.0)
 Found = tuple[float, int, tuple[float, float, float, float]]  # score, class, box
