@@ -21,13 +21,15 @@ from convmix.data.readers.labelstudio import read_labelstudio
 from convmix.data.readers.line_boxes import read_dota, read_kitti
 from convmix.data.readers.mapfolders import MapSet, read_class_maps, read_object_maps, why_no_class_map
 from convmix.data.readers.maps import MapFiles, find_maps
+from convmix.data.readers.names import plain
+from convmix.data.readers.object_folders import read_object_folders
 from convmix.data.readers.objectrows import ObjectSet, image_labels
 from convmix.data.readers.paired import PairedSplits, Wording, paired_splits
 from convmix.data.readers.pairing import pair
 from convmix.data.readers.splits import Splits
-from convmix.data.readers.survey import Survey, folder_of, foreign_notes, some, spread, survey, survey_around
+from convmix.data.readers.survey import Survey, folder_of, foreign_notes, some, spread, stem_of, survey, survey_around
 from convmix.data.readers.via import read_via
-from convmix.data.readers.voc import read_voc
+from convmix.data.readers.voc import read_voc, written_name
 from convmix.data.readers.yaml_splits import DataYaml, load_data_yaml, yaml_splits
 from convmix.data.readers.yolo import NAME_FILES, read_names, read_yolo
 from convmix.errors import DataError
@@ -111,6 +113,8 @@ def _place(path: Path) -> Place | None:
     suffix = path.suffix.lower()
     if path.is_dir():
         seen = survey(path)
+        if not seen.images:
+            seen = survey_around(path / "any")  # the images of annotations/ lie beside it
         place = Place(path, seen, forms(seen))
         return _with_yaml(place) if "yolo" in place.forms else place
     if suffix in (".yaml", ".yml"):
@@ -173,6 +177,8 @@ def _choose(place: Place, task: str, data: Data) -> tuple[str, ObjectSet | MapSe
             f"{place.path}: {place.forms[PANOPTIC][0]} is a panoptic COCO file, whose PNG files hold numbers of segments and no classes: convert it "
             "to COCO JSON with outlines or to class maps (panopticapi does both)"
         )
+    if task != "segment" and (found := read_object_folders(place.seen, data)) is not None:
+        return "masks", found
     files = find_maps(place.seen, objects=task == "instances")
     if files is None:
         return None
@@ -194,7 +200,7 @@ def _voc(place: Place, task: str, data: Data) -> ObjectSet | None:
     if not place.seen.images:
         raise DataError(f"{_beside(place, files)}: holds no images for the {len(files)} files in {folder_of(files[0]) or place.path.name}/")
     wording = Wording("XML", "no image {stem}.jpg or of another suffix")
-    pairs = paired_splits(place.seen, files, wording=wording, keep_without=False)
+    pairs = paired_splits(place.seen, files, wording=wording, keep_without=False, written=lambda name: written_name(place.seen.head(name)))
     return read_voc(pairs, data=data) if any(pairs.splits.values()) else None
 
 
@@ -248,7 +254,19 @@ def _boxes(place: Place, data: Data) -> ObjectSet | None:
 
 def _pairs_of_maps(files: MapFiles, place: Place) -> PairedSplits:
     wording = Wording("map", "a map without image")
-    return paired_splits(place.seen, files.maps, wording=wording, keep_without=False, affix=files.affix, own=files.own, images=files.images)
+    maps = [name for name in files.maps if files.affix.strip(plain(stem_of(name))) is not None]
+    rivals = pair(files.images, maps, affix=files.affix, own=files.own)
+    if len(rivals.ambiguous) > len(rivals.annotation_of) / 2:
+        name, reason = rivals.ambiguous[0]
+        raise DataError(
+            f"{place.path}: most images have several maps (such as {printable(name)}: {reason}), and one is read: join them into one map with a "
+            "value for every class"
+        )
+    pairs = paired_splits(
+        place.seen, maps, wording=wording, keep_without=False, affix=files.affix, own=files.own, images=files.images, prefer="segmentation"
+    )
+    pairs.dropped += [(printable(name), "a map of another kind than those that are read") for name in sorted({*files.maps} - {*maps})]
+    return pairs
 
 
 def _are_maps(files: MapFiles, place: Place, data: Data) -> bool:

@@ -11,7 +11,7 @@ from convmix.data.readers.folder_doubts import is_no_class
 from convmix.data.readers.folders import read_folder
 from convmix.data.readers.names import ImageIndex
 from convmix.data.readers.split_folders import split_folders, with_flat_splits
-from convmix.data.readers.splits import Splits, apart, by_lists, find_lists
+from convmix.data.readers.splits import PART, Splits, apart, by_lists, find_lists
 from convmix.data.readers.survey import Survey, folder_of, some, survey
 from convmix.data.readers.tables import quiet_progress
 from convmix.errors import DataError
@@ -112,6 +112,7 @@ def _split_by_lists(found: Found, seen: Survey) -> Found | None:
     position = {f"{prefix}{name}": i for i, name in enumerate(table.names)}
     splits: Splits = apart(by_lists(seen, index, lists, among=list(position)))
     made = _select(found, {s: [position[name] for name in names] for s, names in splits.images.items()}, splits.origin)
+    made.read_files |= {name.partition(PART)[0] for names in lists.values() for name in names}
     made.dropped += splits.dropped
     made.notes += splits.notes
     return made

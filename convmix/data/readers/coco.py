@@ -7,7 +7,7 @@ images), or JSON files and images anywhere in the data set. Format: https://coco
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from convmix.config import Data
 from convmix.data import rle
 from convmix.data.coco_ids import CocoIds
 from convmix.data.formats import SPLIT_WORDS, printable
+from convmix.data.readers.coco_shares import are_shares, in_pixels
 from convmix.data.readers.names import Ambiguous, ImageIndex
 from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
 from convmix.data.readers.paired import pictures_of
@@ -88,7 +89,7 @@ def _listings(seen: Survey, files: list[str], dropped: list[tuple[str, str]], *,
     """Per split the file that describes it; DataError where two claim one split. instances_*.json before keypoints, captions and others."""
     files = [f for f in files if f.rpartition("/")[2].startswith("instances_")] or files
     opened = [(name, content) for name in files if (content := _load(seen.path(name))) is not None]
-    splits = [_split_of(name) for name, _ in opened]
+    splits = [split_of_file(name) for name, _ in opened]
     if given or not any(splits):
         splits = ["all"] * len(opened)
     listings: dict[str, _Listing] = {}
@@ -122,7 +123,7 @@ def _load(file: Path) -> dict[str, Any] | None:
     return content if is_coco else None
 
 
-def _split_of(name: str) -> str | None:
+def split_of_file(name: str) -> str | None:
     """The split that a word of the file's name begins with or its folder's: instances_train2017.json, valid/x.json."""
     folders, _, base = name.rpartition("/")
     words = re.findall(r"[a-z]+", base.rpartition(".")[0].lower())
@@ -183,6 +184,9 @@ class _Way:
 def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool, data: Data, image_ids: dict[str, Any]) -> ObjectRows:
     """The images of one file; their ids are put into `image_ids`."""
     images = _located(listing, seen, found, data)
+    if are_shares([a for image in images for _, a in image.objects]):
+        images = [replace(image, objects=[(name, in_pixels(a, image.size)) for name, a in image.objects]) for image in images]
+        found.notes.append(f"{listing.name}: the boxes are read as shares of the image, for no number is above 1")
     way = _Way(Turned(), _are_corners(images))
     for image in images:
         if image.orientation > 1:
@@ -234,7 +238,7 @@ def _located(listing: _Listing, seen: Survey, found: ObjectSet, data: Data) -> l
         except Fault as fault:
             found.dropped.append((f"{listing.name}: image {key}", left_out(str(fault), len(mine))))
     if images and not first:
-        raise DataError(f"{listing.path}: none of its {len(images)} images is in {_folders(seen)}; put them there")
+        raise DataError(f"{listing.path}: none of its {len(images)} images is in {_folders(seen)}; put them there, or give a folder that holds both")
     if near:
         found.notes.append(
             f"{listing.name}: {near} file names were matched to images of nearly the same name (suffix, letter case, encoding)"
@@ -288,6 +292,8 @@ def _images(listing: _Listing, dropped: list[tuple[str, str]]) -> dict[Any, dict
     """The listed images by id."""
     images: dict[Any, dict[str, Any]] = {}
     for i, image in enumerate(listing.images):
+        if isinstance(image, dict) and not image.get("file_name") and isinstance(image.get("coco_url"), str):  # LVIS
+            image = {**image, "file_name": image["coco_url"].partition("://")[2].partition("/")[2]}
         if not isinstance(image, dict) or image.get("id") is None or not isinstance(image.get("file_name"), str) or not image["file_name"]:
             dropped.append((f"{listing.name}: image at index {i}", "without id or file_name"))
         elif _key(image["id"]) in images:

@@ -142,7 +142,7 @@ def _text_forms(survey: Survey, names: Sequence[str]) -> tuple[str, list[str]]:
     """The form of a folder's text files that have the names of images, and those files."""
     stems = {plain(stem_of(image)) for image in survey.images}
     labels = [name for name in names if stem_of(name).lower() not in NOT_LABELS]
-    paired = [name for name in labels if plain(stem_of(name)) in stems]
+    paired = [name for name in labels if {plain(stem_of(name)), plain(stem_of(stem_of(name)))} & stems]
     if not paired:
         return "", []
     seen = Counter(form for name in spread(paired, 3 * SAMPLE) if (form := text_form(survey.head(name, 1 << 16))))

@@ -41,7 +41,7 @@ def refuse_doubts(found: Found, seen: Survey) -> None:
         company = [f for f in seen.of("table", "json", "jsonl", "xml", "text", "yaml") if stem_of(f).lower() not in ("readme", "license")]
         beside = f"; nothing was found in {some(company, 3)} that tells what is on them" if company else ""
         raise DataError(
-            f"{seen.root}: the images lie in {some(f'{c}/' for c in classes)}, which names no class{beside}{_in_names(seen)}: put them into a "
+            f"{seen.root}: the images lie in {some(f'{c}/' for c in classes)}, which names no class{beside}{in_names(seen)}: put them into a "
             f"folder per class, add a CSV with path,label, {CHOOSE}"
         )
     inner = _inner_folders(found)
@@ -105,7 +105,7 @@ def _is_image(written: str, index: ImageIndex, base: str) -> bool:
         return True
 
 
-def _in_names(seen: Survey) -> str:
+def in_names(seen: Survey) -> str:
     """cat.0.jpg, dog.0.jpg: where the names of images begin with few different words, they may be the classes."""
     first = Counter(m.group(1) for image in seen.images if (m := re.match(r"([A-Za-z]{2,}[A-Za-z_ -]*?)[._ -]*\d", stem_of(image))))
     often = [word for word, n in first.items() if n > 2]

@@ -12,7 +12,7 @@ from convmix.data.formats import Found
 from convmix.data.readers.class_folders import read_class_folders, refuse_unread
 from convmix.data.readers.containers import refuse_arrays, refuse_no_images
 from convmix.data.readers.evidence import ANNOTATED, forms
-from convmix.data.readers.folder_doubts import are_no_classes, classes_of, refuse_doubts
+from convmix.data.readers.folder_doubts import are_no_classes, classes_of, in_names, refuse_doubts
 from convmix.data.readers.labelled_table import Tables, find_tables, read_tables
 from convmix.data.readers.survey import Survey, foreign_notes, some, survey, words_of
 from convmix.data.readers.table_files import read_rows
@@ -50,7 +50,7 @@ def read_images(path: Path, data: Data) -> Found:
     if folders is None:
         csvs = seen.of("table")
         foreign = f"; {'; '.join(foreign_notes(seen))}" if seen.foreign() else ""
-        raise DataError(f"{reason}{f'; or give its table: {path / csvs[0]}' if csvs else ''}{foreign}{_hint_beside(path)}")
+        raise DataError(f"{reason}{in_names(seen)}{f'; or give its table: {path / csvs[0]}' if csvs else ''}{foreign}{_hint_beside(path)}")
     if data.layout == "auto":
         refuse_doubts(folders, seen)
         if tables.names:

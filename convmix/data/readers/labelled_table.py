@@ -6,7 +6,7 @@ table files -> rows (table_files) -> columns by name, else by content -> images 
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convmix.config import Data
@@ -239,8 +239,11 @@ def _found(tables: Sequence[tuple[Rows, str]], seen: Survey, data: Data, *, imag
     parts: dict[str, tuple[list[str], list[str | LabelSet]]] = {}
     used: set[str] = set()
     near = 0
+    known = _hot_names(max(tables, key=lambda table: len(table[0].rows)), data, images)
     for rows, name in tables:
         columns = find_columns(rows, data, images, folder_of(name))
+        if known and known <= {*rows.header}:
+            columns = replace(columns, labels=tuple(i for i, h in enumerate(rows.header) if h in known))
         where = _where(rows, columns, seen.root, images, folder_of(name))
         cells = _cells(rows, columns, data, notes)
         told = split_cells(rows.header[columns.split], rows.column(columns.split)) if columns.split is not None else None
@@ -286,6 +289,13 @@ def _found(tables: Sequence[tuple[Rows, str]], seen: Survey, data: Data, *, imag
         by_split, root=str(seen.root.absolute()), names=None if has_sets else read_class_names(home), dropped=dropped, notes=notes,
         split_origin=origin,
     )  # fmt: skip
+
+
+def _hot_names(table: tuple[Rows, str], data: Data, images: ImageIndex | None) -> set[str]:
+    """The columns of 0 and 1 of the largest table: in a small one a label may occur nowhere. Empty where there are none."""
+    rows, name = table
+    columns = find_columns(rows, data, images, folder_of(name))
+    return {rows.header[i] for i in columns.labels} if len(columns.labels) > 1 else set()
 
 
 def _origin(tables: Sequence[tuple[Rows, str]], parts: dict[str, tuple[list[str], list[str | LabelSet]]]) -> str:

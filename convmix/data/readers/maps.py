@@ -97,9 +97,13 @@ def _beside(survey: Survey) -> MapFiles | None:
     """a.jpg and a_mask.png in one folder."""
     maps = [name for name in survey.images if AFFIX_WORDS & {*words_of(stem_of(name))}]
     images = sorted(set(survey.images) - set(maps))
+    own = Affix()
     affix = find_affix(images, maps) if images and maps else None
+    if affix is None and images and maps:  # 1_sat.jpg and 1_mask.png
+        own = common_affix(images)
+        affix = find_affix(images, maps, own=own) if own.before or own.after else None
     if affix is None or not (affix.before or affix.after) or not _is_affix(affix):
         return None
     maps = [name for name in maps if affix.strip(stem_of(name)) is not None]
     lossy = [m for m in maps if suffix_of(m) not in LOSSLESS]
-    return MapFiles(images, [m for m in maps if m not in set(lossy)], affix, Affix(), lossy, True)
+    return MapFiles(images, [m for m in maps if m not in set(lossy)], affix, own, lossy, True)

@@ -87,13 +87,13 @@ def with_flat_splits(found: Found, seen: Survey, base: str, folders: dict[str, s
 def _told(seen: Survey, images: Sequence[str], classes: set[str]) -> tuple[dict[str, str], str]:
     """Image -> its class, by the file that gives most of these images a class of training."""
     index = ImageIndex(seen.root, images)
+    best: tuple[dict[str, str], str] = {}, ""
     for kind in ("text", "table", "jsonl"):
         names = seen.of(kind)  # type: ignore[arg-type]
         for name in names if len(names) <= MOST_FILES else [n for n in names if "/" not in n or "val" in words_of(n) or "test" in words_of(n)]:
             told = _of_file(seen, name, index, classes)
-            if 2 * len(told) >= len(images):
-                return told, name
-    return {}, ""
+            best = max(best, (told, name), key=lambda one: len(one[0]))
+    return best if 2 * len(best[0]) >= len(images) else ({}, "")
 
 
 def _of_file(seen: Survey, name: str, index: ImageIndex, classes: set[str]) -> dict[str, str]:
