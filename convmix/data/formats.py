@@ -33,7 +33,7 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "classname", "category", "target", "species", "fine_label", "label_name",
-    "category_name", "class_id", "label_id", "cls", "y",
+    "category_name", "class_id", "label_id", "cls", "y", "choice", "diagnosis", "breed", "emotion",
 )  # fmt: skip
 
 

@@ -211,7 +211,7 @@ def _assemble(found: Found, spec: str, remote: RemoteShards | None = None, *, ta
         return assemble_several(found, spec)
     dropped, notes = list(found.dropped), list(found.notes)
     texts = {split: [_label_text(v, found) for v in table.labels] for split, table in found.tables.items()}
-    texts = _as_numbers(texts, notes)
+    texts = _as_numbers(texts, notes) if found.by_number else texts
     known = texts.get("train") or texts.get("all") or [t for column in texts.values() for t in column]
     classes, ids = _class_table(sorted({t for t in known if t is not None}, key=_class_order(known, found)), found)
     splits: dict[str, Examples] = {}

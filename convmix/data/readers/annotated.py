@@ -256,8 +256,9 @@ def _pairs_of_maps(files: MapFiles, place: Place) -> PairedSplits:
     wording = Wording("map", "a map without image")
     maps = [name for name in files.maps if files.affix.strip(plain(stem_of(name))) is not None]
     rivals = pair(files.images, maps, affix=files.affix, own=files.own)
-    if len(rivals.ambiguous) > len(rivals.annotation_of) / 2:
-        name, reason = rivals.ambiguous[0]
+    second = [(name, reason) for name, reason in rivals.ambiguous if reason.endswith("already")]
+    if len(second) > len(rivals.annotation_of) / 2:
+        name, reason = second[0]
         raise DataError(
             f"{place.path}: most images have several maps (such as {printable(name)}: {reason}), and one is read: join them into one map with a "
             "value for every class"

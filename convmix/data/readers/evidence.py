@@ -102,7 +102,7 @@ def json_form(path: Path) -> str:
         return "labelstudio"
     if b"regions" in keys and b'"shape_attributes"' in content:
         return "via"
-    if b"coordinates" in keys and b"annotations" in keys:
+    if b"coordinates" in keys and (b"annotations" in keys or b'"annotation"' in content):
         return "createml"
     if b'"box2d"' in content and (b'"labels"' in content or b'"objects"' in content):
         return "bdd100k"

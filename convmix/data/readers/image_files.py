@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from convmix.config import Data
-from convmix.data.formats import Found
+from convmix.data.formats import Found, printable
 from convmix.data.readers.class_folders import read_class_folders, refuse_unread
 from convmix.data.readers.containers import refuse_arrays, refuse_no_images
 from convmix.data.readers.evidence import ANNOTATED, forms
 from convmix.data.readers.folder_doubts import are_no_classes, classes_of, in_names, refuse_doubts
 from convmix.data.readers.labelled_table import Tables, find_tables, read_tables
+from convmix.data.readers.names import plain
 from convmix.data.readers.survey import Survey, foreign_notes, some, survey, words_of
 from convmix.data.readers.table_files import read_rows
 from convmix.data.readers.tagged import read_tagged
@@ -31,7 +32,7 @@ def read_images(path: Path, data: Data) -> Found:
     refuse_arrays(seen)
     folders, reason = _class_folders(seen)
     are_classes = folders is not None and _are_classes(folders)
-    others = {name for names in there.values() for name in names} | (folders.read_files if folders else frozenset())
+    others = {name for names in there.values() for name in names} | (folders.read_files if folders and are_classes else frozenset())
     tables = find_tables(seen, data, others=others, texts=not are_classes) if data.layout in ("auto", "table") else Tables([], [], [])
     if data.layout == "table" and not tables.names:
         raise DataError(tables.undecided[0][1] if tables.undecided else f"{path}: no table there names the images; expected a CSV with path,label")
@@ -57,8 +58,15 @@ def read_images(path: Path, data: Data) -> Found:
             _compare_with_table(folders, read_tables(seen, tables.names, data), path, tables.names)
         for name, message in tables.undecided:
             _compare_with_columns(folders, seen, name, message)
-    folders.notes += foreign_notes(seen)
+    folders.notes += [*_sidecars(seen), *foreign_notes(seen)]
     return folders
+
+
+def _sidecars(seen: Survey) -> list[str]:
+    """A note of files that have the images' names, one each, and are not read."""
+    stems = {plain(image.rpartition(".")[0]) for image in seen.images}
+    found = {kind: [n for n in seen.of(kind) if plain(n.rpartition(".")[0]) in stems] for kind in ("json", "xml", "text")}
+    return [f"{len(names)} files of the images' names (such as {printable(names[0])}) are not read" for names in found.values() if names]
 
 
 def _class_folders(seen: Survey) -> tuple[Found | None, str]:

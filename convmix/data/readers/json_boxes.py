@@ -27,7 +27,7 @@ def read_createml(seen: Survey, files: Sequence[str], *, masks: bool | None, dat
             written = next((entry[k] for k in ("image", "imagefilename", "filename") if isinstance(entry.get(k), str)), None)
             if written:
                 image = ImageShapes(name, written, None, split=_split(name, files))
-                _add(image, entry.get("annotations"), _createml)
+                _add(image, entry.get("annotations") or entry.get("annotation"), _createml)
                 images.append(image)
     return object_set(seen, images, masks=bool(masks), data=data)
 

@@ -197,7 +197,8 @@ def _label_columns(rows: Rows, data: Data, others: Sequence[int]) -> tuple[int, 
     usual = [i for i in others if plain[i] in LABEL_COLUMNS or plain[i] in ("tags", "finding_labels")]
     if data.label_column or usual:
         asked = data.label_column or (header[usual[0]] if plain[usual[0]] in ("tags", "finding_labels") else None)
-        return (header.index(find_column("label", header, asked, path)),)
+        chosen = header.index(find_column("label", header, asked, path))
+        return (chosen if data.label_column else _with_names(rows, chosen, usual),)
     hot = [i for i in others if one_hot(["", ""], [rows.column(i)[:SAMPLE]])]
     if len(hot) > 1:
         return tuple(hot)
@@ -207,6 +208,19 @@ def _label_columns(rows: Rows, data: Data, others: Sequence[int]) -> tuple[int, 
     if len(telling) == 1:
         return (telling[0],)
     return (header.index(find_column("label", header, None, path)),)  # raises
+
+
+def _with_names(rows: Rows, chosen: int, usual: Sequence[int]) -> int:
+    """Of a column of numbers and one of their names the names."""
+    numbers = rows.column(chosen)
+    if not all(cell.isdecimal() for cell in numbers if cell):
+        return chosen
+    for other in (i for i in usual if i != chosen):
+        names = rows.column(other)
+        pairs = {*zip(numbers, names, strict=True)}
+        if len(pairs) == len({*numbers}) == len({*names}) and not all(name.isdecimal() for name in names):
+            return other
+    return chosen
 
 
 def _repeats(cells: Sequence[str]) -> bool:

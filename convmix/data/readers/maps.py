@@ -18,7 +18,7 @@ IMAGE_WORDS = frozenset({
     "image", "images", "img", "imgs", "jpegimages", "jpeg", "photo", "photos", "picture", "pictures", "input", "inputs", "raw", "data",
     "frames", "x", "original", "rgb",
 })  # fmt: skip
-AFFIX_WORDS = MAP_WORDS | {"l", "seg", "class", "colormask", "labelids", "y"}
+AFFIX_WORDS = MAP_WORDS | {"l", "seg", "class", "colormask", "labelids", "y", "anno", "manual", "matte"}
 _WITHOUT_SPLIT = re.compile("^(" + "|".join(sorted(SPLIT_WORDS, key=len, reverse=True)) + ")")
 OBJECT_WORDS = frozenset({"object", "objects", "instance", "instances"})
 
