@@ -253,7 +253,14 @@ class _Folder:
     """A file per image, and files.csv that says which is whose."""
 
     def __init__(
-        self, folder: Path, format: str, *, kind: type[DenseResult], labels: Sequence[str], root: str | Path, max_pixels: int,
+        self,
+        folder: Path,
+        format: str,
+        *,
+        kind: type[DenseResult],
+        labels: Sequence[str],
+        root: str | Path,
+        max_pixels: int,
         value_range: ValueRange | None = None,
     ) -> None:
         self.folder, self.labels, self.root, self.max_pixels, self.value_range = folder, labels, root, max_pixels, value_range

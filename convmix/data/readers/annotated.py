@@ -13,6 +13,7 @@ from convmix.data.examples import Examples, Source
 from convmix.data.formats import printable
 from convmix.data.readers.box_table import TABLES, find_box_tables, is_box_table, read_box_tables
 from convmix.data.readers.coco import read_coco
+from convmix.data.readers.containers import refuse_arrays
 from convmix.data.readers.cvat import read_cvat
 from convmix.data.readers.evidence import PANOPTIC, READ_FORMS, forms
 from convmix.data.readers.json_boxes import read_bdd100k, read_createml
@@ -42,7 +43,13 @@ LAYOUTS = {
     "segment": "images/ + masks/, images/train/ + annotations/train/, train/images/ + train/masks/ or train/ + trainannot/, maps of the "
     "images' names that hold one class number a pixel, with classes.json or the like",
 }
-TASKS = {"voc": ("detect",), "createml": ("detect",), "bdd100k": ("detect",), "kitti": ("detect",), "masks": ("segment", "instances")}  # layouts that are not for every task with objects
+TASKS = {
+    "voc": ("detect",),
+    "createml": ("detect",),
+    "bdd100k": ("detect",),
+    "kitti": ("detect",),
+    "masks": ("segment", "instances"),
+}  # layouts that are not for every task with objects
 OBJECT_TASKS = ("detect", "instances")
 CALLED = {
     "coco": "COCO",
@@ -115,6 +122,7 @@ def _place(path: Path) -> Place | None:
         seen = survey(path)
         if not seen.images:
             seen = survey_around(path / "any")  # the images of annotations/ lie beside it
+        refuse_arrays(seen)
         place = Place(path, seen, forms(seen))
         return _with_yaml(place) if "yolo" in place.forms else place
     if suffix in (".yaml", ".yml"):
@@ -174,7 +182,8 @@ def _choose(place: Place, task: str, data: Data) -> tuple[str, ObjectSet | MapSe
         return None
     if PANOPTIC in place.forms and data.layout == "auto":
         raise DataError(
-            f"{place.path}: {place.forms[PANOPTIC][0]} is a panoptic COCO file, whose PNG files hold numbers of segments and no classes: convert it "
+            f"{place.path}: {place.forms[PANOPTIC][0]} is a panoptic COCO file, whose PNG files hold numbers of segments and no "
+            "classes: convert it "
             "to COCO JSON with outlines or to class maps (panopticapi does both)"
         )
     if task != "segment" and (found := read_object_folders(place.seen, data)) is not None:
@@ -260,7 +269,8 @@ def _pairs_of_maps(files: MapFiles, place: Place) -> PairedSplits:
     if len(second) > len(rivals.annotation_of) / 2:
         name, reason = second[0]
         raise DataError(
-            f"{place.path}: most images have several maps (such as {printable(name)}: {reason}), and one is read: join them into one map with a "
+            f"{place.path}: most images have several maps (such as {printable(name)}: {reason}), and one is read: join them into "
+            "one map with a "
             "value for every class"
         )
     pairs = paired_splits(

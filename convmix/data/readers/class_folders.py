@@ -19,6 +19,7 @@ from convmix.errors import DataError
 if TYPE_CHECKING:
     import datasets
 
+
 def read_class_folders(seen: Survey) -> Found:
     """ROOT/CLASS/..., ROOT/SPLIT/CLASS/..., ROOT/CLASS/SPLIT/... or ROOT/CLASS/... with lists, perhaps inside a wrapper."""
     wrapper = wrapper_of(seen)

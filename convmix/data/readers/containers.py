@@ -45,7 +45,10 @@ def _archive(base: str, _: str) -> bool:
 
 Look = Callable[[str, str], bool]
 KINDS: tuple[tuple[str, Look, str], ...] = (
-    ("MNIST's IDX format", _idx, "type torchvision:MNIST (or FashionMNIST, KMNIST, QMNIST), or save the images as PNG into a folder per class"),
+    (
+        "MNIST's IDX format", _idx,
+        "type torchvision:MNIST (or FashionMNIST, KMNIST, QMNIST), or save the images as PNG into a folder per class",
+    ),
     (
         "CIFAR's own format", _cifar,
         "type torchvision:CIFAR10 or torchvision:CIFAR100, for pickles run code when they are opened and are not read",
@@ -63,7 +66,8 @@ def refuse_arrays(seen: Survey) -> None:
         if len(shape) == 4 or len(shape) == 1:
             size = "x".join(map(str, shape))
             raise DataError(
-                f"{seen.root}: {some(seen.images, 3)} are arrays of many images or labels ({name}: {size}): save every image as a file of its own "
+                f"{seen.root}: {some(seen.images, 3)} are arrays of many images or labels ({name}: {size}): save every image as a "
+                "file of its own "
                 "(PNG, or .npy of H,W,C) into a folder per class"
             )
 

@@ -26,7 +26,8 @@ NOT_LABELS = frozenset({
 READ_FORMS = ("coco", "labelme", "labelstudio", "cvat", "via", "createml", "bdd100k", "voc", "yolo", "kitti", "dota")
 PANOPTIC = "COCO panoptic"
 UNREAD = {  # forms of JSON that are known and not read, with keys that tell them
-    "Supervisely": (b"classTitle", b"objects"), "Datumaro": (b"items", b"categories", b"label_id"), "Cityscapes polygons": (b"imgHeight", b"polygon"),
+    "Supervisely": (b"classTitle", b"objects"), "Datumaro": (b"items", b"categories", b"label_id"),
+    "Cityscapes polygons": (b"imgHeight", b"polygon"),
     "Darwin (V7)": (b"bounding_box", b"item"), "FiftyOne": (b"classes", b"labels", b"bounding_box"), "Labelbox": (b"data_row", b"projects"),
 }  # fmt: skip
 ANNOTATED = (*READ_FORMS, "masks")  # layouts of annotated data

@@ -41,7 +41,8 @@ def refuse_doubts(found: Found, seen: Survey) -> None:
         company = [f for f in seen.of("table", "json", "jsonl", "xml", "text", "yaml") if stem_of(f).lower() not in ("readme", "license")]
         beside = f"; nothing was found in {some(company, 3)} that tells what is on them" if company else ""
         raise DataError(
-            f"{seen.root}: the images lie in {some(f'{c}/' for c in classes)}, which names no class{beside}{in_names(seen)}: put them into a "
+            f"{seen.root}: the images lie in {some(f'{c}/' for c in classes)}, which names no class{beside}{in_names(seen)}: put "
+            "them into a "
             f"folder per class, add a CSV with path,label, {CHOOSE}"
         )
     inner = _inner_folders(found)
@@ -62,7 +63,10 @@ def _inner_folders(found: Found) -> dict[str, Counter[str]]:
             parts = name.split("/")
             at = parts.index(str(label)) if str(label) in parts else len(parts) - 2
             inner.setdefault(str(label), Counter())[parts[at + 1] if at + 2 < len(parts) else ""] += 1
-    return {name: Counter({k: n for k, n in folders.items() if k}) if "" not in folders or len(folders) > 1 else Counter() for name, folders in inner.items()}
+    return {
+        name: Counter({k: n for k, n in folders.items() if k}) if "" not in folders or len(folders) > 1 else Counter()
+        for name, folders in inner.items()
+    }
 
 
 def _refuse_copies(inner: dict[str, Counter[str]], seen: Survey) -> None:
@@ -71,7 +75,8 @@ def _refuse_copies(inner: dict[str, Counter[str]], seen: Survey) -> None:
         again = [f for f in folders if f.casefold() in {other.casefold() for other in inner if other != name}]
         if len(again) > 1 and len(again) == len(folders):
             raise DataError(
-                f"{seen.root}: {printable(name)}/ holds {some(f'{f}/' for f in sorted(again))}, which are classes beside it too: move it away or "
+                f"{seen.root}: {printable(name)}/ holds {some(f'{f}/' for f in sorted(again))}, which are classes beside it too: "
+                "move it away or "
                 f"give it alone, {CHOOSE}"
             )
 
@@ -81,7 +86,8 @@ def _refuse_mirrors(inner: dict[str, Counter[str]], seen: Survey) -> None:
     sets = {frozenset(folders) for folders in inner.values()}
     if len(inner) > 1 and len(sets) == 1 and len(same := sorted(next(iter(sets)))) > 1 and not {f.lower() for f in same} <= {*SPLIT_WORDS}:
         raise DataError(
-            f"{seen.root}: {some(f'{printable(c)}/' for c in sorted(inner))} all hold the same folders, {some(same, 3)}, which may be the classes: "
+            f"{seen.root}: {some(f'{printable(c)}/' for c in sorted(inner))} all hold the same folders, {some(same, 3)}, which may "
+            "be the classes: "
             f"give one of them, {CHOOSE}"
         )
 
@@ -94,7 +100,8 @@ def _refuse_boxes(seen: Survey) -> None:
         boxes = sum(len(words) >= 4 and all(re.fullmatch(r"-?\d+(\.\d+)?", w) for w in words) for words in lines)
         if boxes >= 3 and any(len(words) == 1 and _is_image(words[0], index, folder_of(name)) for words in lines):
             raise DataError(
-                f"{seen.root}: {printable(name)} names images with boxes below each name, a form which is not read: bring it as COCO JSON, {CHOOSE}"
+                f"{seen.root}: {printable(name)} names images with boxes below each name, a form which is not read: bring it as "
+                f"COCO JSON, {CHOOSE}"
             )
 
 
@@ -109,6 +116,6 @@ def in_names(seen: Survey) -> str:
     """cat.0.jpg, dog.0.jpg: where the names of images begin with few different words, they may be the classes."""
     first = Counter(m.group(1) for image in seen.images if (m := re.match(r"([A-Za-z]{2,}[A-Za-z_ -]*?)[._ -]*\d", stem_of(image))))
     often = [word for word, n in first.items() if n > 2]
-    if 2 <= len(often) and 2 * sum(first[word] for word in often) >= len(seen.images) and 5 * len(often) <= len(seen.images):
+    if len(often) >= 2 and 2 * sum(first[word] for word in often) >= len(seen.images) and 5 * len(often) <= len(seen.images):
         return f"; the file names begin with {some(sorted(often), 3)}, which may be the classes"
     return ""

@@ -35,7 +35,9 @@ def read_images(path: Path, data: Data) -> Found:
     others = {name for names in there.values() for name in names} | (folders.read_files if folders and are_classes else frozenset())
     tables = find_tables(seen, data, others=others, texts=not are_classes) if data.layout in ("auto", "table") else Tables([], [], [])
     if data.layout == "table" and not tables.names:
-        raise DataError(tables.undecided[0][1] if tables.undecided else f"{path}: no table there names the images; expected a CSV with path,label")
+        raise DataError(
+            tables.undecided[0][1] if tables.undecided else f"{path}: no table there names the images; expected a CSV with path,label"
+        )
     if tables.names and (data.layout == "table" or not are_classes or (folders and _single_images(folders))):
         found = read_tables(seen, tables.names, data)
         unread = [f"{some(tables.others)} names images too and is not read; give it to read it"] if tables.others else []
@@ -114,7 +116,8 @@ def _compare_with_columns(found: Found, seen: Survey, name: str, message: str) -
             found.notes.append(f"{name} has the folders' names in the column {rows.header[i]}, and is not needed")
             return
     raise DataError(
-        f"{seen.root}: the folders are one way to read it (--layout folders), the table {name} another: {message.partition(': ')[2] or message}"
+        f"{seen.root}: the folders are one way to read it (--layout folders), the table {name} another: "
+        f"{message.partition(': ')[2] or message}"
     )
 
 

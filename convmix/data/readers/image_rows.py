@@ -33,7 +33,9 @@ def one_row_per_image(parts: Parts, dropped: list[tuple[str, str]], notes: list[
     differing = [path for of_split in grouped.values() for path, said in of_split.items() if len({*said}) > 1]
     several = len(differing) > FEW * images and task != "classify"
     if several:
-        notes.append(f"{len(differing)} images have rows with different labels (such as {printable(differing[0])}): they have several labels")
+        notes.append(
+            f"{len(differing)} images have rows with different labels (such as {printable(differing[0])}): they have several labels"
+        )
     for split, of_split in grouped.items():
         for path, said in of_split.items():
             if len({*said}) > 1 and not several:

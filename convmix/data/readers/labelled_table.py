@@ -167,7 +167,8 @@ def find_columns(rows: Rows, data: Data, index: ImageIndex | None, base: str = "
         )
     if (runs := next((h for h in header if plain_header(h) in RUN_COLUMNS), None)) and not data.label_column:
         raise DataError(
-            f"{path}: has masks as run lengths in the column {runs}, which do not say whether they count along rows or columns: bring them as "
+            f"{path}: has masks as run lengths in the column {runs}, which do not say whether they count along rows or columns: "
+            "bring them as "
             "masks (PNG) or COCO JSON, or name a column of classes with --label-column"
         )
     return Columns(image, _label_columns(rows, data, others), split)
@@ -234,7 +235,8 @@ def refuse_pixels(rows: Rows) -> None:
     pixels = [h for h in rows.header if re.fullmatch(r"pixels|pixel[ _]?\d+|\d+x\d+", h.strip().lower())]
     if "pixels" in (h.lower() for h in pixels) or len(pixels) >= 16:
         raise DataError(
-            f"{rows.path}: holds the pixels of images ({some(pixels, 2)}) and not their names: save every row as a PNG file into a folder per "
+            f"{rows.path}: holds the pixels of images ({some(pixels, 2)}) and not their names: save every row as a PNG file into a "
+            "folder per "
             "class, and give the folder"
         )
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from convmix.config import Data
 from convmix.data.formats import printable
 from convmix.data.readers.objectrows import Fault, ObjectSet
-from convmix.data.readers.pairing import pair
 from convmix.data.readers.paired import pictures_of
+from convmix.data.readers.pairing import pair
 from convmix.data.readers.shapes import ImageShapes, Shape, extent, finite, object_set
 from convmix.data.readers.survey import Survey, folder_of
 

@@ -28,7 +28,9 @@ def read_object_folders(seen: Survey, data: Data) -> ObjectSet | None:
     if len(masks_of) < 2 or len(masks_of) < len(others) or max(map(len, masks_of.values())) < 2:
         return None
     splits = by_folders(sorted(masks_of))
-    found = ObjectSet({}, ("object",), [(printable(i), "an image without a folder of masks") for i in others], list(splits.notes), splits.origin)
+    found = ObjectSet(
+        {}, ("object",), [(printable(i), "an image without a folder of masks") for i in others], list(splits.notes), splits.origin
+    )
     found.dropped += splits.dropped
     for split, names in splits.images.items():
         found.splits[split] = rows = ObjectRows(with_masks=True)

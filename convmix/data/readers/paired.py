@@ -92,7 +92,9 @@ def paired_splits(
     return found
 
 
-def _splits(survey: Survey, among: Sequence[str], pictures: Sequence[str], annotations: Sequence[str], given: Splits | None, prefer: str) -> Splits:
+def _splits(
+    survey: Survey, among: Sequence[str], pictures: Sequence[str], annotations: Sequence[str], given: Splits | None, prefer: str
+) -> Splits:
     if given is not None:
         return apart(given)
     index = ImageIndex(survey.root, pictures)

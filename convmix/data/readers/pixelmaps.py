@@ -191,8 +191,8 @@ def _codes(picture: PIL.Image.Image) -> np.ndarray:
 
 
 def read_meaning(folder: Path) -> Meaning | None:
-    """From class_dict.csv (name,r,g,b), CVAT's labelmap.txt, classes.json, classes.txt, ADE20K's objectInfo150.txt, Roboflow's _classes.csv,
-    CamVid's label_colors.txt, labelme2voc's class_names.txt or nnU-Net's dataset.json; None without any.
+    """From class_dict.csv (name,r,g,b), CVAT's labelmap.txt, classes.json, classes.txt, ADE20K's objectInfo150.txt, Roboflow's
+    _classes.csv, CamVid's label_colors.txt, labelme2voc's class_names.txt or nnU-Net's dataset.json; None without any.
 
     classes.json: {"names": [...], "ignore_index": 11}, where names may also be {"0": "road", ...}, or what folders of classes take. The
     ignored value is no class, and 255 is ignored unless it has a name. Values of the same name are one class.

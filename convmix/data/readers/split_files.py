@@ -19,7 +19,15 @@ SPLIT_COLUMNS = (
     "split", "subset", "set", "fold", "partition", "data_set", "dataset", "data_split", "usage", "phase", "train_val_test", "train_test",
     "split_name",
 )  # fmt: skip
-TRUTHS = {"is_valid": "val", "is_val": "val", "is_validation": "val", "valid": "val", "is_test": "test", "is_train": "train", "is_training_img": "train"}
+TRUTHS = {
+    "is_valid": "val",
+    "is_val": "val",
+    "is_validation": "val",
+    "valid": "val",
+    "is_test": "test",
+    "is_train": "train",
+    "is_training_img": "train",
+}
 YES, NO = frozenset({"true", "1", "1.0", "yes"}), frozenset({"false", "0", "0.0", "no", ""})
 TELLING = frozenset({*SPLIT_WORDS, "trainval", "split", "splits", "partition", "partitions", "sets", "folds"})
 MOST_FILES = 20  # of a kind: where there are more, each belongs to an image

@@ -32,7 +32,7 @@ def split_folders(seen: Survey, base: str) -> dict[str, str]:
         return {}
     found = {split: _descended(seen, kid) for split, kid in best.items()}
     plain = all(kid.rpartition("/")[2].lower() in SPLIT_WORDS for kid in found.values())
-    return {} if plain and all(folder_of(kid) == base for kid in found.values()) or (len(found) < 2 and not plain) else found
+    return {} if (plain and all(folder_of(kid) == base for kid in found.values())) or (len(found) < 2 and not plain) else found
 
 
 def _descended(seen: Survey, folder: str) -> str:
@@ -89,8 +89,10 @@ def _told(seen: Survey, images: Sequence[str], classes: set[str]) -> tuple[dict[
     index = ImageIndex(seen.root, images)
     best: tuple[dict[str, str], str] = {}, ""
     for kind in ("text", "table", "jsonl"):
-        names = seen.of(kind)  # type: ignore[arg-type]
-        for name in names if len(names) <= MOST_FILES else [n for n in names if "/" not in n or "val" in words_of(n) or "test" in words_of(n)]:
+        names = seen.of(kind)
+        for name in (
+            names if len(names) <= MOST_FILES else [n for n in names if "/" not in n or "val" in words_of(n) or "test" in words_of(n)]
+        ):
             told = _of_file(seen, name, index, classes)
             best = max(best, (told, name), key=lambda one: len(one[0]))
     return best if 2 * len(best[0]) >= len(images) else ({}, "")
@@ -101,7 +103,9 @@ def _of_file(seen: Survey, name: str, index: ImageIndex, classes: set[str]) -> d
     width = max(map(len, rows), default=0)
     sample = spread([str(i) for i in range(len(rows))], 50)
     some_rows = [rows[int(i)] for i in sample]
-    at = next((i for i in range(width) if some_rows and 2 * sum(_find(index, r, i, name) is not None for r in some_rows) > len(some_rows)), None)
+    at = next(
+        (i for i in range(width) if some_rows and 2 * sum(_find(index, r, i, name) is not None for r in some_rows) > len(some_rows)), None
+    )
     if at is None:
         return {}
     labels = next((i for i in range(width) if i != at and 10 * sum(_class(r, i) in classes for r in some_rows) >= 9 * len(some_rows)), None)

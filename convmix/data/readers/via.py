@@ -83,7 +83,8 @@ def _class_key(attributes: Sequence[dict[str, Any]], seen: Survey) -> str | None
     if usual:
         return min(usual, key=lambda key: CLASS_NAMES.index(plain_header(key)))
     raise DataError(
-        f"{seen.root}: the regions have the attributes {some(sorted(counts))}, and none is called class or label: rename the one that is meant"
+        f"{seen.root}: the regions have the attributes {some(sorted(counts))}, and none is called class or label: rename the one "
+        "that is meant"
     )
 
 

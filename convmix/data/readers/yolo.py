@@ -115,7 +115,8 @@ def _refuse_from_one(lines: list[list[str]], classes: tuple[str, ...], root: Pat
     used = {int(words[0]) for words in lines if words[0].isdecimal() and len(words[0]) < 5}
     if len(classes) > 1 and len(lines) >= 5 and used and min(used) == 1 and max(used) == len(classes):
         raise DataError(
-            f"{root}: the label files hold the classes 1 to {len(classes)} and there are {len(classes)} names, which YOLO counts from 0: take 1 "
+            f"{root}: the label files hold the classes 1 to {len(classes)} and there are {len(classes)} names, which YOLO counts "
+            "from 0: take 1 "
             "from the numbers, or add a name for class 0"
         )
 
