@@ -152,6 +152,12 @@ def the_same_classes_in_three_versions(root: Path) -> None:
         classes(root / "plantvillage" / version, ("Apple", "Corn"))
 
 
+@case(layout="folders", classes=["cat", "dog"], images=12)
+def folders_of_years_inside_classes_are_no_classes(root: Path) -> None:
+    for name in ("cat", "dog"):
+        classes(root / name, ("2021", "2022"))
+
+
 @case(error="brain_tumor_dataset/ holds no/, yes/, which are classes beside it too: move it away")
 def a_copy_of_all_classes_among_them(root: Path) -> None:
     classes(root, ("no", "yes"))

@@ -96,6 +96,19 @@ def nnunet(root: Path) -> None:
     text(root / "dataset.json", json.dumps({"labels": {"background": 0, "tumour": 1}, "file_ending": ".png"}))
 
 
+@case(layout="masks", task="segment", images=4)
+def ground_truth_in_two_words(root: Path) -> None:
+    for path in photos(root / "Original Images"):
+        mask(root / "Ground Truth" / f"{path.stem}.tif")
+
+
+@case(layout="masks", task="segment", images=4)
+def potsdam_whose_names_share_a_beginning_too(root: Path) -> None:
+    for i in range(4):
+        picture(root / "2_Ortho_RGB" / f"top_potsdam_2_{i}_RGB.tif")
+        mask(root / "5_Labels_all" / f"top_potsdam_2_{i}_label.tif", coloured((255, 255, 0), (0, 0, 255)))
+
+
 @case(error="most images have several maps .such as masks/sky/.*and one is read: join them")
 def a_folder_of_masks_for_every_class(root: Path) -> None:
     for path in photos(root / "images"):

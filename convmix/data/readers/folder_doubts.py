@@ -84,7 +84,10 @@ def _refuse_copies(inner: dict[str, Counter[str]], seen: Survey) -> None:
 def _refuse_mirrors(inner: dict[str, Counter[str]], seen: Survey) -> None:
     """color/, grayscale/ and segmented/, each with the same folders."""
     sets = {frozenset(folders) for folders in inner.values()}
-    if len(inner) > 1 and len(sets) == 1 and len(same := sorted(next(iter(sets)))) > 1 and not {f.lower() for f in same} <= {*SPLIT_WORDS}:
+    same = sorted(next(iter(sets))) if len(inner) > 1 and len(sets) == 1 else []
+    if (
+        len(same) > 1 and not {f.lower() for f in same} <= {*SPLIT_WORDS} and not all(re.fullmatch(r"[\d_.-]{4,}", f) for f in same)
+    ):  # dates
         raise DataError(
             f"{seen.root}: {some(f'{printable(c)}/' for c in sorted(inner))} all hold the same folders, {some(same, 3)}, which may "
             "be the classes: "

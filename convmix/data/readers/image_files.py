@@ -66,6 +66,8 @@ def read_images(path: Path, data: Data) -> Found:
 
 def _sidecars(seen: Survey) -> list[str]:
     """A note of files that have the images' names, one each, and are not read."""
+    if not seen.of("json", "xml", "text"):
+        return []
     stems = {plain(image.rpartition(".")[0]) for image in seen.images}
     found = {kind: [n for n in seen.of(kind) if plain(n.rpartition(".")[0]) in stems] for kind in ("json", "xml", "text")}
     return [f"{len(names)} files of the images' names (such as {printable(names[0])}) are not read" for names in found.values() if names]

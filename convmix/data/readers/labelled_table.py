@@ -111,6 +111,8 @@ def find_tables(seen: Survey, data: Data, *, others: Collection[str] = (), texts
             continue
         try:
             rows = read_rows(seen.path(name))
+            if len(rows.header) == 1:
+                continue  # names and nothing about them
             image = _image_column(rows, data, index, folder_of(name), None) if rows.header else 0
         except DataError:
             continue

@@ -6,6 +6,7 @@ and masks take
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from convmix.data.formats import printable
@@ -112,7 +113,8 @@ def pictures_of(survey: Survey) -> tuple[list[str], list[str]]:
 
 def is_map_folder(name: str) -> bool:
     words = words_of(name)
-    return bool(MAP_WORDS & set(words)) or any(word.endswith(("annot", "masks", "mask")) for word in words)
+    joined = {a + b for a, b in pairwise(words)}  # Ground Truth
+    return bool(MAP_WORDS & {*words, *joined}) or any(word.endswith(("annot", "masks", "mask")) for word in words)
 
 
 def _folders(images: Sequence[str]) -> str:
