@@ -19,7 +19,10 @@ from convmix.errors import ConfigError, did_you_mean
 
 Size = tuple[int, int]  # height, width, in pixels
 Chosen = Literal["auto", "classify", "multilabel", "detect", "instances", "segment"]
-Layout = Literal["auto", "folders", "table", "parquet", "shards", "voc", "yolo", "coco", "labelme", "labelstudio", "cvat", "masks", "hub"]
+Layout = Literal[
+    "auto", "folders", "table", "parquet", "shards", "voc", "yolo", "coco", "labelme", "labelstudio", "cvat", "via", "createml", "bdd100k",
+    "kitti", "dota", "masks", "hub",
+]  # fmt: skip
 
 
 def _setting(default: Any, help: str) -> Any:

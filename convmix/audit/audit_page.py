@@ -92,13 +92,13 @@ def _spread(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _picture(facts: ImageFacts, finding: Finding, data: Data) -> Thumbnail | None:
-    first = tile(facts.source(finding.at), in_chans=data.in_chans, max_pixels=data.max_pixels)
+    first = tile(facts.source(finding.at), in_chans=data.in_chans, max_pixels=data.max_pixels, value_range=facts.value_range)
     if first is None:
         return None
     if finding.beside < 0:
         where = "" if finding.split == "all" else f"{finding.split}, "
         return Thumbnail(encode(side_by_side(first)), f"{where}{finding.label}\n{_cut(finding.image, LETTERS)}\n{finding.about}")
-    second = tile(facts.source(finding.beside), in_chans=data.in_chans, max_pixels=data.max_pixels)
+    second = tile(facts.source(finding.beside), in_chans=data.in_chans, max_pixels=data.max_pixels, value_range=facts.value_range)
     if second is None:
         return None
     lines = (_told(finding.image, finding.split, finding.label), _told(finding.other, finding.other_split, finding.other_label))

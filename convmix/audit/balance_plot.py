@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import PIL.Image
 
-from convmix.data.decode import BadImage, Image, decode
+from convmix.data.decode import BadImage, Image, ValueRange, decode
 from convmix.plots.curves import BLUE, DPI, GREY, ORANGE, WIDTH_IN, png, shorten
 
 LISTED = 40  # classes with a bar of their own
@@ -54,10 +54,10 @@ def balance_picture(counts: Mapping[str, np.ndarray], classes: Sequence[str]) ->
     return png(figure)
 
 
-def tile(source: bytes | str, *, in_chans: int, max_pixels: int) -> PIL.Image.Image | None:
+def tile(source: bytes | str, *, in_chans: int, max_pixels: int, value_range: ValueRange | None = None) -> PIL.Image.Image | None:
     """The upright image, at most TILE_PX on its longer side and never thinner than a few pixels; None where it cannot be read."""
     try:
-        image = decode(source, in_chans=in_chans, max_pixels=max_pixels)
+        image = decode(source, in_chans=in_chans, max_pixels=max_pixels, value_range=value_range)
     except BadImage:
         return None
     small = _eight_bits(image)

@@ -5,16 +5,17 @@ Source -> worker processes decode every image -> ImageFacts: sizes, formats, dig
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import PIL.Image
 
 from convmix.config import Data
-from convmix.data.decode import BadImage, Image, decode, read_file, read_header
+from convmix.data.decode import BadImage, Image, ValueRange, decode, read_file, read_header, sixteen_bit_span
 from convmix.data.examples import Examples, Source
 from convmix.data.parallel_map import CRASH, Progress, sweep
+from convmix.data.scan import little_used
 
 SIDE = 16  # of a thumbnail, pixels
 ORDER = ("train", "val", "test", "all")
@@ -40,6 +41,7 @@ class ImageFacts:
     thumbnail: np.ndarray  # n,16,16 uint8: the whole picture, grey, stretched to a square and from black to white
     combinations: tuple[str, ...] = ()  # of labels, where images may have several
     matrix: np.ndarray | None = None  # n,k int8 then: which image has which label, as `Examples.label_matrix`
+    value_range: ValueRange | None = None  # of 16-bit images, on which everything here was measured; None: 0 to 65535
 
     def __len__(self) -> int:
         return len(self.part)
@@ -87,15 +89,23 @@ class _Seen:
     orientation: int = 1
     contrast: float = 0.0
     thumbnail: bytes = bytes(SIDE * SIDE)
+    span: ValueRange | None = None  # of a 16-bit image
 
 
 def collect(source: Source, data: Data, *, workers: int | None = None, progress: Progress | None = None) -> ImageFacts:
-    """Decode every image of every split once. workers: processes (None: one per core; 0: this process)."""
+    """Decode every image of every split once, and again where 16-bit images turn out to use little of their range, which is then theirs.
+
+    workers: processes (None: one per core; 0: this process).
+    """
     parts = tuple(sorted(source.splits.values(), key=lambda examples: ORDER.index(examples.split)))
     starts = np.cumsum([0, *map(len, parts)])
-    facts = _empty(parts, source.classes, int(starts[-1]))
+    facts = replace(_empty(parts, source.classes, int(starts[-1])), value_range=data.value_range)
+    spans: list[ValueRange] = []
     for (part, start, _), seen in sweep(list(parts), partial(_look, data=data), lost=_Seen(CRASH), workers=workers, progress=progress):
         _fill(facts, int(starts[part]) + start, seen)
+        spans += [x.span for x in seen if x.span and not part]  # those of the training images
+    if data.value_range is None and (value_range := little_used(spans)) is not None:
+        return collect(source, replace(data, value_range=value_range), workers=workers, progress=progress)
     return facts
 
 
@@ -143,14 +153,15 @@ def _look(examples: Examples, index: int, *, data: Data) -> _Seen:
         source = examples.source(index)
         encoded = source if isinstance(source, bytes) else read_file(source)
         digest = encoded_digest(encoded) if encoded else 0
-        image = decode(encoded, in_chans=data.in_chans, max_pixels=data.max_pixels)
+        image = decode(encoded, in_chans=data.in_chans, max_pixels=data.max_pixels, value_range=data.value_range)
+        span = None if data.value_range else sixteen_bit_span(encoded)
         head = read_header(encoded)
         pixels = np.asarray(image)
         height, width = pixels.shape[:2]
         content = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=8)
         content.update(np.ascontiguousarray(pixels).data)
         same = int.from_bytes(content.digest())
-        return _Seen("", digest, same, height, width, head.format, head.mode, head.orientation, _contrast(image), thumbnail(image))
+        return _Seen("", digest, same, height, width, head.format, head.mode, head.orientation, _contrast(image), thumbnail(image), span)
     except BadImage as bad:
         return _Seen(bad.reason, digest)
 

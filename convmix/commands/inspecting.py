@@ -26,7 +26,7 @@ def inspect(
         text or json.
     layout:
         How it is read, where more than one way is possible: folders, table, parquet, shards, voc, yolo, coco, labelme, labelstudio, cvat,
-        masks or hub.
+        via, createml, bdd100k, kitti, dota, masks or hub.
     task:
         classify, multilabel, detect, instances or segment; what the labels are where it is left out.
     image_column:

@@ -162,7 +162,7 @@ class Source:
     origin: dict[str, str]  # split -> "given", or how it was made
     dropped: list[tuple[str, str]] = field(default_factory=list)  # name, reason: what was never an example
     task: str = "classify"  # what its annotations are for: classify, multilabel, detect, instances or segment
-    layout: str = ""  # how it was read: folders, table, parquet, shards, voc, yolo, coco, labelme, labelstudio, cvat, masks or hub
+    layout: str = ""  # how it was read, a Layout of the settings: folders, table, voc, yolo, coco, ...
     root: str = ""  # the folder that names are relative to, "" where there is none
     split_origin: str = ""  # where given splits come from, for people
     notes: tuple[str, ...] = ()  # what was understood that another reader might not expect, a line each

@@ -33,7 +33,7 @@ IMAGE_COLUMNS = (
 )  # fmt: skip
 LABEL_COLUMNS = (
     "label", "labels", "class", "class_name", "classname", "category", "target", "species", "fine_label", "label_name",
-    "category_name", "class_id", "label_id", "cls", "y",
+    "category_name", "class_id", "label_id", "cls", "y", "choice", "diagnosis", "breed", "emotion",
 )  # fmt: skip
 
 
@@ -57,6 +57,7 @@ class Found:
     notes: list[str] = field(default_factory=list)  # one line each, for people
     split_origin: str = ""  # where the splits come from, for people
     layout: str = ""  # how it was read
+    read_files: frozenset[str] = frozenset()  # tables and texts that this reading took classes from
     by_number: bool = True  # sort classes that are all whole numbers by value; folders sort as text, as torchvision does
 
 

@@ -41,7 +41,7 @@ class Inspection:
     """A data set as it is understood."""
 
     data: str  # as the user named it
-    layout: str  # folders, table, parquet, shards, voc, yolo, coco, labelme, labelstudio, cvat, masks or hub
+    layout: str  # folders, table, parquet, shards, voc, yolo, coco, labelme, labelstudio, cvat, via, createml, kitti, dota, masks, hub, ...
     task: str  # classify, multilabel, detect, instances or segment
     root: str  # the folder that names are relative to
     classes: tuple[str, ...]

@@ -91,7 +91,7 @@ def scan(source: Source, data: Data, *, workers: int | None = None, progress: Pr
     workers = workers if workers is not None else data.workers
     seen = _look_at_all([source.splits[s] for s in splits], data, workers, progress)
     parts = dict(zip(splits, seen, strict=True))
-    value_range = data.value_range or _little_used([x.span for x in parts[train] if x.span])
+    value_range = data.value_range or little_used([x.span for x in parts[train] if x.span])
     if value_range and not data.value_range:  # measured once more, on that scale
         seen = _look_at_all([source.splits[s] for s in splits], replace(data, value_range=value_range), workers, progress)
         parts = dict(zip(splits, seen, strict=True))
@@ -261,7 +261,7 @@ def _moments(good: list[_Seen]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(map(float, mean)), tuple(max(s - m * m, 0.0) ** 0.5 for s, m in zip(square, mean, strict=True))
 
 
-def _little_used(spans: list[ValueRange]) -> ValueRange | None:
+def little_used(spans: list[ValueRange]) -> ValueRange | None:
     """The range of 16-bit training images that use a quarter of the 16 bits or less; None where they use more, or are none."""
     if not spans:
         return None

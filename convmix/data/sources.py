@@ -16,10 +16,10 @@ from convmix.cache import expanded
 from convmix.config import Data
 from convmix.data.examples import Examples, Source
 from convmix.data.formats import IMAGE_SUFFIXES, SPLIT_WORDS, Found, Table, expand
-from convmix.data.readers.folders import LAYOUT
+from convmix.data.readers.evidence import ANNOTATED
 from convmix.data.readers.label_cells import LabelSet
 from convmix.data.readers.several_labels import assemble_several
-from convmix.data.readers.survey import FOREIGN, Survey, foreign_kind, foreign_notes, survey
+from convmix.data.readers.survey import FOREIGN, foreign_kind, remedy
 from convmix.data.readers.unopened import without_foreign
 from convmix.data.remote.shard_images import RemoteShards
 from convmix.data.remote.urls import is_url, redact, restore
@@ -31,7 +31,6 @@ FORMS = (
     "a Hub name, torchvision:NAME or digits"
 )
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-ANNOTATED = ("voc", "yolo", "coco", "labelme", "labelstudio", "cvat", "masks")
 ARCHIVES = (".zip", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar", ".zst")
 
 
@@ -146,6 +145,7 @@ def _read(spec: str, data: Data, as_path: bool) -> Found | Source:
 
 def _read_directory(path: Path, data: Data) -> Found:
     from convmix.data.readers import shards, tables
+    from convmix.data.readers.image_files import read_images
 
     if (path / "convmix.json").is_file():
         raise DataError(f"{path}: is a model directory written by convmix, not a data set; expected {FORMS}")
@@ -155,78 +155,7 @@ def _read_directory(path: Path, data: Data) -> Found:
         files = _of_suffix(path, suffix)
         if files and data.layout in ("auto", layout) and not all(f.stem == "metadata" for f in files):
             return replace(read(files, data), layout=layout)
-    return _read_images(path, data)
-
-
-def _read_images(path: Path, data: Data) -> Found:
-    """Image files and what says what is on them: tables, or the folders that they lie in."""
-    from convmix.data.readers import class_folders
-    from convmix.data.readers.evidence import forms
-    from convmix.data.readers.labelled_table import find_tables, read_tables
-    from convmix.data.readers.tagged import read_tagged
-
-    seen = survey(path)
-    there = forms(seen)
-    if not seen.images:
-        raise DataError(f"{path}: holds no images{_foreign(seen)}; {LAYOUT}")
-    folders, reason = _class_folders(seen)
-    are_classes = folders is not None and _are_classes(folders)
-    others = {name for names in there.values() for name in names}
-    listed = find_tables(seen, data, others=others, texts=not are_classes) if data.layout in ("auto", "table") else []
-    if data.layout == "table" and not listed:
-        raise DataError(f"{path}: no table there names the images; expected a CSV with path,label")
-    if listed and (data.layout == "table" or not are_classes):
-        found = read_tables(seen, listed, data)
-        return replace(found, layout="table", notes=[*found.notes, *foreign_notes(seen)])
-    if data.layout in ("auto", *ANNOTATED) and not are_classes and (tagged := read_tagged(seen, there, data.layout)):
-        return tagged
-    if data.layout in ANNOTATED:
-        raise DataError(f"{path}: holds nothing that can be read with --layout {data.layout}")
-    if data.layout == "auto":
-        class_folders.refuse_unread(seen, there)
-    if folders is None:
-        csvs = seen.of("table")
-        raise DataError(f"{reason}{f'; or give its table: {path / csvs[0]}' if csvs else ''}{_foreign(seen)}")
-    if data.layout == "auto":
-        class_folders.refuse_doubts(folders, seen)
-        if listed:
-            _compare_with_table(folders, read_tables(seen, listed, data), path, listed)
-    folders.notes += foreign_notes(seen)
-    return folders
-
-
-def _class_folders(seen: Survey) -> tuple[Found | None, str]:
-    """The data set as class folders; None, and why, where it has none."""
-    from convmix.data.readers.class_folders import read_class_folders
-
-    try:
-        return read_class_folders(seen), ""
-    except DataError as error:
-        return None, str(error)
-
-
-def _are_classes(folders: Found) -> bool:
-    """Whether the folders may be classes: two or more, not all of them called images or the like."""
-    from convmix.data.readers.class_folders import classes_of, is_no_class
-
-    classes = classes_of(folders)
-    return len(classes) > 1 and not all(map(is_no_class, classes))
-
-
-def _compare_with_table(found: Found, table: Found, path: Path, listed: Sequence[str]) -> None:
-    """A note where the table says what the folders say, DataError where it says something else."""
-    labels = [(name, str(label)) for of_split in table.tables.values() for name, label in zip(of_split.names, of_split.labels, strict=True)]
-    same = sum(label in name.split("/")[:-1] for name, label in labels)
-    if 10 * same < 9 * len(labels):
-        raise DataError(
-            f"{path}: the folders are one way to read it, the table {listed[0]} another (its labels are not the folders' names); choose "
-            "with --layout folders or --layout table"
-        )
-    found.notes.append(f"{listed[0]} has the folders' names as labels, and is not needed")
-
-
-def _foreign(seen: Survey) -> str:
-    return f" but {'; '.join(foreign_notes(seen))}" if seen.foreign() else ""
+    return read_images(path, data)
 
 
 def _load_saved(path: Path) -> Any:
@@ -259,7 +188,8 @@ def _read_files(files: list[Path], data: Data, spec: str) -> Found:
     if suffix in (".yaml", ".yml"):
         raise DataError(f"{spec}: leads to no images with YOLO's label files; expected labels/ beside images/ with a text file per image")
     if suffix in FOREIGN:
-        raise DataError(f"{spec}: is {foreign_kind(files[0].name)}, which is not read; expected {FORMS}")
+        kind = foreign_kind(files[0].name)
+        raise DataError(f"{spec}: is {kind}, which is not read: {remedy(kind)}; expected {FORMS}")
     raise DataError(f"{spec}: a file of an unknown type; expected {FORMS}")
 
 
@@ -281,7 +211,7 @@ def _assemble(found: Found, spec: str, remote: RemoteShards | None = None, *, ta
         return assemble_several(found, spec)
     dropped, notes = list(found.dropped), list(found.notes)
     texts = {split: [_label_text(v, found) for v in table.labels] for split, table in found.tables.items()}
-    texts = _as_numbers(texts, notes)
+    texts = _as_numbers(texts, notes) if found.by_number else texts
     known = texts.get("train") or texts.get("all") or [t for column in texts.values() for t in column]
     classes, ids = _class_table(sorted({t for t in known if t is not None}, key=_class_order(known, found)), found)
     splits: dict[str, Examples] = {}

@@ -60,7 +60,7 @@ def predict_dense(
 
     write(
         watched(), kind=kind, format=form, output=output, labels=artifact.labels, root=common_folder(found.names),
-        max_pixels=artifact.preprocess.max_pixels, ids=read_coco_ids(artifact.path),
+        max_pixels=artifact.preprocess.max_pixels, value_range=artifact.preprocess.value_range, ids=read_coco_ids(artifact.path),
     )  # fmt: skip
     return rows
 

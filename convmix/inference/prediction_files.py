@@ -26,7 +26,7 @@ import PIL.Image
 from convmix.atomic import csv_line, replacing, write_bytes, write_json
 from convmix.config import Data
 from convmix.data.coco_ids import NO_IDS, CocoIds
-from convmix.data.decode import BadImage, decode
+from convmix.data.decode import BadImage, ValueRange, decode
 from convmix.data.formats import printable
 from convmix.errors import ConfigError
 from convmix.inference.output_forms import FOLDERS, output_format
@@ -70,6 +70,7 @@ def write(
     labels: Sequence[str],
     root: str | Path = "",
     max_pixels: int = Data().max_pixels,
+    value_range: ValueRange | None = None,
     ids: CocoIds = NO_IDS,
 ) -> None:
     """Write every row as it comes; all but a table are written without holding the results in memory.
@@ -78,12 +79,12 @@ def write(
     format: one of FORMATS[kind]; None: by the output's suffix.
     output: a file ('-': standard output), or a folder for `FOLDERS`.
     root: what a folder's files are named below, as `common_folder` finds it; an image elsewhere keeps its whole path.
-    max_pixels: an image with more is not drawn.
+    max_pixels: an image with more is not drawn. value_range: of 16-bit images that are drawn on, as in the model's preprocessing.
     ids: those that the COCO format gives to classes and images; others count from 1.
     """
     form = output_format(format, output, kind=kind)
     if form in FOLDERS:
-        _Folder(Path(output), form, kind=kind, labels=labels, root=root, max_pixels=max_pixels).write(rows)
+        _Folder(Path(output), form, kind=kind, labels=labels, root=root, max_pixels=max_pixels, value_range=value_range).write(rows)
         return
     with opened(output) as file:
         for part in encode(rows, kind=kind, format=form, labels=labels, is_terminal=file.isatty(), ids=ids):
@@ -214,9 +215,17 @@ class _Folder:
     """A file per image, and files.csv that says which is whose."""
 
     def __init__(
-        self, folder: Path, format: str, *, kind: type[DenseResult], labels: Sequence[str], root: str | Path, max_pixels: int
+        self,
+        folder: Path,
+        format: str,
+        *,
+        kind: type[DenseResult],
+        labels: Sequence[str],
+        root: str | Path,
+        max_pixels: int,
+        value_range: ValueRange | None = None,
     ) -> None:
-        self.folder, self.labels, self.root, self.max_pixels = folder, labels, root, max_pixels
+        self.folder, self.labels, self.root, self.max_pixels, self.value_range = folder, labels, root, max_pixels, value_range
         self.is_numbered = format == "masks" and kind is Masks  # every object has its number in the picture
         self.palette = overlay.palette(len(labels)) if format == "masks" and kind is SemanticMap else []
         self._taken: dict[str, str] = {}  # place, in small letters -> name of the image
@@ -273,7 +282,7 @@ class _Folder:
     def _picture(self, row: DetectionFile, file: Path) -> bytes:
         """The image again, with the result drawn on it; a JPEG where the image is one. BadImage where it cannot be read any more."""
         assert isinstance(row.result, (Boxes, SemanticMap))
-        image = decode(row.path, in_chans=3, max_pixels=self.max_pixels)
+        image = decode(row.path, in_chans=3, max_pixels=self.max_pixels, value_range=self.value_range)
         if not isinstance(image, PIL.Image.Image):
             raise BadImage("no picture that can be drawn on")
         size = tuple(row.result.classes.shape) if isinstance(row.result, SemanticMap) else row.result.size

@@ -302,12 +302,6 @@ def a_table_with_a_box_a_row(root: Path) -> None:
     table(root / "boxes.csv", [*rows, ("0.jpg", 32, 24, "nut", 1, 1, 4, 4)], header="filename,width,height,class,xmin,ymin,xmax,ymax")
 
 
-@case(error="KITTI")
-def kitti(root: Path) -> None:
-    for path in photos(root / "image_2"):
-        text(root / "label_2" / f"{path.stem}.txt", "Car 0.00 0 -1.58 4.0 4.0 20.0 16.0 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n")
-
-
 @pytest.mark.parametrize("case", case, ids=lambda c: c.name)
 def test_it_is_read_as_its_maker_meant_it(case: Case, tmp_path: Path) -> None:
     run(case, tmp_path / "set")

@@ -71,7 +71,7 @@ def test_unlabelled_test_folder_is_left_out(tmp_path: Path, items: list[Item]) -
     (tmp_path / "test" / "1.png").write_bytes(encoded(items[0][2]))
     source = open_source(tmp_path, DATA)
     assert set(source.splits) == {"train", "val"}
-    assert ("test/1.png", "an image beside the class folders, not in one") in source.dropped
+    assert ("test/1.png", "an image of the test split without a class") in source.dropped
 
 
 def test_unlabelled_rows_of_a_class_number_column_are_left_out(tmp_path: Path, items: list[Item]) -> None:

@@ -9,16 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import convmix
 from convmix.artifacts.artifact import load_artifact
+from convmix.audit.balance_plot import tile
+from convmix.audit.image_facts import collect
 from convmix.config import Data
 from convmix.data.decode import decode, sixteen_bit_span
 from convmix.data.preprocessing import Preprocess
 from convmix.data.scan import scan
 from convmix.data.sources import open_source
 from convmix.errors import ConfigError
+from convmix.inference.prediction_files import DetectionFile, write
+from convmix.results import Boxes
 
 TINY: dict[str, Any] = {
     "model": "convmixer_8_1_k3_p4", "size": 24, "batch_size": 8, "workers": 0, "precision": "fp32", "tune": "never", "epochs": 1,
@@ -75,6 +80,29 @@ def test_the_range_is_that_of_the_training_images_where_it_is_small(tmp_path: Pa
 def test_a_range_is_refused_where_it_is_none() -> None:
     with pytest.raises(ConfigError, match=r"value_range: \(9.0, 3.0\) is not a range inside 0..65535"):
         Preprocess((8, 8), "crop", "bicubic", 1.0, (0.5,), (0.5,), 1, value_range=(9.0, 3.0))
+
+
+def test_the_doctor_sees_what_the_model_will_see(tmp_path: Path) -> None:
+    data = microscope(tmp_path / "dark")
+    facts = collect(open_source(data, Data()), Data(), workers=0)
+    low, high = facts.value_range or (0, 0)
+    assert 1000 <= low <= 1002 and 1490 <= high <= 1499
+    assert facts.contrast.min() > 10  # of 65,536 values it would be 0.2
+    shown = tile(str(data / "c1/3.png"), in_chans=3, max_pixels=10_000, value_range=facts.value_range)
+    assert shown is not None and np.asarray(shown).std() > 60
+    wide = collect(open_source(data, Data()), Data(value_range=(0, 65535)), workers=0)
+    assert wide.value_range == (0, 65535) and wide.contrast.max() < 1
+
+
+def test_predictions_are_drawn_on_what_the_model_saw(tmp_path: Path) -> None:
+    data = microscope(tmp_path / "dark")
+    none = Boxes(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), ("nut",), (24, 24))
+    for name, value_range in (("model", (1000.0, 1500.0)), ("none", None)):
+        rows = [DetectionFile("3.png", str(data / "c1/3.png"), none, "")]
+        write(rows, kind=Boxes, format="pictures", output=tmp_path / name, labels=["nut"], root=data, value_range=value_range)
+        with Image.open(tmp_path / name / "3.png") as drawn:
+            spread = int(np.ptp(np.asarray(drawn)[:160, :160]))  # without the legend beneath
+        assert spread > 200 if value_range else spread < 5
 
 
 @pytest.mark.slow

@@ -13,18 +13,24 @@ from convmix.data.examples import Examples, Source
 from convmix.data.formats import printable
 from convmix.data.readers.box_table import TABLES, find_box_tables, is_box_table, read_box_tables
 from convmix.data.readers.coco import read_coco
+from convmix.data.readers.containers import refuse_arrays
 from convmix.data.readers.cvat import read_cvat
-from convmix.data.readers.evidence import READ_FORMS, forms
+from convmix.data.readers.evidence import PANOPTIC, READ_FORMS, forms
+from convmix.data.readers.json_boxes import read_bdd100k, read_createml
 from convmix.data.readers.labelme import read_labelme
 from convmix.data.readers.labelstudio import read_labelstudio
+from convmix.data.readers.line_boxes import read_dota, read_kitti
 from convmix.data.readers.mapfolders import MapSet, read_class_maps, read_object_maps, why_no_class_map
 from convmix.data.readers.maps import MapFiles, find_maps
+from convmix.data.readers.names import plain
+from convmix.data.readers.object_folders import read_object_folders
 from convmix.data.readers.objectrows import ObjectSet, image_labels
 from convmix.data.readers.paired import PairedSplits, Wording, paired_splits
 from convmix.data.readers.pairing import pair
 from convmix.data.readers.splits import Splits
-from convmix.data.readers.survey import Survey, folder_of, foreign_notes, some, spread, survey, survey_around
-from convmix.data.readers.voc import read_voc
+from convmix.data.readers.survey import Survey, folder_of, foreign_notes, some, spread, stem_of, survey, survey_around
+from convmix.data.readers.via import read_via
+from convmix.data.readers.voc import read_voc, written_name
 from convmix.data.readers.yaml_splits import DataYaml, load_data_yaml, yaml_splits
 from convmix.data.readers.yolo import NAME_FILES, read_names, read_yolo
 from convmix.errors import DataError
@@ -37,7 +43,13 @@ LAYOUTS = {
     "segment": "images/ + masks/, images/train/ + annotations/train/, train/images/ + train/masks/ or train/ + trainannot/, maps of the "
     "images' names that hold one class number a pixel, with classes.json or the like",
 }
-TASKS = {"voc": ("detect",), "masks": ("segment", "instances")}  # layouts that are not for every task with objects
+TASKS = {
+    "voc": ("detect",),
+    "createml": ("detect",),
+    "bdd100k": ("detect",),
+    "kitti": ("detect",),
+    "masks": ("segment", "instances"),
+}  # layouts that are not for every task with objects
 OBJECT_TASKS = ("detect", "instances")
 CALLED = {
     "coco": "COCO",
@@ -46,6 +58,11 @@ CALLED = {
     "cvat": "CVAT",
     "voc": "VOC",
     "yolo": "YOLO",
+    "via": "VIA",
+    "createml": "CreateML",
+    "bdd100k": "BDD100K",
+    "kitti": "KITTI",
+    "dota": "DOTA",
     "masks": "mask",
     "table": "a table",
 }
@@ -103,6 +120,9 @@ def _place(path: Path) -> Place | None:
     suffix = path.suffix.lower()
     if path.is_dir():
         seen = survey(path)
+        if not seen.images:
+            seen = survey_around(path / "any")  # the images of annotations/ lie beside it
+        refuse_arrays(seen)
         place = Place(path, seen, forms(seen))
         return _with_yaml(place) if "yolo" in place.forms else place
     if suffix in (".yaml", ".yml"):
@@ -160,6 +180,14 @@ def _choose(place: Place, task: str, data: Data) -> tuple[str, ObjectSet | MapSe
         return "table", found
     if data.layout not in ("auto", "masks") or task == "detect" or place.given or place.splits is not None:
         return None
+    if PANOPTIC in place.forms and data.layout == "auto":
+        raise DataError(
+            f"{place.path}: {place.forms[PANOPTIC][0]} is a panoptic COCO file, whose PNG files hold numbers of segments and no "
+            "classes: convert it "
+            "to COCO JSON with outlines or to class maps (panopticapi does both)"
+        )
+    if task != "segment" and (found := read_object_folders(place.seen, data)) is not None:
+        return "masks", found
     files = find_maps(place.seen, objects=task == "instances")
     if files is None:
         return None
@@ -181,7 +209,7 @@ def _voc(place: Place, task: str, data: Data) -> ObjectSet | None:
     if not place.seen.images:
         raise DataError(f"{_beside(place, files)}: holds no images for the {len(files)} files in {folder_of(files[0]) or place.path.name}/")
     wording = Wording("XML", "no image {stem}.jpg or of another suffix")
-    pairs = paired_splits(place.seen, files, wording=wording, keep_without=False)
+    pairs = paired_splits(place.seen, files, wording=wording, keep_without=False, written=lambda name: written_name(place.seen.head(name)))
     return read_voc(pairs, data=data) if any(pairs.splits.values()) else None
 
 
@@ -211,20 +239,16 @@ def _loose_names(seen: Survey) -> tuple[str, ...] | None:
     return tuple(line.strip() for line in seen.head(files[0], 1 << 20).decode("utf-8-sig", "replace").splitlines() if line.strip()) or None
 
 
-def _labelme(place: Place, task: str, data: Data) -> ObjectSet | None:
-    return read_labelme(place.seen, place.forms["labelme"], masks=_masks(task), data=data)
+def _of_shapes(form: str, read: Callable[..., ObjectSet | None]) -> Callable[[Place, str, Data], ObjectSet | None]:
+    return lambda place, task, data: read(place.seen, place.forms[form], masks=_masks(task), data=data)
 
 
-def _labelstudio(place: Place, task: str, data: Data) -> ObjectSet | None:
-    return read_labelstudio(place.seen, place.forms["labelstudio"], masks=_masks(task), data=data)
-
-
-def _cvat(place: Place, task: str, data: Data) -> ObjectSet | None:
-    return read_cvat(place.seen, place.forms["cvat"], masks=_masks(task), data=data)
-
-
+SHAPES = {
+    "labelme": read_labelme, "labelstudio": read_labelstudio, "cvat": read_cvat, "via": read_via, "createml": read_createml,
+    "bdd100k": read_bdd100k, "kitti": read_kitti, "dota": read_dota,
+}  # fmt: skip
 READERS: dict[str, Callable[[Place, str, Data], ObjectSet | None]] = {
-    "coco": _coco, "labelme": _labelme, "labelstudio": _labelstudio, "cvat": _cvat, "voc": _voc, "yolo": _yolo,
+    "coco": _coco, "voc": _voc, "yolo": _yolo, **{form: _of_shapes(form, read) for form, read in SHAPES.items()},
 }  # fmt: skip
 
 
@@ -239,7 +263,21 @@ def _boxes(place: Place, data: Data) -> ObjectSet | None:
 
 def _pairs_of_maps(files: MapFiles, place: Place) -> PairedSplits:
     wording = Wording("map", "a map without image")
-    return paired_splits(place.seen, files.maps, wording=wording, keep_without=False, affix=files.affix, own=files.own, images=files.images)
+    maps = [name for name in files.maps if files.affix.strip(plain(stem_of(name))) is not None]
+    rivals = pair(files.images, maps, affix=files.affix, own=files.own)
+    second = [(name, reason) for name, reason in rivals.ambiguous if reason.endswith("already")]
+    if len(second) > len(rivals.annotation_of) / 2:
+        name, reason = second[0]
+        raise DataError(
+            f"{place.path}: most images have several maps (such as {printable(name)}: {reason}), and one is read: join them into "
+            "one map with a "
+            "value for every class"
+        )
+    pairs = paired_splits(
+        place.seen, maps, wording=wording, keep_without=False, affix=files.affix, own=files.own, images=files.images, prefer="segmentation"
+    )
+    pairs.dropped += [(printable(name), "a map of another kind than those that are read") for name in sorted({*files.maps} - {*maps})]
+    return pairs
 
 
 def _are_maps(files: MapFiles, place: Place, data: Data) -> bool:

@@ -22,9 +22,26 @@ CORNERS = (
     ("x1", "y1", "x2", "y2"),
     ("left", "top", "right", "bottom"),
     ("x_min", "y_min", "x_max", "y_max"),
+    ("xtl", "ytl", "xbr", "ybr"),
+    ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"),
 )
-SIDES = (("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("x", "y", "w", "h"), ("bbox_x", "bbox_y", "bbox_w", "bbox_h"))
-CLASS_COLUMNS = (*LABEL_COLUMNS, "name", "labelname", "object", "tag")
+CENTRES = (
+    ("x_center", "y_center", "width", "height"),
+    ("x_centre", "y_centre", "width", "height"),
+    ("xcenter", "ycenter", "width", "height"),
+    ("center_x", "center_y", "width", "height"),
+    ("cx", "cy", "w", "h"),
+    ("xc", "yc", "w", "h"),
+)
+SIDES = (
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    ("x", "y", "w", "h"),
+    ("bbox_x", "bbox_y", "bbox_w", "bbox_h"),
+    ("x", "y", "width", "height"),
+    ("xmin", "ymin", "width", "height"),
+    ("left", "top", "width", "height"),
+)
+CLASS_COLUMNS = (*LABEL_COLUMNS, "name", "labelname", "object", "tag", "classid")
 ONE_CLASS = "object"
 TABLES = (".csv", ".tsv", ".jsonl")
 
@@ -48,12 +65,12 @@ def is_box_table(path: Path) -> bool:
 
 
 def _form(rows: Rows) -> tuple[str, tuple[int, ...]] | None:
-    """corners, sides, text or objects, with the positions of the columns; None for a table of something else."""
+    """corners, centres, sides, text or objects, with the positions of the columns; None for a table of something else."""
     if not rows.header:
         numeric = len(rows.rows[0]) == 6 and all(re.fullmatch(r"-?\d+(\.\d+)?|", c.strip()) for row in rows.rows[:50] for c in row[1:5])
         return ("corners", (1, 2, 3, 4)) if numeric else None
     plain = [plain_header(h) for h in rows.header]
-    for form, choices in (("corners", CORNERS), ("sides", SIDES)):
+    for form, choices in (("corners", CORNERS), ("centres", CENTRES), ("sides", SIDES)):
         for names in choices:
             if set(names) <= set(plain):
                 return form, tuple(plain.index(n) for n in names)
@@ -118,6 +135,8 @@ def _boxes(cells: Sequence[str], form: tuple[str, tuple[int, ...]], label_at: in
     if len(written) != 4:
         raise Fault(f"a box of {len(written)} numbers")
     a, b, c, d = finite(written)
+    if kind == "centres":
+        a, b = a - c / 2, b - d / 2
     yield ([a, b, c, d] if kind == "corners" else [a, b, a + c, b + d]), label
 
 

@@ -7,34 +7,35 @@ from typing import TYPE_CHECKING
 
 from convmix.data.formats import SPLIT_WORDS, Found, Table, printable
 from convmix.data.readers.evidence import READ_FORMS
+from convmix.data.readers.folder_doubts import is_no_class
 from convmix.data.readers.folders import read_folder
-from convmix.data.readers.maps import IMAGE_WORDS
 from convmix.data.readers.names import ImageIndex
-from convmix.data.readers.paired import MAP_WORDS
-from convmix.data.readers.splits import Splits, apart, by_lists, find_lists
-from convmix.data.readers.survey import Survey, folder_of, some, survey, words_of
+from convmix.data.readers.split_folders import split_folders, with_flat_splits
+from convmix.data.readers.splits import PART, Splits, apart, by_lists, find_lists
+from convmix.data.readers.survey import Survey, folder_of, some, survey
 from convmix.data.readers.tables import quiet_progress
 from convmix.errors import DataError
 
 if TYPE_CHECKING:
     import datasets
 
-NO_CLASSES = IMAGE_WORDS | MAP_WORDS | {
-    *SPLIT_WORDS, "dataset", "datasets", "all", "files", "new", "unlabeled", "unlabelled", "sample", "samples", "archive",
-}  # fmt: skip
-
 
 def read_class_folders(seen: Survey) -> Found:
     """ROOT/CLASS/..., ROOT/SPLIT/CLASS/..., ROOT/CLASS/SPLIT/... or ROOT/CLASS/... with lists, perhaps inside a wrapper."""
     wrapper = wrapper_of(seen)
-    found = read_folder(seen.path(wrapper) if wrapper else seen.root)
+    splits = split_folders(seen, wrapper)
+    root = seen.path(wrapper) if wrapper else seen.root
+    found = read_folder(root, {split: seen.path(folder) for split, folder in splits.items()})
     if wrapper:
         found.notes.append(f"the class folders lie in {printable(wrapper)}/")
         outside = [image for image in seen.images if not image.startswith(f"{wrapper}/")]
         found.dropped += [(printable(image), f"an image outside {printable(wrapper)}/") for image in outside]
     found.layout = "folders"
     if list(found.tables) != ["all"]:
-        found.split_origin = f"folders {some(f'{s}/' for s in found.tables)}"
+        folders = splits or {SPLIT_WORDS[k.rpartition("/")[2].lower()]: k for k in seen.children.get(wrapper, ()) if _is_split(k)}
+        found = with_flat_splits(found, seen, wrapper, folders)
+        names = [splits[s].rpartition("/")[2] if s in splits else s for s in found.tables]
+        found.split_origin = f"folders {some(f'{printable(name)}/' for name in names)}"
         return found
     return _split_inside(found) or _split_by_lists(found, seen) or found
 
@@ -75,16 +76,6 @@ def _is_split(folder: str) -> bool:
     return folder.rpartition("/")[2].lower() in SPLIT_WORDS
 
 
-def is_no_class(name: str) -> bool:
-    """Whether a folder's name says what it holds rather than what is on the images."""
-    words = words_of(name)
-    return bool(words) and set(words) <= NO_CLASSES
-
-
-def classes_of(found: Found) -> list[str]:
-    return sorted({str(label) for table in found.tables.values() for label in table.labels})
-
-
 def refuse_unread(seen: Survey, forms: dict[str, list[str]]) -> None:
     """DataError where annotations lie there in a form that nothing here reads."""
     unread = {form: names for form, names in forms.items() if form not in READ_FORMS}
@@ -93,18 +84,6 @@ def refuse_unread(seen: Survey, forms: dict[str, list[str]]) -> None:
         raise DataError(
             f"{seen.root}: {len(names)} files of annotations in the form of {form} (such as {printable(names[0])}), which is not read: "
             "bring them as COCO JSON, or take the folders for classes with --layout folders"
-        )
-
-
-def refuse_doubts(found: Found, seen: Survey) -> None:
-    """DataError where the folders' names are no classes."""
-    classes = classes_of(found)
-    if classes and all(is_no_class(name) for name in classes):
-        company = seen.of("table", "json", "jsonl", "xml", "text", "yaml")
-        beside = f"; nothing was found in {some(company, 3)} that tells what is on them" if company else ""
-        raise DataError(
-            f"{seen.root}: the images lie in {some(f'{c}/' for c in classes)}, which names no class{beside}: put them into a folder per "
-            "class, add a CSV with path,label, or take the folders for classes with --layout folders"
         )
 
 
@@ -134,6 +113,7 @@ def _split_by_lists(found: Found, seen: Survey) -> Found | None:
     position = {f"{prefix}{name}": i for i, name in enumerate(table.names)}
     splits: Splits = apart(by_lists(seen, index, lists, among=list(position)))
     made = _select(found, {s: [position[name] for name in names] for s, names in splits.images.items()}, splits.origin)
+    made.read_files |= {name.partition(PART)[0] for names in lists.values() for name in names}
     made.dropped += splits.dropped
     made.notes += splits.notes
     return made

@@ -7,7 +7,7 @@ images), or JSON files and images anywhere in the data set. Format: https://coco
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from convmix.config import Data
 from convmix.data import rle
 from convmix.data.coco_ids import CocoIds
 from convmix.data.formats import SPLIT_WORDS, printable
+from convmix.data.readers.coco_fields import are_shares, in_pixels, is_crowd, key_of, segmentation_of, size_of
 from convmix.data.readers.names import Ambiguous, ImageIndex
 from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
 from convmix.data.readers.paired import pictures_of
@@ -57,7 +58,7 @@ def read_coco(seen: Survey, files: list[str], *, masks: bool | None, data: Data,
         listings.remove(listing)
         dropped.append((listing.name, f"its {len(listing.images)} images have no annotations"))
     objects = [a for listing in listings for a in listing.objects]
-    outlines = sum(bool(_segmentation(a)) for a in objects)
+    outlines = sum(bool(segmentation_of(a)) for a in objects)
     with_masks = 3 * outlines >= 2 * len(objects) if masks is None else masks
     found = ObjectSet({}, _classes(next((x for x in listings if x.split in ("train", "all")), listings[0])), dropped)
     if 0 < outlines < len(objects) and masks is None:
@@ -88,7 +89,7 @@ def _listings(seen: Survey, files: list[str], dropped: list[tuple[str, str]], *,
     """Per split the file that describes it; DataError where two claim one split. instances_*.json before keypoints, captions and others."""
     files = [f for f in files if f.rpartition("/")[2].startswith("instances_")] or files
     opened = [(name, content) for name in files if (content := _load(seen.path(name))) is not None]
-    splits = [_split_of(name) for name, _ in opened]
+    splits = [split_of_file(name) for name, _ in opened]
     if given or not any(splits):
         splits = ["all"] * len(opened)
     listings: dict[str, _Listing] = {}
@@ -122,7 +123,7 @@ def _load(file: Path) -> dict[str, Any] | None:
     return content if is_coco else None
 
 
-def _split_of(name: str) -> str | None:
+def split_of_file(name: str) -> str | None:
     """The split that a word of the file's name begins with or its folder's: instances_train2017.json, valid/x.json."""
     folders, _, base = name.rpartition("/")
     words = re.findall(r"[a-z]+", base.rpartition(".")[0].lower())
@@ -135,25 +136,27 @@ def _categories(file: Path, content: dict[str, Any]) -> list[dict[str, Any]]:
         raise DataError(f'{file}: expected "categories", a list of {{"id": 1, "name": "..."}}')
     names: dict[Any, str] = {}
     for category in listed:
-        if names.setdefault(_key(category["id"]), category["name"]) != category["name"]:
-            raise DataError(f'{file}: "categories" has the id {category["id"]} twice, {names[_key(category["id"])]} and {category["name"]}')
+        if names.setdefault(key_of(category["id"]), category["name"]) != category["name"]:
+            raise DataError(
+                f'{file}: "categories" has the id {category["id"]} twice, {names[key_of(category["id"])]} and {category["name"]}'
+            )
     return listed
 
 
 def _repeated(listing: _Listing) -> list[str]:
     ids: dict[str, set[Any]] = {}
     for category in listing.categories:
-        ids.setdefault(category["name"], set()).add(_key(category["id"]))
+        ids.setdefault(category["name"], set()).add(key_of(category["id"]))
     twice = [name for name, of_name in ids.items() if len(of_name) > 1]
     return [f"{listing.name} has {some(twice)} under several ids: they are one class"] if twice else []
 
 
 def _classes(listing: _Listing) -> tuple[str, ...]:
     """Names in the order of their ids, without the unused heading over the others that Roboflow's exports list first."""
-    used = {_key(a.get("category_id")) for a in listing.objects}
+    used = {key_of(a.get("category_id")) for a in listing.objects}
     headings = {c.get("supercategory") for c in listing.categories if c.get("supercategory") != c["name"]}
-    kept = [c for c in listing.categories if _key(c["id"]) in used or c["name"] not in headings]
-    kept.sort(key=lambda c: (0, key) if isinstance(key := _key(c["id"]), int | float) else (1, str(key)))
+    kept = [c for c in listing.categories if key_of(c["id"]) in used or c["name"] not in headings]
+    kept.sort(key=lambda c: (0, key) if isinstance(key := key_of(c["id"]), int | float) else (1, str(key)))
     return tuple(dict.fromkeys(c["name"] for c in kept))
 
 
@@ -183,6 +186,9 @@ class _Way:
 def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool, data: Data, image_ids: dict[str, Any]) -> ObjectRows:
     """The images of one file; their ids are put into `image_ids`."""
     images = _located(listing, seen, found, data)
+    if are_shares([a for image in images for _, a in image.objects]):
+        images = [replace(image, objects=[(name, in_pixels(a, image.size)) for name, a in image.objects]) for image in images]
+        found.notes.append(f"{listing.name}: the boxes are read as shares of the image, for no number is above 1")
     way = _Way(Turned(), _are_corners(images))
     for image in images:
         if image.orientation > 1:
@@ -192,7 +198,7 @@ def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool
         found.notes.append(
             f"{listing.name}: the boxes are read as left, top, right, bottom (xyxy): as width and height many leave the image"
         )
-    category_names = {_key(c["id"]): c["name"] for c in listing.categories}
+    category_names = {key_of(c["id"]): c["name"] for c in listing.categories}
     rows = ObjectRows(with_masks=with_masks)
     for image in images:
         rows.image(seen.path(image.file), image.file, image.size)
@@ -204,7 +210,7 @@ def _read(listing: _Listing, seen: Survey, found: ObjectSet, *, with_masks: bool
                 if with_masks and mask is None:
                     rows.box_alone(box, label, image.size)
                     raise Fault("without an outline (segmentation)")
-                rows.object(box, label, crowd=_is_crowd(annotation), mask=mask)
+                rows.object(box, label, crowd=is_crowd(annotation), mask=mask)
             except Fault as fault:
                 found.dropped.append((name, str(fault)))
     return rows
@@ -230,11 +236,13 @@ def _located(listing: _Listing, seen: Survey, found: ObjectSet, data: Data) -> l
             if first.setdefault(file, key) != key:
                 raise Fault(f"the same file as image {first[file]}")
             near += written.replace("\\", "/").rpartition("/")[2] != file.rpartition("/")[2]
-            located.append(_Image(key, image["id"], file, *annotated_size(seen.path(file), data, _size(image)), mine))
+            located.append(_Image(key, image["id"], file, *annotated_size(seen.path(file), data, size_of(image)), mine))
         except Fault as fault:
             found.dropped.append((f"{listing.name}: image {key}", left_out(str(fault), len(mine))))
     if images and not first:
-        raise DataError(f"{listing.path}: none of its {len(images)} images is in {_folders(seen)}; put them there")
+        raise DataError(
+            f"{listing.path}: none of its {len(images)} images is in {_folders(seen)}; put them there, or give a folder that holds both"
+        )
     if near:
         found.notes.append(
             f"{listing.name}: {near} file names were matched to images of nearly the same name (suffix, letter case, encoding)"
@@ -288,12 +296,14 @@ def _images(listing: _Listing, dropped: list[tuple[str, str]]) -> dict[Any, dict
     """The listed images by id."""
     images: dict[Any, dict[str, Any]] = {}
     for i, image in enumerate(listing.images):
+        if isinstance(image, dict) and not image.get("file_name") and isinstance(image.get("coco_url"), str):  # LVIS
+            image = {**image, "file_name": image["coco_url"].partition("://")[2].partition("/")[2]}
         if not isinstance(image, dict) or image.get("id") is None or not isinstance(image.get("file_name"), str) or not image["file_name"]:
             dropped.append((f"{listing.name}: image at index {i}", "without id or file_name"))
-        elif _key(image["id"]) in images:
+        elif key_of(image["id"]) in images:
             dropped.append((f"{listing.name}: image at index {i}", f"another image with the id {image['id']}"))
         else:
-            images[_key(image["id"])] = image
+            images[key_of(image["id"])] = image
     return images
 
 
@@ -305,45 +315,17 @@ def _objects(listing: _Listing, images: dict[Any, Any], dropped: list[tuple[str,
         name = f"{listing.name}: annotation {annotation['id'] if known and 'id' in annotation else f'at index {i}'}"
         if not known or "image_id" not in annotation:
             dropped.append((name, "without image_id"))
-        elif _key(annotation["image_id"]) not in objects:
+        elif key_of(annotation["image_id"]) not in objects:
             dropped.append((name, f"of image {annotation['image_id']}, which is not listed"))
         else:
-            objects[_key(annotation["image_id"])].append((name, annotation))
+            objects[key_of(annotation["image_id"])].append((name, annotation))
     return objects
-
-
-def _key(identifier: Any) -> Any:
-    """The same for 7, 7.0 and "7": tools write ids as numbers in one list and as text in the other."""
-    if isinstance(identifier, str):
-        return int(identifier) if re.fullmatch(r"0|[1-9]\d{0,17}", identifier.strip()) else identifier.strip()
-    if isinstance(identifier, float) and identifier.is_integer():
-        return int(identifier)
-    return identifier if isinstance(identifier, int | float) else repr(identifier)
-
-
-def _is_crowd(annotation: dict[str, Any]) -> bool:
-    return str(annotation.get("iscrowd") or 0).strip().lower() not in ("0", "false", "0.0")
-
-
-def _segmentation(annotation: dict[str, Any]) -> Any:
-    """Without empty polygons; one written as a bare list of numbers is one polygon."""
-    written = annotation.get("segmentation")
-    if isinstance(written, list):
-        written = [polygon for polygon in written if polygon != []]
-        if written and all(isinstance(v, int | float) for v in written):
-            written = [written]
-    return written
-
-
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    size = image.get("height"), image.get("width")
-    return (size[0], size[1]) if all(isinstance(side, int) and side > 0 for side in size) else None  # type: ignore[return-value]
 
 
 def _label(annotation: dict[str, Any], category_names: dict[Any, str], classes: tuple[str, ...]) -> int:
     if "category_id" not in annotation:
         raise Fault("without category_id")
-    name = category_names.get(_key(annotation["category_id"]))
+    name = category_names.get(key_of(annotation["category_id"]))
     if name is None:
         raise Fault(f"of category {annotation['category_id']}, which is not listed")
     if name not in classes:
@@ -353,7 +335,7 @@ def _label(annotation: dict[str, Any], category_names: dict[Any, str], classes: 
 
 def _outline(annotation: dict[str, Any], image: _Image, way: _Way, *, with_masks: bool) -> tuple[Box, bytes | None]:
     """The box, and the mask where it is wanted and known; an annotation without a box gets the one around its mask."""
-    bbox, segmentation, size = annotation.get("bbox") or None, _segmentation(annotation), image.size
+    bbox, segmentation, size = annotation.get("bbox") or None, segmentation_of(annotation), image.size
     wanted = with_masks and (segmentation or bbox is None)
     mask = _mask(segmentation, image, way.turned) if wanted or bbox is None else None
     if bbox is None and mask is not None:

@@ -1,4 +1,4 @@
-"""What annotation files are, by a look into a sample of them: COCO, LabelMe, Label Studio, CVAT, VOC, YOLO, and others that are not read.
+"""What annotation files are, by a look into a sample of them: COCO, LabelMe, VOC, YOLO and others, and some that are known but not read.
 
 Files of one kind in one folder are taken for alike; a few of each folder are looked into.
 """
@@ -16,18 +16,28 @@ from convmix.data.regular import open_regular
 from convmix.errors import DataError
 
 SAMPLE = 8  # files of a folder that are looked into
+MOST_TABLES = 20
 WHOLE = 1 << 20  # bytes; a larger file is searched, not parsed
 NOT_LABELS = frozenset({
     "classes", "train", "val", "valid", "validation", "test", "trainval", "readme", "license", "requirements", "labels", "notes",
     "names", "obj",
 })  # fmt: skip
 
-READ_FORMS = ("coco", "labelme", "labelstudio", "cvat", "voc", "yolo")
+READ_FORMS = ("coco", "labelme", "labelstudio", "cvat", "via", "createml", "bdd100k", "voc", "yolo", "kitti", "dota")
+PANOPTIC = "COCO panoptic"
+UNREAD = {  # forms of JSON that are known and not read, with keys that tell them
+    "Supervisely": (b"classTitle", b"objects"), "Datumaro": (b"items", b"categories", b"label_id"),
+    "Cityscapes polygons": (b"imgHeight", b"polygon"),
+    "Darwin (V7)": (b"bounding_box", b"item"), "FiftyOne": (b"classes", b"labels", b"bounding_box"), "Labelbox": (b"data_row", b"projects"),
+}  # fmt: skip
+ANNOTATED = (*READ_FORMS, "masks")  # layouts of annotated data
 
 
 def forms(survey: Survey) -> dict[str, list[str]]:
-    """Form -> the files that have it: coco, labelme, labelstudio, cvat, voc, yolo, and the names of forms that are not read."""
+    """Form -> the files that have it: those of READ_FORMS, and the names of forms that are not read."""
     found: dict[str, list[str]] = {}
+    tables = survey.of("table")
+    _gather(found, "via", [n for n in tables if len(tables) <= MOST_TABLES and b"region_shape_attributes" in survey.head(n, 512)])
     for kind, look in (("json", json_form), ("xml", xml_form), ("text", None)):
         by_folder: dict[str, list[str]] = {}
         for name in survey.of(kind):  # type: ignore[arg-type]
@@ -77,6 +87,8 @@ def json_form(path: Path) -> str:
         for key in (b"images", b"annotations", b"shapes", b"imagePath", b"result", b"regions", b"coordinates")
         if b'"%s"' % key in content
     ]
+    if b'"segments_info"' in content:
+        return PANOPTIC
     if {b"images", b"annotations"} <= {*keys}:
         return "coco"
     if b"shapes" in keys:
@@ -90,12 +102,12 @@ def json_form(path: Path) -> str:
     ):
         return "labelstudio"
     if b"regions" in keys and b'"shape_attributes"' in content:
-        return "VIA"
-    if b"coordinates" in keys and b"annotations" in keys:
-        return "CreateML"
-    if b'"labels"' in content and b'"box2d"' in content:
-        return "BDD100K"
-    return ""
+        return "via"
+    if b"coordinates" in keys and (b"annotations" in keys or b'"annotation"' in content):
+        return "createml"
+    if b'"box2d"' in content and (b'"labels"' in content or b'"objects"' in content):
+        return "bdd100k"
+    return next((form for form, marks in UNREAD.items() if all(b'"%s"' % mark in content for mark in marks)), "")
 
 
 def load_json(content: bytes) -> Any:
@@ -131,7 +143,7 @@ def _text_forms(survey: Survey, names: Sequence[str]) -> tuple[str, list[str]]:
     """The form of a folder's text files that have the names of images, and those files."""
     stems = {plain(stem_of(image)) for image in survey.images}
     labels = [name for name in names if stem_of(name).lower() not in NOT_LABELS]
-    paired = [name for name in labels if plain(stem_of(name)) in stems]
+    paired = [name for name in labels if {plain(stem_of(name)), plain(stem_of(stem_of(name)))} & stems]
     if not paired:
         return "", []
     seen = Counter(form for name in spread(paired, 3 * SAMPLE) if (form := text_form(survey.head(name, 1 << 16))))
@@ -152,9 +164,11 @@ def _line_form(words: list[str]) -> str:
     if len(words) >= 5 and all(numeric):
         return "yolo"
     if len(words) >= 15 and not numeric[0] and all(numeric[1:15]):
-        return "KITTI"
+        return "kitti"
     if len(words) in (9, 10) and all(numeric[:8]) and not numeric[8]:
-        return "DOTA"
+        return "dota"
+    if len(words) == 1 and len(cells := words[0].strip(",").split(",")) in (8, 9, 10) and all(map(_is_number, cells[:8])):
+        return "numbers between commas, as of VisDrone"
     if len(words) in (5, 6) and not numeric[0] and all(numeric[1:]):
         return "boxes with names"
     return ""

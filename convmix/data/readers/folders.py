@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from convmix.data.formats import (
@@ -28,16 +28,20 @@ LAYOUT = "expected ROOT/CLASS/image.jpg or ROOT/train/CLASS/image.jpg (with val/
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\x93NUMPY")
 
 
-def read_folder(root: Path) -> Found:
+def read_folder(root: Path, given: Mapping[str, Path] | None = None) -> Found:
     """ROOT/CLASS/... or ROOT/SPLIT/CLASS/...; every image below a class folder, at any depth, is of that class.
+
+    given: the folders of the splits, where their names do not tell them.
 
     A scan of our own: datasets' imagefolder silently leaves out .npy and suffixes it does not know.
     """
     dropped: list[tuple[str, str]] = []
     folders = _visible_folders(root)
-    splits = _split_folders(root, folders)
+    splits = given or _split_folders(root, folders)
     if splits:
-        dropped += [(p.name, "not a split folder") for p in folders if p not in splits.values()]
+        for other in (p for p in folders if not any(p == s or p in s.parents for s in splits.values())):
+            images = [printable(os.path.relpath(i, root)) for i in _images_below(os.fspath(other), os.fspath(root), [], set())]
+            dropped += [(name, "an image in none of the split folders") for name in images] or [(other.name, "not a split folder")]
     parts = {split: _class_folder(path, root, dropped) for split, path in (splits or {"all": root}).items()}
     parts = {split: part for split, part in parts.items() if part[0]}
     if not parts or (splits and "train" in splits and "train" not in parts):

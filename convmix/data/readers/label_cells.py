@@ -86,10 +86,19 @@ def one_hot(header: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
 
 HOT = {
     "0": 0, "1": 1, "0.0": 0, "1.0": 1, "true": 1, "false": 0, "True": 1, "False": 0, "TRUE": 1, "FALSE": 0, "": None, "-1": None,
-    "-1.0": None, "nan": None, "NaN": None,
+    "-1.0": None, "nan": None, "NaN": None, "yes": 1, "no": 0, "Yes": 1, "No": 0, "YES": 1, "NO": 0, "y": 1, "n": 0, "Y": 1, "N": 0,
 }  # fmt: skip
+MINUS = ("-1", "-1.0")
 
 
-def hot_labels(header: Sequence[str], cells: Sequence[str]) -> LabelSet:
-    present = tuple(name for name, cell in zip(header, cells, strict=True) if HOT[cell] == 1)
-    return LabelSet(present, tuple(name for name, cell in zip(header, cells, strict=True) if HOT[cell] is None))
+def minus_is_no(columns: Sequence[Sequence[str]]) -> bool:
+    """Whether -1 says no, as it does where nothing but 1 and -1 is written; beside 0 it says that nobody knows."""
+    held = {cell for column in columns for cell in column}
+    return bool(held & {*MINUS}) and not any(HOT.get(cell) == 0 for cell in held)
+
+
+def hot_labels(header: Sequence[str], cells: Sequence[str], *, minus: bool = False) -> LabelSet:
+    """minus: -1 says no."""
+    values = [0 if minus and cell in MINUS else HOT[cell] for cell in cells]
+    present = tuple(name for name, value in zip(header, values, strict=True) if value == 1)
+    return LabelSet(present, tuple(name for name, value in zip(header, values, strict=True) if value is None))

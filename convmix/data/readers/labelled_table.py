@@ -6,7 +6,7 @@ table files -> rows (table_files) -> columns by name, else by content -> images 
 import os
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convmix.config import Data
@@ -21,16 +21,18 @@ from convmix.data.formats import (
     printable,
     read_class_names,
 )
-from convmix.data.readers.label_cells import LabelSet, hot_labels, one_hot, plain_header, separator, split_cell
+from convmix.data.readers.image_rows import one_row_per_image, split_by_lists
+from convmix.data.readers.label_cells import LabelSet, hot_labels, minus_is_no, one_hot, plain_header, separator, split_cell
 from convmix.data.readers.names import Ambiguous, ImageIndex, existing
+from convmix.data.readers.split_files import split_cells
 from convmix.data.readers.splits import folder_split
-from convmix.data.readers.survey import Survey, folder_of, some, spread, stem_of, survey_around
+from convmix.data.readers.survey import Survey, beside, folder_of, some, spread, stem_of, survey_around
 from convmix.data.readers.table_files import Rows, read_rows
 from convmix.errors import DataError, did_you_mean
 
-SPLIT_COLUMNS = ("split", "subset", "set", "fold", "partition")
 ID_COLUMNS = (*IMAGE_COLUMNS, "id", "image_id", "imageid", "img_id", "uid", "file_id", "name")
 SAMPLE = 200  # rows that are looked at to know a column
+RUN_COLUMNS = ("encodedpixels", "encoded_pixels", "rle", "rle_mask", "mask_rle", "annotation_rle")
 BOX_COLUMNS = (
     {"xmin", "ymin", "xmax", "ymax"},
     {"x1", "y1", "x2", "y2"},
@@ -38,6 +40,15 @@ BOX_COLUMNS = (
     {"bbox"},
     {"bbox_x", "bbox_y"},
 )
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables that a folder has for its images."""
+
+    names: list[str]  # those that are read
+    others: list[str]  # those that name images too, and are not
+    undecided: list[tuple[str, str]]  # those whose columns are not understood, and why
 
 
 @dataclass(frozen=True)
@@ -87,29 +98,40 @@ def read_tables(seen: Survey, names: Sequence[str], data: Data) -> Found:
     return _found(tables, seen, data, images=ImageIndex(seen.root, seen.images))
 
 
-def find_tables(seen: Survey, data: Data, *, others: Collection[str] = (), texts: bool = False) -> list[str]:
+def find_tables(seen: Survey, data: Data, *, others: Collection[str] = (), texts: bool = False) -> Tables:
     """The tables whose rows are images of the data set: by split, or the one that has labels; not samples of submissions.
 
     others: files that are something else. texts: lists with an image and its label on a line are tables too.
     """
     index = ImageIndex(seen.root, seen.images)
-    useful = []
+    useful: dict[str, int] = {}  # name -> rows
+    undecided = []
     for name in [*seen.of("table", "jsonl", "parquet"), *_few(seen.of("json")), *_few(seen.of("text") if texts else [])]:
         if "submission" in stem_of(name).lower() or folder_of(name).count("/") > 2 or name in others:
             continue
         try:
             rows = read_rows(seen.path(name))
-            columns = find_columns(rows, data, index, folder_of(name))
+            if len(rows.header) == 1:
+                continue  # names and nothing about them
+            image = _image_column(rows, data, index, folder_of(name), None) if rows.header else 0
         except DataError:
             continue
-        written = spread([c for c in rows.column(columns.image) if c], 50)
-        if written and 2 * sum(_is_image(w, index, folder_of(name)) for w in written) >= len(written):
-            useful.append(name)
+        written = spread([c for c in rows.column(image) if c], 50)
+        if not written or 2 * sum(_is_image(w, index, folder_of(name)) for w in written) < len(written):
+            continue
+        try:
+            find_columns(rows, data, index, folder_of(name))
+            useful[name] = len(rows.rows)
+        except DataError as error:
+            undecided.append((name, str(error)))
     split_of = {name: _split_of(name) for name in useful}
-    if len(useful) > 1 and not any(split_of.values()):
+    if len(useful) < 2 or any(split_of.values()):
+        told = [name for name in useful if split_of[name] or len(useful) == 1]
+        return Tables(told, [name for name in useful if name not in told], undecided)
+    largest = max(useful, key=lambda name: useful[name])
+    if any(2 * n > useful[largest] for name, n in useful.items() if name != largest):
         raise DataError(f"{seen.root}: the tables {some(useful)} all have rows for the images; give the one that is meant")
-    told = [name for name in useful if split_of[name]]
-    return told if len(useful) > 1 else useful
+    return Tables([largest], [name for name in useful if name != largest], undecided)
 
 
 def _few(names: Sequence[str]) -> Sequence[str]:
@@ -136,7 +158,7 @@ def find_columns(rows: Rows, data: Data, index: ImageIndex | None, base: str = "
     if not rows.header:
         return Columns(0, (1,), None)
     header, path = rows.header, rows.path
-    split = next((i for i, c in enumerate(header) if c.lower() in SPLIT_COLUMNS), None)
+    split = next((i for i, c in enumerate(header) if c.strip().lower() == "split" or split_cells(c, rows.column(i))), None)
     image = _image_column(rows, data, index, base, split)
     others = [i for i in range(len(header)) if i not in (image, split)]
     lowered = {h.strip().lower() for h in header}
@@ -145,14 +167,18 @@ def find_columns(rows: Rows, data: Data, index: ImageIndex | None, base: str = "
             f"{path}: has boxes in the columns {', '.join(sorted(boxes))}, which are for the task detect: leave --task classify "
             "out, or name the column of the classes with --label-column"
         )
-    labels = _label_columns(rows, data, others)
-    if split in labels or (split is not None and header[split].lower() != "split" and not _are_splits(rows.column(split))):
-        split = None  # a column called set or fold that holds something else
-    return Columns(image, labels, split)
+    if (runs := next((h for h in header if plain_header(h) in RUN_COLUMNS), None)) and not data.label_column:
+        raise DataError(
+            f"{path}: has masks as run lengths in the column {runs}, which do not say whether they count along rows or columns: "
+            "bring them as "
+            "masks (PNG) or COCO JSON, or name a column of classes with --label-column"
+        )
+    return Columns(image, _label_columns(rows, data, others), split)
 
 
 def _image_column(rows: Rows, data: Data, index: ImageIndex | None, base: str, split: int | None) -> int:
     header, path = rows.header, rows.path
+    refuse_pixels(rows)
     try:
         return header.index(find_column("image", header, data.image_column, path))
     except DataError:
@@ -174,7 +200,8 @@ def _label_columns(rows: Rows, data: Data, others: Sequence[int]) -> tuple[int, 
     usual = [i for i in others if plain[i] in LABEL_COLUMNS or plain[i] in ("tags", "finding_labels")]
     if data.label_column or usual:
         asked = data.label_column or (header[usual[0]] if plain[usual[0]] in ("tags", "finding_labels") else None)
-        return (header.index(find_column("label", header, asked, path)),)
+        chosen = header.index(find_column("label", header, asked, path))
+        return (chosen if data.label_column else _with_names(rows, chosen, usual),)
     hot = [i for i in others if one_hot(["", ""], [rows.column(i)[:SAMPLE]])]
     if len(hot) > 1:
         return tuple(hot)
@@ -186,14 +213,34 @@ def _label_columns(rows: Rows, data: Data, others: Sequence[int]) -> tuple[int, 
     return (header.index(find_column("label", header, None, path)),)  # raises
 
 
+def _with_names(rows: Rows, chosen: int, usual: Sequence[int]) -> int:
+    """Of a column of numbers and one of their names the names."""
+    numbers = rows.column(chosen)
+    if not all(cell.isdecimal() for cell in numbers if cell):
+        return chosen
+    for other in (i for i in usual if i != chosen):
+        names = rows.column(other)
+        pairs = {*zip(numbers, names, strict=True)}
+        if len(pairs) == len({*numbers}) == len({*names}) and not all(name.isdecimal() for name in names):
+            return other
+    return chosen
+
+
 def _repeats(cells: Sequence[str]) -> bool:
     """A column of few different words, as labels are."""
     filled = [c for c in cells if c]
     return bool(filled) and 2 * len(set(filled)) <= len(filled) and not all(re.fullmatch(r"-?\d+\.\d+", c) for c in filled)
 
 
-def _are_splits(cells: Sequence[str]) -> bool:
-    return all(cell.lower() in SPLIT_WORDS for cell in cells)
+def refuse_pixels(rows: Rows) -> None:
+    """DataError for a table of the pixels themselves."""
+    pixels = [h for h in rows.header if re.fullmatch(r"pixels|pixel[ _]?\d+|\d+x\d+", h.strip().lower())]
+    if "pixels" in (h.lower() for h in pixels) or len(pixels) >= 16:
+        raise DataError(
+            f"{rows.path}: holds the pixels of images ({some(pixels, 2)}) and not their names: save every row as a PNG file into a "
+            "folder per "
+            "class, and give the folder"
+        )
 
 
 def _local_path(text: str) -> str:
@@ -210,10 +257,14 @@ def _found(tables: Sequence[tuple[Rows, str]], seen: Survey, data: Data, *, imag
     parts: dict[str, tuple[list[str], list[str | LabelSet]]] = {}
     used: set[str] = set()
     near = 0
+    known = _hot_names(max(tables, key=lambda table: len(table[0].rows)), data, images)
     for rows, name in tables:
         columns = find_columns(rows, data, images, folder_of(name))
+        if known and known <= {*rows.header}:
+            columns = replace(columns, labels=tuple(i for i, h in enumerate(rows.header) if h in known))
         where = _where(rows, columns, seen.root, images, folder_of(name))
         cells = _cells(rows, columns, data, notes)
+        told = split_cells(rows.header[columns.split], rows.column(columns.split)) if columns.split is not None else None
         part = _split_of(name) if len(tables) > 1 or folder_split(folder_of(name)) else None
         for number, (row, label) in enumerate(zip(rows.rows, cells, strict=True), rows.first):
             written = row[columns.image].strip() if columns.image < len(row) else ""
@@ -223,7 +274,9 @@ def _found(tables: Sequence[tuple[Rows, str]], seen: Survey, data: Data, *, imag
                 dropped.append((written or f"{rows.path.name} line {number}", "no label" if written else "no path"))
                 continue
             split = part or "all"
-            if columns.split is not None:
+            if told is not None:
+                split = told[number - rows.first]
+            elif columns.split is not None:
                 split = _row_split(row, columns.split, rows.path, number)
             try:
                 path = where.path(written)
@@ -238,8 +291,11 @@ def _found(tables: Sequence[tuple[Rows, str]], seen: Survey, data: Data, *, imag
     if not parts:
         raise DataError(f"{tables[0][0].path}: holds no row with both a path and a label")
     origin = _origin(tables, parts)
+    one_row_per_image(parts, dropped, notes, task=data.task)
     if list(parts) == ["all"]:
         parts, origin = _by_folders(*parts["all"])
+    if list(parts) == ["all"]:
+        parts, origin = split_by_lists(seen if images is not None else beside(tables[0][0].path), parts, dropped, notes)
     if near:
         notes.append(f"{near} images were found by nearly the name in the table (folder, suffix, letter case, encoding)")
     if images is not None:
@@ -251,6 +307,13 @@ def _found(tables: Sequence[tuple[Rows, str]], seen: Survey, data: Data, *, imag
         by_split, root=str(seen.root.absolute()), names=None if has_sets else read_class_names(home), dropped=dropped, notes=notes,
         split_origin=origin,
     )  # fmt: skip
+
+
+def _hot_names(table: tuple[Rows, str], data: Data, images: ImageIndex | None) -> set[str]:
+    """The columns of 0 and 1 of the largest table: in a small one a label may occur nowhere. Empty where there are none."""
+    rows, name = table
+    columns = find_columns(rows, data, images, folder_of(name))
+    return {rows.header[i] for i in columns.labels} if len(columns.labels) > 1 else set()
 
 
 def _origin(tables: Sequence[tuple[Rows, str]], parts: dict[str, tuple[list[str], list[str | LabelSet]]]) -> str:
@@ -305,7 +368,10 @@ def _cells(rows: Rows, columns: Columns, data: Data, notes: list[str]) -> Sequen
             raise DataError(
                 f"{rows.path}: the columns {some(header)} hold other values than 0, 1 and -1; set data.label_column to one of them"
             )
-        sets = [hot_labels(header, row) for row in zip(*cells, strict=True)]
+        minus = minus_is_no(cells)
+        sets = [hot_labels(header, row, minus=minus) for row in zip(*cells, strict=True)]
+        if minus:
+            notes.append(f"-1 in the columns {some(header)} is read as no: no 0 is written there")
         if data.task != "multilabel" and all(len(s.present) == 1 and not s.unknown for s in sets):
             notes.append(
                 f"each row has a 1 in one of the columns {some(header)}: one class per image; --task multilabel reads them as labels"

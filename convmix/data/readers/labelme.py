@@ -89,3 +89,15 @@ def _mask(encoded: Any, points: list[float], size: tuple[int, int] | None) -> by
     inside = whole[0, max(top, 0) : top + part.shape[0], max(left, 0) : left + part.shape[1]]
     inside |= part[: inside.shape[0], : inside.shape[1]]
     return rle.encode(whole)[0]
+
+
+def flags(seen: Survey, files: list[str]) -> list[tuple[str, list[str]]]:
+    """(written image, its flags that are set) of every file, empty where no file has one."""
+    found = []
+    for name in files:
+        content = load_json(seen.path(name).read_bytes())
+        if isinstance(content, dict) and isinstance(content.get("flags"), dict):
+            path = content.get("imagePath")
+            written = path if isinstance(path, str) and path else stem_of(name)
+            found.append((written, [str(flag) for flag, is_set in content["flags"].items() if is_set is True]))
+    return found if any(listed for _, listed in found) else []

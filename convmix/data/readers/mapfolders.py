@@ -21,6 +21,7 @@ from convmix.data.readers.pixelmaps import (
     NAME_FILES,
     Meaning,
     colour_meaning,
+    map_size,
     meaning,
     mode_of,
     read_colours,
@@ -129,7 +130,7 @@ def _check_size(image: Path, path: Path, data: Data) -> None:
     """Headers alone: the pixels are looked at when they are learned from."""
     height, width = image_size(image, data)
     try:
-        map_height, map_width = image_size(path, data)
+        map_height, map_width = map_size(path, data)
     except Fault as fault:
         raise Fault(f"its map {path.name}: {fault}") from None
     if (map_height, map_width) != (height, width):

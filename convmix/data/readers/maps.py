@@ -18,7 +18,7 @@ IMAGE_WORDS = frozenset({
     "image", "images", "img", "imgs", "jpegimages", "jpeg", "photo", "photos", "picture", "pictures", "input", "inputs", "raw", "data",
     "frames", "x", "original", "rgb",
 })  # fmt: skip
-AFFIX_WORDS = MAP_WORDS | {"l", "seg", "class", "colormask", "labelids", "y"}
+AFFIX_WORDS = MAP_WORDS | {"l", "seg", "class", "colormask", "labelids", "y", "anno", "manual", "matte"}
 _WITHOUT_SPLIT = re.compile("^(" + "|".join(sorted(SPLIT_WORDS, key=len, reverse=True)) + ")")
 OBJECT_WORDS = frozenset({"object", "objects", "instance", "instances"})
 
@@ -52,17 +52,22 @@ def find_maps(survey: Survey, *, objects: bool) -> MapFiles | None:
     for part in ranked:
         maps = [m for folder in groups[part] for m in survey.by_folder[folder]]
         mine = _paired_with(images, groups[part])
-        own = Affix()
-        affix = find_affix(mine, maps)
-        if affix is None:
-            own = common_affix(mine)
-            affix = find_affix(mine, maps, own=own) if own.before or own.after else None
+        own, affix = _affixes(mine, maps)
         if affix is None or not (_is_affix(affix) or own.before or own.after):
             continue
         lossy = [m for m in maps if suffix_of(m) not in LOSSLESS and suffix_of(m) in IMAGE_SUFFIXES]
         plainly = all(_is_plain(folder_of(image)) for image in mine[:1])
         return MapFiles(mine, [m for m in maps if m not in set(lossy)], affix, own, lossy, plainly)
     return _beside(survey)
+
+
+def _affixes(images: Sequence[str], maps: Sequence[str]) -> tuple[Affix, Affix | None]:
+    """What the images' names have and the maps' do not, as 1_sat.jpg beside 1_mask.png, and the reverse; None where no name fits."""
+    common = common_affix(images)
+    for own in dict.fromkeys((Affix(), common, Affix("", common.after), Affix(common.before))):
+        if (affix := find_affix(images, maps, own=own)) is not None:
+            return own, affix
+    return Affix(), None
 
 
 def _is_map(folder: str) -> bool:
@@ -97,9 +102,9 @@ def _beside(survey: Survey) -> MapFiles | None:
     """a.jpg and a_mask.png in one folder."""
     maps = [name for name in survey.images if AFFIX_WORDS & {*words_of(stem_of(name))}]
     images = sorted(set(survey.images) - set(maps))
-    affix = find_affix(images, maps) if images and maps else None
+    own, affix = _affixes(images, maps) if images and maps else (Affix(), None)
     if affix is None or not (affix.before or affix.after) or not _is_affix(affix):
         return None
     maps = [name for name in maps if affix.strip(stem_of(name)) is not None]
     lossy = [m for m in maps if suffix_of(m) not in LOSSLESS]
-    return MapFiles(images, [m for m in maps if m not in set(lossy)], affix, Affix(), lossy, True)
+    return MapFiles(images, [m for m in maps if m not in set(lossy)], affix, own, lossy, True)

@@ -4,8 +4,9 @@ survey, annotation files -> pairs (pairing) -> splits by lists or folders (split
 and masks take
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from convmix.data.formats import printable
@@ -49,14 +50,17 @@ def paired_splits(
     given: Splits | None = None,
     images: Sequence[str] | None = None,
     own: Affix | None = None,
+    written: Callable[[str], str] | None = None,
+    prefer: str = "main",
 ) -> PairedSplits:
     """keep_without: an image without annotation stays, as one without objects, where other images of its folder have one.
 
     given: the splits, where the data set itself says them. images: the pictures, where it is known which are. affix, own: what the names
-    of annotations and of images have beside what both have.
+    of annotations and of images have beside what both have. written: the image that an annotation file names itself. prefer: the
+    folder whose lists are taken before others.
     """
     pictures, maps = (list(images), []) if images is not None else pictures_of(survey)
-    pairs = pair(pictures, annotations, affix=affix, own=own)
+    pairs = pair(pictures, annotations, affix=affix, own=own, written=written)
     if pairs.ambiguous and given is None:
         refuse_rivals(pictures)
     found = PairedSplits(survey.root, {})
@@ -79,7 +83,7 @@ def paired_splits(
         found.dropped += [(printable(image), f"an image in a folder without {wording.file}") for image in outside]
     if maps:
         found.notes.append(f"{len(maps)} images in {_folders(maps)} are taken for masks and not read; --task segment reads them")
-    splits = _splits(survey, among, pictures, annotations, given)
+    splits = _splits(survey, among, pictures, annotations, given, prefer)
     found.splits = {split: [(i, pairs.annotation_of.get(i)) for i in of_split if i in keep] for split, of_split in splits.images.items()}
     found.origin = splits.origin
     found.dropped += splits.dropped
@@ -89,11 +93,13 @@ def paired_splits(
     return found
 
 
-def _splits(survey: Survey, among: Sequence[str], pictures: Sequence[str], annotations: Sequence[str], given: Splits | None) -> Splits:
+def _splits(
+    survey: Survey, among: Sequence[str], pictures: Sequence[str], annotations: Sequence[str], given: Splits | None, prefer: str
+) -> Splits:
     if given is not None:
         return apart(given)
     index = ImageIndex(survey.root, pictures)
-    lists = find_lists(survey, index, labels=annotations)
+    lists = find_lists(survey, index, labels=annotations, prefer=prefer)
     return by_lists(survey, index, lists, among=among) if lists else by_folders(among)
 
 
@@ -107,7 +113,8 @@ def pictures_of(survey: Survey) -> tuple[list[str], list[str]]:
 
 def is_map_folder(name: str) -> bool:
     words = words_of(name)
-    return bool(MAP_WORDS & set(words)) or any(word.endswith(("annot", "masks", "mask")) for word in words)
+    joined = {a + b for a, b in pairwise(words)}  # Ground Truth
+    return bool(MAP_WORDS & {*words, *joined}) or any(word.endswith(("annot", "masks", "mask")) for word in words)
 
 
 def _folders(images: Sequence[str]) -> str:

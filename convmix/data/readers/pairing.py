@@ -4,13 +4,13 @@ images/train/a.jpg + labels/train/a.txt, train/images/a.jpg + train/labels/a.txt
 of the images of a file's name the one whose folders are most like the file's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from convmix.data.formats import printable
+from convmix.data.formats import IMAGE_SUFFIXES, printable
 from convmix.data.readers.names import plain
 from convmix.data.readers.splits import folder_split
-from convmix.data.readers.survey import folder_of, spread, stem_of
+from convmix.data.readers.survey import folder_of, spread, stem_of, suffix_of
 
 MARKS = "_-. "  # what sets off a word in a name
 
@@ -38,8 +38,19 @@ class Affix:
         return inside if fits else None
 
 
-def pair(images: Sequence[str], annotations: Sequence[str], *, affix: Affix | None = None, own: Affix | None = None) -> Pairs:
-    """Every annotation goes to one image at most, every image gets one at most. own: what images' names have and annotations' do not."""
+def pair(
+    images: Sequence[str],
+    annotations: Sequence[str],
+    *,
+    affix: Affix | None = None,
+    own: Affix | None = None,
+    written: Callable[[str], str] | None = None,
+) -> Pairs:
+    """Every annotation goes to one image at most, every image gets one at most.
+
+    own: what images' names have and annotations' do not. written: the image that an annotation file names, for one of whose own name there
+    is none.
+    """
     affix, own = affix or Affix(), own or Affix()
     by_stem: dict[str, list[str]] = {}
     for image in images:
@@ -48,7 +59,9 @@ def pair(images: Sequence[str], annotations: Sequence[str], *, affix: Affix | No
     found = Pairs({}, [], {})
     for annotation in annotations:
         stem = affix.strip(plain(stem_of(annotation)))
-        candidates = [] if stem is None else by_stem.get(stem, [])
+        candidates = [] if stem is None else by_stem.get(stem) or by_stem.get(without_suffix(stem), [])
+        if not candidates and written is not None and (named := written(annotation)):
+            candidates = by_stem.get(plain(stem_of(named.replace("\\", "/"))), [])
         candidates = [image for image in candidates if not _of_other_splits(image, annotation)]
         if not candidates:
             found.lone.append(annotation)
@@ -64,6 +77,11 @@ def pair(images: Sequence[str], annotations: Sequence[str], *, affix: Affix | No
             found.rivals.update(dict.fromkeys(best[1:], best[0]))
     found.rivals = {image: other for image, other in found.rivals.items() if image not in found.annotation_of}
     return found
+
+
+def without_suffix(stem: str) -> str:
+    """1.jpg of 1.jpg.txt is 1."""
+    return stem_of(stem) if suffix_of(stem) in IMAGE_SUFFIXES else stem
 
 
 def _of_other_splits(image: str, annotation: str) -> bool:

@@ -16,10 +16,11 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from convmix.config import Size
+from convmix.config import Data, Size
 from convmix.data import rle
 from convmix.data.decode import BadImage, read_file
 from convmix.data.formats import read_class_names
+from convmix.data.readers.objectrows import Fault, image_size
 from convmix.data.regular import open_regular
 from convmix.data.targets import IGNORE, UNKNOWN, Regions
 from convmix.errors import DataError, first_line
@@ -42,8 +43,10 @@ def read_regions(regions: Regions) -> np.ndarray:
 
     Raises BadImage with a short reason: unreadable, of a mode that holds no classes, a value or colour that the names do not know.
     """
-    picture = _open(regions.path)
-    values = _values(picture) if regions.palette is None else _from_colours(picture, regions.palette)
+    if regions.palette is None or _is_array(regions.path):
+        values = read_values(regions.path)
+    else:
+        values = _from_colours(_open(regions.path), regions.palette)
     table = np.asarray(regions.classes, np.int64)
     present = np.bincount(values.ravel(), minlength=len(table))
     if len(present) > len(table):
@@ -57,7 +60,7 @@ def read_regions(regions: Regions) -> np.ndarray:
 
 def read_values(path: str | Path) -> np.ndarray:
     """The numbers in a map of one number a pixel: H,W uint8 or, from files of 16 bits, int64. Raises BadImage."""
-    return _values(_open(path))
+    return _array(path) if _is_array(path) else _values(_open(path))
 
 
 def read_colours(path: str | Path) -> set[Colour]:
@@ -85,7 +88,39 @@ def mode_of(path: str | Path) -> str:
         return ""
 
 
+def map_size(path: Path, data: Data) -> Size:
+    """Height and width of a map, from its header. Raises Fault."""
+    if not _is_array(path):
+        return image_size(path, data)
+    try:
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError) as error:
+        raise Fault(f"cannot be read: {first_line(error)}") from None
+    if len(shape) != 2:
+        raise Fault(f"an array of {len(shape)} axes, expected H,W")
+    return int(shape[0]), int(shape[1])
+
+
 # Pixels
+
+
+def _is_array(path: str | Path) -> bool:
+    return str(path).lower().endswith(".npy")
+
+
+def _array(path: str | Path) -> np.ndarray:
+    """H,W of whole numbers, where -1 is ignored. Raises BadImage."""
+    try:
+        values = np.load(io.BytesIO(read_file(path)), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BadImage(f"the class map cannot be decoded: {first_line(error)[:100]}") from None
+    if values.ndim != 2 or values.dtype.kind not in "biu":
+        raise BadImage(f"a class map of shape {values.shape} and type {values.dtype}, expected H,W of whole numbers")
+    whole = values.astype(np.int64)
+    whole[whole == -1] = IGNORE
+    if whole.min(initial=0) < 0:
+        raise BadImage(f"the value {whole.min()} in the class map, expected 0 to 255")
+    return whole.astype(np.uint8) if whole.max(initial=0) <= 255 else whole
 
 
 def _open(path: str | Path) -> PIL.Image.Image:
@@ -156,13 +191,14 @@ def _codes(picture: PIL.Image.Image) -> np.ndarray:
 
 
 def read_meaning(folder: Path) -> Meaning | None:
-    """From class_dict.csv (name,r,g,b), CVAT's labelmap.txt, classes.json, classes.txt or ADE20K's objectInfo150.txt; None without any.
+    """From class_dict.csv (name,r,g,b), CVAT's labelmap.txt, classes.json, classes.txt, ADE20K's objectInfo150.txt, Roboflow's
+    _classes.csv, CamVid's label_colors.txt, labelme2voc's class_names.txt or nnU-Net's dataset.json; None without any.
 
     classes.json: {"names": [...], "ignore_index": 11}, where names may also be {"0": "road", ...}, or what folders of classes take. The
     ignored value is no class, and 255 is ignored unless it has a name. Values of the same name are one class.
     Raises DataError for a file that cannot be read.
     """
-    listed = _read_json(folder / "classes.json")
+    listed = _read_json(folder / "classes.json") or _of_nnunet(folder / "dataset.json")
     ignored: Any = listed.get("ignore_index") if listed else None
     ignored = ignored if isinstance(ignored, list) else [] if ignored is None else [ignored]
     if (folder / "class_dict.csv").is_file():
@@ -173,6 +209,13 @@ def read_meaning(folder: Path) -> Meaning | None:
     if listed is not None:
         plain = listed["names"]
         return meaning(dict(enumerate(plain)) if isinstance(plain, list) else plain, folder, ignored=ignored)
+    if (folder / "_classes.csv").is_file() and (values := _of_roboflow(folder / "_classes.csv")):
+        return meaning(values, folder)
+    if (folder / "label_colors.txt").is_file() and (labels := _label_colors(folder / "label_colors.txt")):
+        return meaning(dict(enumerate(labels)), folder, palette=tuple(labels.values()))
+    if (folder / "class_names.txt").is_file():  # labelme2voc
+        names = [line.strip() for line in _text_lines(folder / "class_names.txt") if line.strip() not in ("", "__ignore__")]
+        return meaning(dict(enumerate(names)), folder)
     ade20k = folder / "objectInfo150.txt"
     if ade20k.is_file():  # columns Idx, Ratio, Train, Val, Stuff, Name; in the maps 0 is what none of the 150 classes is
         lines = ade20k.read_text(encoding="utf-8", errors="replace").splitlines()[1:]
@@ -226,6 +269,45 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as class names ({error}); mend it or take it away") from None
     return content if isinstance(content, dict) and isinstance(content.get("names"), list | dict) else None
+
+
+def _of_nnunet(path: Path) -> dict[str, Any] | None:
+    """{"labels": {"background": 0, "tumour": 1}}, or number: name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig")) if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+    labels = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(labels, dict) or not labels:
+        return None
+    if all(type(value) is int for value in labels.values()):
+        return {"names": {str(value): name for name, value in labels.items()}}
+    return {"names": labels} if all(key.isdecimal() and isinstance(name, str) for key, name in labels.items()) else None
+
+
+def _text_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as class names: {error}") from None
+
+
+def _of_roboflow(path: Path) -> dict[str, str]:
+    """Pixel Value, Class: a line a class. Empty for other tables of that name."""
+    rows = [[cell.strip() for cell in row] for row in csv.reader(_text_lines(path))]
+    if not rows or [cell.lower() for cell in rows[0]] != ["pixel value", "class"]:
+        return {}
+    return {row[0]: row[1] for row in rows[1:] if len(row) == 2 and row[0].isdecimal()}
+
+
+def _label_colors(path: Path) -> dict[str, Colour]:
+    """r g b name, a line a class. Empty where it has other lines."""
+    labels: dict[str, Colour] = {}
+    for line in _text_lines(path):
+        words = line.split(None, 3)
+        if len(words) == 4 and all(w.isdecimal() and int(w) <= 255 for w in words[:3]):
+            labels[words[3].strip()] = (int(words[0]), int(words[1]), int(words[2]))
+    return labels
 
 
 def _read_labelmap(path: Path) -> dict[str, Colour]:

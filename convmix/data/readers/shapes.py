@@ -64,7 +64,11 @@ def object_set(
     found = ObjectSet({}, ())
     images = _located(seen, described, found, data)
     if not images:
-        raise DataError(f"{seen.root}: none of the {len(described)} images that {described[0].source} and others describe is there")
+        reason = next((why for _, why in found.dropped if why != "an image without annotation"), "no such file")
+        raise DataError(
+            f"{seen.root}: none of the {len(described)} images that {described[0].source} and others describe can be used: "
+            f"{reason}; choose another reading with --layout"
+        )
     splits = _splits(seen, images, described, found)
     shapes = [shape for image in images.values() for shape in image.shapes]
     outlines = sum(bool(shape.polygons or shape.counts) for shape in shapes)

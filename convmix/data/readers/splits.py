@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from convmix.data.formats import SPLIT_WORDS, printable, split_word
 from convmix.data.readers.names import Ambiguous, ImageIndex
+from convmix.data.readers.split_files import described_splits
 from convmix.data.readers.survey import Survey, folder_of, some, stem_of, words_of
 from convmix.errors import DataError
 
@@ -18,7 +19,9 @@ LIST_WORDS = {**SPLIT_WORDS, "trainval": "train"}
 _COMPOUND = re.compile(  # trainannot, testset
     f"^({'|'.join(sorted(SPLIT_WORDS, key=len, reverse=True))})(images?|imgs?|masks?|annot(?:ations?)?|labels?|gt|set|data)$"
 )
+LIST_COMPANY = frozenset({"list", "lists", "images", "image", "files", "names", "ids", "set", "split", "autosplit", "cls", "img"})
 SAMPLE = 20  # lines of a list that are looked at
+PART = "\0"  # behind the name of a file that tells of several splits: split.json, PART, val
 
 
 @dataclass
@@ -87,27 +90,24 @@ def _top(images: Sequence[str]) -> str:
     return ""
 
 
-def find_lists(survey: Survey, index: ImageIndex, *, labels: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Per split the files that list its images: train.txt, ImageSets/Main/val.txt, splits/test_list.txt.
+def find_lists(survey: Survey, index: ImageIndex, *, labels: Iterable[str] = (), prefer: str = "main") -> dict[str, list[str]]:
+    """Per split the files that list its images: train.txt, ImageSets/Main/val.txt, splits/test_list.txt; else JSON and tables that do.
 
-    labels: text files that are labels of images, and so no lists.
+    labels: text files that are labels of images, and so no lists. prefer: the folder whose lists are taken before others.
     """
     taken = set(labels)
     found: dict[str, dict[str, str]] = {}  # folder -> word -> file
     for name in survey.of("text"):
-        words = [w for w in words_of(stem_of(name)) if w in LIST_WORDS]
-        if (
-            name not in taken
-            and len(words) == 1
-            and set(words_of(stem_of(name))) <= {*LIST_WORDS, "list", "images", "files", "set", "split"}
-        ):
+        words = _list_words(stem_of(name))
+        told = [w for w in words if w in LIST_WORDS]
+        if name not in taken and len(told) == 1 and set(words) <= {*LIST_WORDS, *LIST_COMPANY}:
             lines = read_lines(survey, name)[:SAMPLE]
             if lines and 2 * sum(_image_of(line, index, folder_of(name)) is not None for line in lines) >= len(lines):
-                found.setdefault(folder_of(name), {}).setdefault(words[0], name)
+                found.setdefault(folder_of(name), {}).setdefault(told[0], name)
     if not found:
-        return {}
-    # ImageSets/ has a folder for every task: Main before others, then those with a list for training; a devkit has several years of them
-    best = max(found, key=lambda f: (f.lower().endswith("main"), bool({"train", "trainval"} & set(found[f])), -len(f)))
+        return _described(survey, index)
+    # ImageSets/ has a folder for every task: the preferred before others, then those with a list for training; a devkit has several years
+    best = max(found, key=lambda f: (f.lower().endswith(prefer), bool({"train", "trainval"} & set(found[f])), -len(f)))
     merged: dict[str, list[str]] = {}
     for folder, lists in found.items():
         if folder.split("/")[-1] != best.split("/")[-1] or folder.count("/") != best.count("/"):
@@ -119,8 +119,28 @@ def find_lists(survey: Survey, index: ImageIndex, *, labels: Iterable[str] = ())
     return {split: merged[split] for split in ORDER if split in merged}
 
 
+def _list_words(stem: str) -> list[str]:
+    """The words of a file's name, where train_val is one."""
+    return re.sub(r"\btrain val\b", "trainval", " ".join(words_of(stem))).split()
+
+
+def _described(survey: Survey, index: ImageIndex) -> dict[str, list[str]]:
+    """The same of files that are no plain lists, where most of what they name is there."""
+    merged: dict[str, list[str]] = {}
+    for name, told in described_splits(survey):
+        written = [w for listed in told.values() for w in listed[:SAMPLE]]
+        if written and 2 * sum(_image_of(w, index, folder_of(name)) is not None for w in written) >= len(written):
+            for split in told:
+                merged.setdefault(split, []).append(f"{name}{PART}{split}")
+    held_out = any(split in merged for split in ("val", "test"))
+    return {split: merged[split] for split in ORDER if split in merged} if held_out else {}
+
+
 def read_lines(survey: Survey, name: str) -> list[str]:
     """The lines of a list. DataError where it cannot be read."""
+    name, _, part = name.partition(PART)
+    if part:
+        return next((told.get(part, []) for file, told in described_splits(survey) if file == name), [])
     try:
         content = survey.path(name).read_bytes()
     except OSError as error:
@@ -155,18 +175,19 @@ def by_lists(survey: Survey, index: ImageIndex, lists: Mapping[str, Sequence[str
             for number, line in enumerate(read_lines(survey, name), start=1):
                 image = _image_of(line, index, folder_of(name))
                 if image in images:
-                    dropped.append((printable(f"{name}:{number}"), f"{line.split()[0]} is listed twice"))
+                    dropped.append((printable(f"{name.partition(PART)[0]}:{number}"), f"{line.split()[0]} is listed twice"))
                 elif image is not None:
                     images.update({image: None} if image in known else {})  # what is unknown was counted by those who left it out
                 elif line.strip():
-                    dropped.append((printable(f"{name}: {line.strip()}"), "no image of this name"))
+                    dropped.append((printable(f"{name.partition(PART)[0]}: {line.strip()}"), "no image of this name"))
     listed = {image for images in found.values() for image in images}
     rest = [image for image in among if image not in listed]
     if "train" not in found:
         found["train"] = dict.fromkeys(rest)
     else:
         dropped += [(printable(image), "an image in none of the lists") for image in rest]
-    origin = f"lists {some(printable(n) for names in lists.values() for n in names)}"
+    files = dict.fromkeys(printable(n.partition(PART)[0]) for names in lists.values() for n in names)
+    origin = f"lists {some(files)}"
     return apart(Splits({split: list(found[split]) for split in ORDER if split in found}, origin, dropped))
 
 

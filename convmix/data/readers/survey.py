@@ -44,6 +44,7 @@ COMPANIONS = frozenset((  # words in the names of folders for what describes ima
     "exports", "split", "splits", "list", "lists", "info", "project", "config", "coco", "gt",
 ))  # fmt: skip
 SKIPPED = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "Thumbs.db", "thumbs.db", "desktop.ini", "Desktop.ini"})
+_SHARD = re.compile(r"-\d+-of-\d+$")  # behind TFRecord's suffix
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\x93NUMPY")
 
 
@@ -104,15 +105,27 @@ class Survey:
 
 
 def foreign_notes(seen: Survey) -> list[str]:
-    """What is there that is no picture here, in a sentence."""
-    counts = seen.foreign()
-    kinds = ", ".join(f"{n} files of {kind}" for kind, n in counts.most_common(3))
-    return [f"{kinds} are not read: convert them to PNG or 16-bit TIFF first"] if counts else []
+    """What is there that is no picture here, in a sentence for every way out."""
+    by_remedy: dict[str, list[str]] = {}
+    for kind, n in seen.foreign().most_common():
+        by_remedy.setdefault(remedy(kind), []).append(f"{n} files of {kind}")
+    return [f"{', '.join(kinds[:3])} are not read: {instead}" for instead, kinds in by_remedy.items()]
+
+
+def remedy(kind: str) -> str:
+    """What to do with data of a kind that is not read."""
+    if kind in ("HDF5", "NumPy archive", "pickle", "TFRecord", "LMDB", "RecordIO", "NetCDF"):
+        return "save the images in them as PNG files, in a folder per class, or write parquet or .tar shards"
+    if kind == "MATLAB":
+        return "save the labels in them as a CSV with path,label (boxes: as COCO JSON), images as PNG"
+    if kind in ("Excel workbook", "spreadsheet"):
+        return "save them as CSV"
+    return "take images out of them first, such as with ffmpeg" if kind == "video" else "convert them to PNG or 16-bit TIFF first"
 
 
 def foreign_kind(name: str) -> str:
     """DICOM, NIfTI, ...; a file without a telling suffix is here for its first bytes."""
-    plain = name.lower().removesuffix(".gz")
+    plain = _SHARD.sub("", name.lower().removesuffix(".gz"))
     return FOREIGN.get(os.path.splitext(plain)[1], "DICOM")  # noqa: PTH122 - no path, a name
 
 
@@ -123,6 +136,15 @@ def survey(root: Path, places: Sequence[Path] = ()) -> Survey:
     for place in places or (root,):
         name = os.path.relpath(place, root).replace(os.sep, "/")
         _walk(os.fspath(place), "" if name == "." else name, found, visited, top=True)
+    return found
+
+
+def beside(file: Path) -> Survey:
+    """The files of a file's folder alone."""
+    found = Survey(file.absolute().parent)
+    for entry in sorted(found.root.iterdir()):
+        if entry.is_file() and not entry.name.startswith("."):
+            found.files.setdefault(_kind(entry.name, str(entry)), []).append(entry.name)
     return found
 
 
@@ -192,7 +214,7 @@ def _kind(name: str, path: str) -> Kind:
         return "image"
     if suffix in KINDS:
         return KINDS[suffix]
-    if suffix in FOREIGN or (suffix == ".gz" and stem.endswith(".nii")):
+    if _SHARD.sub("", suffix) in FOREIGN or (suffix == ".gz" and stem.endswith(".nii")):
         return "foreign"
     if suffix == ".gz":
         return "archive"

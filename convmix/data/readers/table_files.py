@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmix.data.formats import IMAGE_SUFFIXES
+from convmix.data.formats import IMAGE_COLUMNS, IMAGE_SUFFIXES, LABEL_COLUMNS
 from convmix.errors import DataError, first_line
 
+HEADINGS = frozenset((*IMAGE_COLUMNS, *LABEL_COLUMNS, "id", "name"))
 ROWS_NAMES = ("rows", "data", "annotations", "images", "items", "samples", "records")  # of the list in a JSON that is no list
 
 
@@ -79,7 +80,11 @@ def load_records(path: Path) -> list[dict[str, Any]]:
 
 def _listed(path: Path) -> list[list[str]]:
     """The lines of a list with an image and its label on each."""
-    rows = [line.rsplit(None, 1) for line in _decoded(path).splitlines() if line.strip()]
+    lines = [line for line in _decoded(path).splitlines() if line.strip()]
+    mark = next((m for m in ("\t", ",", ";") if lines and all(line.count(m) == 1 for line in lines)), None)
+    rows = [[cell.strip() for cell in line.rsplit(mark, 1)] for line in lines]
+    if len(rows) > 1 and [cell.lower() in HEADINGS for cell in rows[0]] == [True, True]:
+        rows = rows[1:]
     if not rows or not all(len(row) == 2 and _is_example(row) for row in rows):
         raise DataError(f"{path}: is not a list of images with a label each")
     return rows

@@ -5,7 +5,9 @@ the last one inside: from their left and top 1 is taken away. They are known by 
 Format: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html.
 """
 
+import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -15,6 +17,7 @@ from convmix.config import Data, Size
 from convmix.data.formats import printable
 from convmix.data.readers.objectrows import Box, Fault, ObjectRows, ObjectSet, Turned, annotated_size, fit_box, left_out, numbers
 from convmix.data.readers.paired import PairedSplits
+from convmix.data.readers.shapes import extent, turned_about_centre
 from convmix.errors import did_you_mean
 
 
@@ -27,6 +30,7 @@ class _Picture:
     size: Size
     orientation: int  # EXIF's, where the XML names the size before it turned the image; else 1
     written: list[tuple[int, str, Box, bool]] = field(default_factory=list)  # line, class name, box as written, difficult
+    turned: int = 0  # of them: as a box that may be turned
     objects: list[tuple[int, str, Box, bool]] = field(default_factory=list)  # the same, the boxes cut to the upright image
 
 
@@ -48,6 +52,8 @@ def read_voc(pairs: PairedSplits, *, data: Data) -> ObjectSet:
     taught = [p for split, of_split in pictures.items() if known in (None, split) for p in of_split]
     classes = tuple(sorted({name for p in taught for _, name, _, _ in p.objects}))
     found = ObjectSet({}, classes, dropped, [*pairs.notes, *turned.note()], pairs.origin)
+    if oriented := sum(p.turned for of_split in pictures.values() for p in of_split):
+        found.notes.append(f"{oriented} oriented boxes (robndbox) are read as the upright boxes around them")
     for split, of_split in pictures.items():
         found.splits[split] = _rows(of_split, root, found)
     return found
@@ -78,6 +84,7 @@ def _pictures(pairs: list[tuple[Path, Path]], root: Path, dropped: list[tuple[st
                 class_name = (element.findtext("name") or "").strip()
                 if not class_name:
                     raise Fault("an object without name")
+                picture.turned += element.find("bndbox") is None
                 picture.written.append((line, class_name, _box(element, first), (element.findtext("difficult") or "").strip() == "1"))
             except Fault as fault:
                 dropped.append((f"{name}:{line}", str(fault)))
@@ -136,10 +143,25 @@ def _fit(pictures: list[_Picture], turned: Turned, dropped: list[tuple[str, str]
 def _box(element: Element, first: int) -> Box:
     """first: the number of the first pixel where the box names pixels, else 0."""
     box = element.find("bndbox")
+    if box is None and (turned := element.find("robndbox")) is not None:
+        return _around(turned)
     if box is None:
         raise Fault("an object without bndbox")
     left, top, right, bottom = numbers([box.findtext(side) for side in ("xmin", "ymin", "xmax", "ymax")])
     return left - first, top - first, right, bottom
+
+
+def _around(box: Element) -> Box:
+    """The upright box around a turned one, as roLabelImg writes it."""
+    cx, cy, width, height, radians = numbers([box.findtext(key) for key in ("cx", "cy", "w", "h", "angle")])
+    edges = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
+    return extent(turned_about_centre(edges, math.degrees(radians)))
+
+
+def written_name(head: bytes) -> str:
+    """The image that an XML names, from its beginning; nothing where it names none."""
+    found = re.search(rb"<filename>([^<]+)</filename>", head)
+    return found.group(1).decode("utf-8", "replace").strip() if found else ""
 
 
 def _rows(pictures: list[_Picture], root: Path, found: ObjectSet) -> ObjectRows:

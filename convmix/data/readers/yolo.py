@@ -17,7 +17,7 @@ from convmix.data.readers.paired import PairedSplits
 from convmix.data.readers.yaml_splits import load_data_yaml
 from convmix.errors import DataError, first_line
 
-NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names")
+NAME_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names", "_darknet.labels")
 LARGEST = 2.0  # a share beyond this is no overhang but a number in pixels
 ALIGNED = 1e-3  # share of the image: sides that differ by less are parallel, and parallel to the image's
 
@@ -55,6 +55,7 @@ def read_yolo(pairs: PairedSplits, *, masks: bool | None, data: Data, names: tup
     elif not with_masks and outlines and masks is None:
         found.notes.append(f"{outlines} of {len(lines)} objects have an outline, the others a box alone: all are read as boxes")
     found.classes = names or read_names(pairs.root) or _numbered(lines)
+    _refuse_from_one(lines, found.classes, pairs.root)
     for split, of_split in texts.items():
         found.splits[split] = rows = ObjectRows(with_masks=with_masks)
         for image, (text, of_image) in of_split.items():
@@ -107,6 +108,17 @@ def _numbered(lines: list[list[str]]) -> tuple[str, ...]:
     """0, 1, ... up to the largest number in use, where no file tells the names."""
     numbers = [int(words[0]) for words in lines if words[0].isdecimal() and len(words[0]) < 5]
     return tuple(str(i) for i in range(max(numbers, default=-1) + 1))
+
+
+def _refuse_from_one(lines: list[list[str]], classes: tuple[str, ...], root: Path) -> None:
+    """DataError where the classes are plainly counted from 1: read from 0 every name would be the next one's."""
+    used = {int(words[0]) for words in lines if words[0].isdecimal() and len(words[0]) < 5}
+    if len(classes) > 1 and len(lines) >= 5 and used and min(used) == 1 and max(used) == len(classes):
+        raise DataError(
+            f"{root}: the label files hold the classes 1 to {len(classes)} and there are {len(classes)} names, which YOLO counts "
+            "from 0: take 1 "
+            "from the numbers, or add a name for class 0"
+        )
 
 
 # Lines
