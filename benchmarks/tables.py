@@ -15,6 +15,8 @@ from typing import Any
 
 import ablation_tables
 import dense_tables
+import dense_weights_tables
+import distill_tables
 import distributed_tables
 import few_tables
 import gpu_tables
@@ -243,6 +245,8 @@ def pages(root: Path) -> dict[Path, str]:
     few_images = (
         few_tables.section(few_tables.read_few(results / "few"), table),
         few_tables.unlike_section(few_tables.read_few(results / "unlike"), table),
+        distill_tables.section(distill_tables.read_distill(results / "distill"), table),
+        dense_weights_tables.section(dense_weights_tables.read_dense_weights(results / "dense_weights"), table),
     )
     sections = (
         *filter(None, (several, *few_images)),
