@@ -25,6 +25,12 @@ def classifier(made_once: MadeOnce, photos: Path) -> Path:
     return made_once("classifier", lambda out: convmix.train(photos, out=out, quiet=True, epochs=8, **CLASSIFIER))
 
 
+def probe(made_once: MadeOnce, photos: Path) -> Path:
+    """A classifier fitted to frozen features of `photos`, which knows its training images; read only."""
+    settings = {**CLASSIFIER, "weights": str(classifier(made_once, photos)), "freeze": "backbone"}
+    return made_once("probe", lambda out: convmix.train(photos, out=out, quiet=True, **settings))
+
+
 def labelled(made_once: MadeOnce) -> Path:
     """Pictures with several labels each, and a table; read only."""
     return made_once("labelled", write_labels)

@@ -24,7 +24,7 @@ from convmix.artifacts.runtime.digests import SUMS, write_digests
 from convmix.artifacts.runtime.network import ExportedNetwork
 from convmix.artifacts.runtime.pixels import Pixels, WholePixels
 from convmix.artifacts.runtime.sessions import PACKAGE
-from convmix.atomic import write_bytes
+from convmix.atomic import write_bytes, write_tensors
 from convmix.data.decode import MODES
 from convmix.data.loaders import eval_batches
 from convmix.errors import ConfigError, DataError, did_you_mean
@@ -37,6 +37,9 @@ from convmix.exporting.script import FILE as SCRIPT
 from convmix.exporting.script import script
 from convmix.exporting.torch_program import ProgramDraft
 from convmix.exporting.verification import Verification, verify
+from convmix.models.features import classifier_layers
+from convmix.models.neighbours import FACT, Neighbours, read_neighbours
+from convmix.models.neighbours import FILE as NEIGHBOURS
 from convmix.tasks import create_task
 
 SIZES = ("auto", "fixed", "dynamic")
@@ -50,7 +53,7 @@ _PACKAGES = ("convmix", "torch", "onnx", "onnxruntime", "openvino", "nncf", "pil
 _FACTS = ("finished", "model", "run", "data", "metrics", "training", "machine", "versions")
 
 
-_OURS = ("model.onnx", "model.xml", "model.bin", "model.pt2", PACKAGE, FILE, SCRIPT, SUMS, "__pycache__", "evaluation-*")
+_OURS = ("model.onnx", "model.xml", "model.bin", "model.pt2", PACKAGE, FILE, SCRIPT, NEIGHBOURS, SUMS, "__pycache__", "evaluation-*")
 
 
 class Draft(Protocol):
@@ -105,11 +108,12 @@ def export(
     some, note = specimens(artifact)
     if precision == "int8" and (some.are_generated or len(some) < FEWEST):
         raise DataError(f"int8 takes its value ranges from at least {FEWEST} validation images: {note or f'there are {len(some)}'}")
-    program, dynamic, outputs = _traced(artifact, format, precision=precision, bake=bake, size=size)
+    known = _known_images(artifact, precision)
+    program, dynamic, outputs = _traced(artifact, format, precision=precision, bake=bake, size=size, features=known is not None)
     described = ExportDescription(
         engine=format, file="", task=artifact.task, labels=artifact.labels, preprocess=artifact.preprocess, bake=bake,
         is_8bit=artifact.preprocess.in_chans in MODES, dynamic=dynamic, outputs=outputs, precision=precision,
-        calibration=artifact.calibration, facts={key: artifact.info[key] for key in _FACTS if key in artifact.info},
+        calibration=artifact.calibration, facts=_facts(artifact, known),
         source=_way(place, artifact.path), versions=_versions(),
     )  # fmt: skip
     calibration = _calibration(described, some) if precision == "int8" else []
@@ -119,6 +123,8 @@ def export(
         found, notes = _verified(draft, program, described, folder, artifact, some, note)
         described = replace(described, verification=found.to_dict())
         _write(draft, folder, described)
+        if known is not None:
+            write_tensors(folder / NEIGHBOURS, *known.nameless().tensors())
         write_bytes(folder / SUMS, write_digests(folder))
     return Export(place, described, found, tuple(notes))
 
@@ -150,13 +156,23 @@ def is_ours(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in _OURS)
 
 
+def _known_images(artifact: Artifact, precision: str) -> Neighbours | None:
+    """The training images that the run knows, where the export can say how like them an image is: int8's features are too coarse."""
+    return read_neighbours(artifact.path) if precision != "int8" and classifier_layers(artifact.model) else None
+
+
+def _facts(artifact: Artifact, known: Neighbours | None) -> dict[str, Any]:
+    facts = {key: artifact.info[key] for key in _FACTS if key in artifact.info}
+    return facts if known is None else {**facts, FACT: known.weights}
+
+
 def _traced(
-    artifact: Artifact, format: str, *, precision: str, bake: str, size: str
+    artifact: Artifact, format: str, *, precision: str, bake: str, size: str, features: bool
 ) -> tuple[ExportedProgram, tuple[str, ...], tuple[str, ...]]:
     """The trace, what may change from call to call, and the names of the outputs."""
     weights = precision if format == "torch" or (format, precision) == ("onnx", "fp16") else "fp32"
     task = create_task(artifact.task, artifact.labels, artifact.calibration)
-    graph = Graph(task, artifact.model.cpu(), artifact.preprocess, bake=bake, weights=weights).eval()
+    graph = Graph(task, artifact.model.cpu(), artifact.preprocess, bake=bake, weights=weights, features=features).eval()
     everything, batch = ("batch", "height", "width"), ("batch",)
     dynamic = batch if size == "fixed" else everything
     try:

@@ -3,17 +3,20 @@
 images -> [resized] -> [normalised] -> task.deployed(network), in its precision -> task.finished -> named outputs, float32
 """
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from convmix.artifacts.runtime.description import FEATURES
 from convmix.data.decode import MODES
 from convmix.data.preprocessing import Preprocess
 from convmix.data.traced_placement import TracedPlacement
 from convmix.errors import ConfigError, first_line
 from convmix.exporting.preprocessing import Normalised, Placed
+from convmix.models.features import classifier_layers
 from convmix.speed.packages import quiet
 from convmix.tasks.base import Task
 
@@ -31,19 +34,40 @@ class AsGiven(nn.Module):
 class Graph(nn.Module):
     """Images -> the named outputs of the task's contract, float32 and int64."""
 
-    def __init__(self, task: Task, model: nn.Module, preprocess: Preprocess, *, bake: str, weights: str) -> None:
+    def __init__(self, task: Task, model: nn.Module, preprocess: Preprocess, *, bake: str, weights: str, features: bool = False) -> None:
+        """features: of a classifier, give what its last layer gets too."""
         super().__init__()
         self.task, self.dtype = task, _DTYPES[weights]
         self.entrance = {"none": lambda: AsGiven(), "normalise": lambda: Normalised(preprocess), "resize": lambda: Placed(preprocess)}[
             bake
         ]()
-        self.network = task.deployed(model).eval().requires_grad_(False).to(self.dtype)
+        self.network = (WithFeatures(model) if features else task.deployed(model)).eval().requires_grad_(False).to(self.dtype)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         x, frame = self.entrance(images)
         outputs = self.network(x.to(self.dtype))
         outputs = {name: value.float() if value.is_floating_point() else value for name, value in outputs.items()}
-        return self.task.finished(outputs, frame)
+        finished = self.task.finished(outputs, frame)
+        return finished | {FEATURES: outputs[FEATURES]} if FEATURES in outputs else finished
+
+
+class WithFeatures(nn.Module):
+    """A classifier N,C,H,W -> logits N,k and features N,d: a copy that is not folded, for folding may scale the features."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        self.classifier = next(iter(classifier_layers(self.network)))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        taken: list[Tensor] = []
+        layer = self.network.get_submodule(self.classifier)
+        hook = layer.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].flatten(1)))
+        try:
+            logits = self.network(images)
+        finally:
+            hook.remove()
+        return {"logits": logits, FEATURES: taken[0]}
 
 
 def trace(graph: Graph, preprocess: Preprocess, *, bake: str, dynamic: tuple[str, ...]) -> ExportedProgram:

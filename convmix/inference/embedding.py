@@ -28,7 +28,7 @@ from convmix.inference.file_names import Files, find_files
 from convmix.inference.prediction_files import opened
 from convmix.models import catalog, weights
 from convmix.models.expected_input import expected_input
-from convmix.models.features import classifier_layers, extract
+from convmix.models.features import extract, gives_features
 from convmix.models.neighbours import FILE, Neighbours, digest_of_weights, make_neighbours, read_neighbours
 from convmix.models.published_files import fetch, place_of
 from convmix.results import Classes
@@ -99,7 +99,14 @@ def _network(model: str | Path | Artifact, weights_file: str | Path | None) -> t
         if artifact.engine is not None or task_class(artifact.task).result is not Classes:
             raise RunError(f"{artifact.path} gives no features: embed takes the run of a classifier, not exported")
         return artifact.model, artifact.preprocess
-    name = str(model)
+    return published_network(str(model), weights_file)
+
+
+def published_network(name: str, weights_file: str | Path | None) -> tuple[nn.Module, Preprocess]:
+    """A model by its name with the weights of the file, else its published ones, and the preprocessing that they bring.
+
+    Raises RunError for a path, ModelError and WeightsError for a name without weights.
+    """
     if os.sep in name or name.startswith("."):
         raise RunError(
             f"{name} is not a model directory: there is no such folder; give one that `convmix train` made, or the name of a model"
@@ -138,12 +145,17 @@ def neighbours_for(artifact: Artifact, files: int, *, nearest: int, plain: bool)
     nearest: how many of them are to be named; they are then sought where the run does not know them yet. plain: whether the job may run in
     PyTorch, which alone gives features; ConfigError where it may not and they are asked for.
     """
-    usable = artifact.engine is None and plain and bool(classifier_layers(artifact.model))
+    usable = plain and gives_features(artifact.model)
     if not nearest:
-        return read_neighbours(artifact.path) if usable and files <= MANY_FILES else None
-    if not usable:
+        return known_images(artifact) if usable and files <= MANY_FILES else None
+    if not usable or artifact.engine is not None:
         raise ConfigError(f"nearest: {artifact.path} gives no features so; give the run itself, without int8 and without optimize always")
-    return read_neighbours(artifact.path) or index_run(artifact)
+    return known_images(artifact) or index_run(artifact)
+
+
+def known_images(artifact: Artifact) -> Neighbours | None:
+    """The training images as a model directory or an export has them at hand."""
+    return read_neighbours(artifact.path, exported=artifact.info if artifact.engine else None)
 
 
 def index_run(artifact: Artifact) -> Neighbours:

@@ -58,7 +58,7 @@ class Predictor:
     """A model directory that answers: in the fastest engine that is known to pay, or as `device`, `precision` and `optimize` say.
 
     images: how many are to come, about; so many are worth finding a fast engine for. batch_size: as many at once, at most.
-    neighbours: the training images; every answer then says how like them its image is, and names the `nearest`.
+    neighbours: the training images; every answer then says how like them its image is, and names the `nearest`, where they have names.
     Raises ConfigError for settings that do not exist or do not go together.
     """
 
@@ -75,8 +75,8 @@ class Predictor:
         nearest: int = 0,
     ) -> None:
         self.artifact, self.neighbours, self.nearest = artifact, neighbours, nearest
-        if neighbours is not None:
-            optimize = "never"  # engines give no features
+        if neighbours is not None and artifact.engine is None:
+            optimize = "never"  # measured engines give no features; what was exported with them does
         self.task = create_task(artifact.task, artifact.labels, artifact.calibration)
         self.loads = self.task.preprocessing(artifact.preprocess)
         check_exported(artifact, precision=precision, optimize=optimize)
@@ -121,7 +121,7 @@ class Predictor:
         known = self.neighbours
         assert known is not None
         distances = known.distances(features).tolist()
-        near = known.nearest(features, self.nearest) if self.nearest else [[]] * len(distances)
+        near = known.nearest(features, self.nearest) if self.nearest and known.names else [[]] * len(distances)
         labels = self.artifact.labels
         return {
             i: Likeness(d, d > known.threshold, tuple((known.names[at], labels[int(known.labels[at])], cosine) for at, cosine in row))

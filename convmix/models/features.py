@@ -52,6 +52,17 @@ def classifier_layers(model: nn.Module) -> dict[str, nn.Linear | nn.Conv2d]:
     return {name: m for name, m in model.named_modules() if id(m) in inside and _gives_logits(m, classes)}
 
 
+def gives_features(model: nn.Module) -> bool:
+    """Whether `watched` finds a place where they pass."""
+    return bool(_doors_of(model))
+
+
+def _doors_of(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules whose input they are, by name; of an exported model, whose layers nobody sees, the place that it sends them through."""
+    door = getattr(model, "features_door", None)
+    return {"features": door} if isinstance(door, nn.Module) else dict(classifier_layers(model))
+
+
 def _gives_logits(module: nn.Module, classes: int) -> bool:
     if isinstance(module, nn.Linear):
         return module.out_features == classes
@@ -73,7 +84,7 @@ class Doors:
 def watched(model: nn.Module) -> Iterator[Doors]:
     """Inside, the inputs of the classifier's layers are kept; ModelError where there are no such layers."""
     doors = Doors()
-    layers = classifier_layers(model)
+    layers = _doors_of(model)
     if not layers:
         raise ModelError(f"{type(model).__name__} does not end in a linear classifier, so it has no features to take")
 

@@ -5,14 +5,15 @@
 
 The distance of the K-th nearest neighbour is the score of Sun et al. 2022 (arXiv 2204.06507); its threshold leaves `FALSE_ALARMS` of the
 validation images above it. Kept in the model directory as neighbours.safetensors, which training and `embed` write and nobody
-changes; it tells of single images, by name, and so stays at home when a model is pushed.
+changes; it tells of single images, by name, and so stays at home when a model is pushed. An export has it without the names.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from torch import Tensor
 from convmix.errors import RunError
 
 FILE = "neighbours.safetensors"
+FACT = "weights"  # under which an export says what it was made from
 K = 5
 FALSE_ALARMS = 0.02
 FEWEST = 30  # validation images that a threshold is taken from; with fewer the training images judge each other
@@ -32,7 +34,7 @@ class Neighbours:
 
     features: Tensor  # n,d float32 of length 1
     labels: Tensor  # n int64
-    names: tuple[str, ...]  # n, as in splits.csv
+    names: tuple[str, ...]  # n, as in splits.csv; none in an export, which strangers may get
     threshold: float  # distance above which an image is unlike them, 0..2
     threshold_from: str  # "validation" or "training"
     weights: str  # digest of the model's weights file, whose features these are
@@ -53,6 +55,10 @@ class Neighbours:
     def _cosines(self, features: Tensor) -> Sequence[Tensor]:
         """m,n, some rows at a time."""
         return [unit(part) @ self.features.T for part in features.float().split(AT_ONCE)]
+
+    def nameless(self) -> "Neighbours":
+        """For an export."""
+        return replace(self, names=())
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """What the file holds: features in half precision, and its header."""
@@ -76,8 +82,11 @@ def make_neighbours(train: Tensor, labels: Tensor, names: Sequence[str], validat
     return Neighbours(features, labels, tuple(names), float(distances.quantile(1 - FALSE_ALARMS)), source, weights)
 
 
-def read_neighbours(run: Path) -> Neighbours | None:
-    """Those of a model directory; None where it has none, or only those of other weights. RunError for a broken file."""
+def read_neighbours(run: Path, *, exported: Mapping[str, Any] | None = None) -> Neighbours | None:
+    """Those of a model directory; None where it has none, or only those of other weights. RunError for a broken file.
+
+    exported: of an export what it says of itself (`Artifact.info`); the digest of the weights that it was made from is in there.
+    """
     from safetensors import SafetensorError, safe_open
 
     path = run / FILE
@@ -92,10 +101,16 @@ def read_neighbours(run: Path) -> Neighbours | None:
         )  # fmt: skip
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {str(error).splitlines()[0]}; delete it, `predict --nearest` makes it again") from None
-    return found if found.weights == digest_of_weights(run) else None
+    weights = digest_of_weights(run) if exported is None else exported.get(FACT)
+    return found if found.weights == weights else None
 
 
 def digest_of_weights(run: Path) -> str:
     """16 hex digits of the model's weights."""
-    with (run / "model.safetensors").open("rb") as file:
+    return digest_of_file(run / "model.safetensors")
+
+
+def digest_of_file(path: Path) -> str:
+    """16 hex digits of its bytes."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

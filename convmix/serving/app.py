@@ -57,7 +57,7 @@ def create_app(
     @app.post("/v1/predict", **operation("predict"))
     async def predict(request: Request) -> Response:
         order = await read_predict(request, limits)
-        orders = [ImageMessage(p.data, p.name, order.top, order.threshold) for p in order.pictures]
+        orders = [ImageMessage(p.data, p.name, order.top, order.threshold, order.nearest) for p in order.pictures]
         rows = await _replies(answers.queue, orders, limits.time_s)
         return JSONResponse({"model": {"name": facts.name, "task": facts.task}, "predictions": rows})
 

@@ -56,6 +56,7 @@ _PREDICT_FORM = {
     "images": {"type": "array", "items": _FILE, "minItems": 1},
     "top": {"type": "integer", "minimum": 1, "maximum": 2**31},
     "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+    "nearest": {"type": "integer", "minimum": 0, "maximum": schema.MOST_NEAREST},
 }
 _EXPLAIN_FORM = {
     "image": _FILE,

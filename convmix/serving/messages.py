@@ -11,6 +11,7 @@ class ImageMessage:
     name: str
     top: int
     threshold: float | None
+    nearest: int = 0  # training images to be named
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from convmix.artifacts.artifact import Artifact
 from convmix.explanation.methods import NAMES
+from convmix.models.neighbours import Neighbours
 from convmix.plots.overlay import palette
 from convmix.serving.limits import RequestLimits
 from convmix.tasks import create_task
@@ -26,8 +27,8 @@ class ModelFacts:
     answer: dict[str, Any]  # the body of GET /v1/model
 
 
-def model_facts(artifact: Artifact, limits: RequestLimits) -> ModelFacts:
-    """Read once, when the server starts."""
+def model_facts(artifact: Artifact, limits: RequestLimits, *, known: Neighbours | None = None) -> ModelFacts:
+    """Read once, when the server starts. known: the training images that answers are compared with."""
     info, place = artifact.info, artifact.path.resolve()
     name = (place if place.is_dir() else place.parent).name  # a name and no path
     channels, height, width = artifact.preprocess.shape
@@ -45,6 +46,9 @@ def model_facts(artifact: Artifact, limits: RequestLimits) -> ModelFacts:
         "calibration": artifact.calibration.to_dict() if artifact.calibration else None,
         "threshold": threshold,
         "thresholds": thresholds,
+        "training_images": None
+        if known is None
+        else {"count": len(known.labels), "threshold": known.threshold, "named": bool(known.names)},
         "explanations": list(methods),
         "limits": asdict(limits),
         "versions": {"python": platform.python_version()} | {name: said for name in _PROGRAMS if (said := _version(name))},

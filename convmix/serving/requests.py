@@ -36,6 +36,7 @@ class PredictInput:
     pictures: tuple[Picture, ...]
     top: int
     threshold: float | None
+    nearest: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ async def read_predict(request: Request, limits: RequestLimits) -> PredictInput:
         return await run_in_threadpool(_predict_from_json, body, limits)
     files, fields = await _form(request, "images", limits)
     settings = _settings(PredictRequest, fields, images=[{"data": ""}])
-    return PredictInput(_pictures(files, limits), settings.top, settings.threshold)
+    return PredictInput(_pictures(files, limits), settings.top, settings.threshold, settings.nearest)
 
 
 async def read_explain(request: Request, limits: RequestLimits) -> ExplainInput:
@@ -82,7 +83,7 @@ def _kind(request: Request) -> str:
 def _predict_from_json(body: bytes, limits: RequestLimits) -> PredictInput:
     asked = _from_json(PredictRequest, body)
     pictures = _pictures([(_decoded(image, i), image.name) for i, image in enumerate(_counted(asked.images, limits))], limits)
-    return PredictInput(pictures, asked.top, asked.threshold)
+    return PredictInput(pictures, asked.top, asked.threshold, asked.nearest)
 
 
 def _explain_from_json(body: bytes, limits: RequestLimits) -> ExplainInput:

@@ -12,6 +12,7 @@ from convmix.explanation.methods import Method
 
 _BASE64: JsonDict = {"contentEncoding": "base64"}
 NAME_CHARACTERS = 255
+MOST_NEAREST = 20  # training images that are named beside an answer
 
 
 class _Request(BaseModel):
@@ -33,6 +34,7 @@ class PredictRequest(_Request):
     threshold: float | None = Field(
         None, ge=0, le=1, description="a less probable answer is not sure, an object or a label with less left out; null: the model's own"
     )
+    nearest: int = Field(0, ge=0, le=MOST_NEAREST, description="training images to name, the most alike; of classifiers that know theirs")
 
 
 class ExplainRequest(_Request):
@@ -53,6 +55,14 @@ class LabelShare(BaseModel):
     probability: float = Field(ge=0, le=1)
 
 
+class NearImage(BaseModel):
+    """A training image that the model finds alike."""
+
+    name: str = Field(description="as the data set calls it")
+    label: str
+    cosine: float = Field(ge=-1.01, le=1.01, description="of the two images' features; 1: the same")
+
+
 class _Row(BaseModel):
     name: str
     width: int = Field(ge=1, description="of the upright image, in pixels")
@@ -67,6 +77,9 @@ class Labelled(_Row):
     probability: float = Field(ge=0, le=1, description="calibrated where the model is")
     sure: bool = Field(description="whether the probability reaches the threshold")
     alternatives: list[LabelShare]
+    unlike: bool | None = Field(None, description="whether the image is unlike the training images; only where the model knows them")
+    distance: float | None = Field(None, description="to the training images, 0..2; only where the model knows them")
+    nearest: list[NearImage] | None = Field(None, description="the most alike first; only where the request asks and the model knows names")
 
 
 class SeveralLabels(_Row):
@@ -138,6 +151,14 @@ class LimitsAnswer(BaseModel):
     batch_wait_ms: float
 
 
+class TrainingImages(BaseModel):
+    """The training images that answers are compared with."""
+
+    count: int
+    threshold: float = Field(description="distance above which an image is unlike them")
+    named: bool = Field(description="whether `nearest` can name them; an exported model cannot")
+
+
 class ModelAnswer(ModelName):
     """What is served."""
 
@@ -149,6 +170,7 @@ class ModelAnswer(ModelName):
     calibration: dict[str, Any] | None
     threshold: float | None = Field(description="the model's own; a less probable answer is not sure")
     thresholds: dict[str, float] | None = Field(description="where images have several labels: from which probability on each is said")
+    training_images: TrainingImages | None = Field(description="null: this model does not know them, and rows do not speak of them")
     explanations: list[str] = Field(description="methods that POST /v1/explain knows for this model")
     limits: LimitsAnswer
     versions: dict[str, str] = Field(description="of the programs that serve")

@@ -83,13 +83,14 @@ def serve(
     from convmix.serving.explaining import Explaining
     from convmix.serving.metrics import ServerMetrics
     from convmix.serving.model_info import model_facts
-    from convmix.serving.worker import PredictWorker
+    from convmix.serving.worker import PredictWorker, served_neighbours
 
     with _listen(host, port) as listener:
         place = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         artifact = load_artifact(run)
-        facts, batch_size = model_facts(artifact, limits), artifact.batch_size or limits.batch_size
-        del artifact  # the workers have their own
+        known = served_neighbours(artifact, precision=precision, optimize=optimize)
+        facts, batch_size = model_facts(artifact, limits, known=known), artifact.batch_size or limits.batch_size
+        del artifact, known  # the workers have their own
         if key is None and not _is_loopback(host):
             print(f"warning: everyone who reaches {place} may use it; set {KEY_VARIABLE} to ask for a key", file=sys.stderr)
         exposition = ServerMetrics()

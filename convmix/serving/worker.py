@@ -17,14 +17,17 @@ import torch
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.data.decode import MODES, BadImage, upright_size
+from convmix.inference.embedding import neighbours_for
 from convmix.inference.prediction import prediction
 from convmix.inference.prediction_files import DetectionFile
 from convmix.inference.predictor import Answer, Predictor, Prepared
 from convmix.inference.result_files import classes_png
+from convmix.models.neighbours import Neighbours
 from convmix.plots.overlay import palette
 from convmix.results import Classes, SemanticMap
 from convmix.serving.messages import ImageMessage
 from convmix.serving.problem import Problem
+from convmix.serving.schema import MOST_NEAREST
 from convmix.system.processors import processors
 
 _PIXELS_SETTING = "data.max_pixels"  # `decode` names the setting that an image is too large for
@@ -51,8 +54,9 @@ class PredictWorker:
         torch.set_num_threads(max(1, torch.get_num_threads() // self.workers))
         artifact = within(load_artifact(self.run), self.pixels)
         predictor = Predictor(
-            artifact, images=0, batch_size=self.batch_size, device=self.device, precision=self.precision, optimize=self.optimize
-        )
+            artifact, images=0, batch_size=self.batch_size, device=self.device, precision=self.precision, optimize=self.optimize,
+            neighbours=served_neighbours(artifact, precision=self.precision, optimize=self.optimize), nearest=MOST_NEAREST,
+        )  # fmt: skip
         answerer = RequestAnswerer(predictor, pixels=self.pixels)
         answerer.warm_up()
         return answerer
@@ -102,6 +106,11 @@ class _Read:
     size: tuple[int, int]  # height, width of the upright image
 
 
+def served_neighbours(artifact: Artifact, *, precision: str, optimize: str) -> Neighbours | None:
+    """The training images that answers are compared with; None where the model does not know them or is to run without features."""
+    return neighbours_for(artifact, 0, nearest=0, plain=optimize != "always" and precision != "int8")
+
+
 def within(artifact: Artifact, pixels: int) -> Artifact:
     """The artifact with its own limit of pixels lowered to this one."""
     preprocess = artifact.preprocess
@@ -142,6 +151,8 @@ def _row(order: ImageMessage, answer: Answer, size: tuple[int, int]) -> dict[str
         return Problem("no_answer", answer.error or "the model says nothing about this image")
     shape = {"width": size[1], "height": size[0]}
     if isinstance(result, Classes):
+        if answer.likeness is not None:
+            answer = replace(answer, likeness=replace(answer.likeness, nearest=answer.likeness.nearest[: order.nearest]))
         return prediction(order.name, answer, top=order.top).to_dict() | shape
     row = DetectionFile(order.name, "", result).to_dict() | shape
     if isinstance(result, SemanticMap):

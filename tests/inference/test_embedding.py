@@ -17,15 +17,14 @@ from convmix.errors import ConfigError, RunError
 from convmix.models.neighbours import FILE
 from tests.command_line import Command
 from tests.made_once import MadeOnce
-from tests.trained_runs import CLASSIFIER, classifier, dense_run
+from tests.trained_runs import classifier, dense_run
+from tests.trained_runs import probe as fitted
 
 
 @pytest.fixture
 def probe(made_once: MadeOnce, photos: Path) -> Path:
     """A classifier fitted to frozen features; read only."""
-    weights = str(classifier(made_once, photos))
-    settings = {**CLASSIFIER, "weights": weights, "freeze": "backbone"}
-    return made_once("probe", lambda out: convmix.train(photos, out=out, quiet=True, **settings))
+    return fitted(made_once, photos)
 
 
 def noise(path: Path) -> Path:

@@ -23,6 +23,7 @@ FILE = "model.json"
 KEY = "convmix"  # under which the model file holds it
 ENGINES = ("onnx", "openvino", "torch")
 BAKES = ("none", "normalise", "resize")
+FEATURES = "features"  # the output that holds what the classifier gets, where the run knows its training images
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convmix.artifacts.runtime.description import ExportDescription
+from convmix.artifacts.runtime.description import FEATURES, ExportDescription
 from convmix.artifacts.runtime.sessions import Session
 from convmix.data.dense import placement
 from convmix.errors import ModelError
@@ -23,6 +23,7 @@ class ExportedNetwork(nn.Module):
         self.description = description
         self.task = create_task(description.task, description.labels)
         self._session = session
+        self.features_door = nn.Identity() if FEATURES in description.outputs else None  # what passes, `models.features` can watch
 
     def forward(self, images: Tensor) -> Any:
         self._check(images)
@@ -30,6 +31,8 @@ class ExportedNetwork(nn.Module):
             outputs = {name: torch.from_numpy(array) for name, array in self._session(self.as_taken(images)).items()}
         if self.description.bake == "resize" and "boxes" in outputs:
             outputs["boxes"] = self._on_input(outputs["boxes"], images)
+        if self.features_door is not None:
+            self.features_door(outputs[FEATURES])
         return self.task.observed_from(outputs)
 
     def as_taken(self, images: Tensor) -> Any:

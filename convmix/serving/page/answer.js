@@ -2,7 +2,7 @@
 
 import { css } from "./colours.js";
 import { element } from "./element.js";
-import { above, covering, hasLabels, hasMap, hasObjects, hasSeveral, isSure, percent, ranked, saidOf } from "./rows.js";
+import { above, covering, hasLabels, hasMap, hasObjects, hasSeveral, isSure, isUnlike, percent, ranked, saidOf } from "./rows.js";
 
 const SHOWN = 200; // lines of a list; a page with thousands of objects helps nobody
 const NEXT = 3; // labels that are not said, but nearly
@@ -28,16 +28,27 @@ export function showWaiting(place, text) {
 }
 
 function classes(row, threshold, isCalibrated) {
-  const sure = isSure(row, threshold);
-  const verdict = sure
+  const sure = isSure(row, threshold) && !isUnlike(row);
+  const verdict = isUnlike(row)
+    ? element("h3", { className: "verdict unsure" }, "Unlike the training images")
+    : sure
     ? element("h3", { className: "verdict" }, row.label)
     : element("h3", { className: "verdict unsure" }, "Not sure");
   const pairs = [{ label: row.label, probability: row.probability }, ...(row.alternatives ?? [])];
   const said = [verdict];
-  if (!sure) said.push(element("p", { className: "hint" }, `The best guess is ${row.label}, with a probability below the threshold.`));
+  if (isUnlike(row)) said.push(element("p", { className: "hint" }, `None of the labels may be right; the best guess is ${row.label}.`));
+  else if (!sure) said.push(element("p", { className: "hint" }, `The best guess is ${row.label}, with a probability below the threshold.`));
   said.push(list(pairs.map(({ label, probability }) => bar(label, probability)), sure ? "bars" : "bars unsure"));
   said.push(origin(isCalibrated));
+  if (row.nearest?.length) said.push(...nearest(row.nearest));
   return said;
+}
+
+/** The training images that the model finds most alike. */
+function nearest(images) {
+  const line = ({ name, label, cosine }) => element("li", {}, element("span", { className: "name" }, `${name} (${label})`), element("span", { className: "value" }, cosine.toFixed(2)));
+  const lines = element("ul", { className: "nearest", role: "list", "aria-label": "Most similar training images" }, ...images.map(line));
+  return [element("h4", {}, "Most similar training images"), lines];
 }
 
 function several(row, threshold, isCalibrated) {

@@ -25,11 +25,12 @@ export function useKey(value) {
 export const fetchModel = () => request("v1/model");
 
 /** The row of one image. threshold: null leaves it to the server. */
-export async function predict(file, { name, top, threshold, signal, waiting }) {
+export async function predict(file, { name, top, threshold, nearest, signal, waiting }) {
   const form = new FormData();
   form.append("images", file, name);
   form.append("top", String(top));
   if (threshold !== null) form.append("threshold", String(threshold));
+  if (nearest) form.append("nearest", String(nearest));
   const answer = await patiently(() => request("v1/predict", { method: "POST", body: form, signal }), { signal, waiting });
   return answer.predictions[0];
 }

@@ -10,11 +10,12 @@ import * as drop from "./drop.js";
 import * as explanation from "./explanation.js";
 import { Item } from "./item.js";
 import { Queue } from "./queue.js";
-import { hasLabels, hasMap, hasMasks, hasObjects, hasSeveral, isSure, kept, saidOf, sizeOf, summary } from "./rows.js";
+import { hasLabels, hasMap, hasMasks, hasObjects, hasSeveral, isSure, isUnlike, kept, saidOf, sizeOf, summary } from "./rows.js";
 import { Strip } from "./strip.js";
 
 const AT_ONCE = 4; // requests in flight, one image each: a bad image costs no other its answer, and the server makes batches itself
 const TOP = 5; // labels per image
+const NEAREST = 3; // training images that are named beside an answer, where the model knows them
 const SMALL_PX = 160; // images with a shorter side are enlarged without smoothing
 const STARTS_AT = 0.5; // the threshold of objects where the model has none
 
@@ -73,7 +74,7 @@ async function answer(item, signal) {
     strip.tell(item, "asking");
     if (item === chosen) show();
     const top = Math.min(TOP, model?.labels?.length || TOP);
-    item.row = await predict(item.file, { name: item.name, top, threshold: wanted, signal, waiting });
+    item.row = await predict(item.file, { name: item.name, top, threshold: wanted, nearest: model?.training_images?.named ? NEAREST : 0, signal, waiting });
     item.asked = wanted;
     settle(item, "answered", item.row.error ?? "");
   } catch (error) {
@@ -91,7 +92,7 @@ function settle(item, state, why) {
 }
 
 function tell(item) {
-  if (item.state === "answered") strip.tell(item, summary(item.row, threshold), { isUnsure: hasLabels(item.row) && !isSure(item.row, threshold) });
+  if (item.state === "answered") strip.tell(item, summary(item.row, threshold), { isUnsure: hasLabels(item.row) && (isUnlike(item.row) || !isSure(item.row, threshold)) });
   else strip.tell(item, { failed: "no answer", stopped: "stopped" }[item.state] ?? item.state);
 }
 

@@ -12,6 +12,9 @@ export const hasMasks = (row) => hasObjects(row) && row.objects.some((o) => o.se
 /** Whether the answer counts as sure; threshold null: as the server said. */
 export const isSure = (row, threshold) => (threshold === null ? row.sure !== false : row.probability >= threshold);
 
+/** Whether the image is unlike the training images, so that neither label may be right; false where the model does not know them. */
+export const isUnlike = (row) => row.unlike === true;
+
 /** { label, probability } of an image that may have several, the most probable first; threshold null: as the server said. */
 export const saidOf = (row, threshold) => (threshold === null ? row.labels : ranked(row).filter(({ probability }) => probability >= threshold));
 
@@ -32,6 +35,7 @@ export function sizeOf(row) {
 
 /** The answer in a few words. */
 export function summary(row, threshold) {
+  if (hasLabels(row) && isUnlike(row)) return `unlike the training images (${row.label} ${percent(row.probability)})`;
   if (hasLabels(row)) return isSure(row, threshold) ? `${row.label} ${percent(row.probability)}` : `not sure (${row.label} ${percent(row.probability)})`;
   if (hasSeveral(row)) return saidOf(row, threshold).map(({ label, probability }) => `${label} ${percent(probability)}`).join(", ") || "no label";
   if (hasObjects(row)) {
