@@ -54,4 +54,6 @@ def _cells(r: Record, most: int) -> list[str]:
 def _test(r: Record) -> str:
     names = [name for name in _TITLES if name in r["test"]]
     intervals = {name: r["test"][f"{name}_interval"] for name in names}
-    return "; ".join(f"{_TITLES[n]} {100 * r['test'][n]:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for n, (low, high) in intervals.items())
+    return "; ".join(
+        f"{_TITLES[n]} {100 * r['test'][n]:.1f} % ({100 * low:.1f} to {100 * high:.1f})" for n, (low, high) in intervals.items()
+    )

@@ -130,9 +130,12 @@ class Optim:
     negative_margin: float = _setting(0.05, "asymmetric loss: a negative of a smaller probability counts as nothing")
     label_precision: float | None = _setting(None, "several labels: thresholds that keep this precision on val (None: of best F1)")
     ema_decay: float = _setting(0.0, "decay of the moving average of the weights; 0 is off")
-    teacher: str | None = _setting(None, "a trained run whose answers are learned too (distillation)")
+    teacher: str | None = _setting(None, "a trained run, or a published model by name, whose answers are learned too (distillation)")
+    teacher_weights: str | None = _setting(None, "weight file of a teacher that is named (None: its published weights)")
     teacher_share: float = _setting(0.7, "share of the teacher's answers in the loss; the rest is the true labels'")
     teacher_temperature: float = _setting(2.0, "what logits are divided by before the teacher's answers and the model's are compared")
+    unlabelled: str | None = _setting(None, "a folder of images without labels, of which the teacher's answers are learned")
+    unlabelled_share: float = _setting(0.5, "their share of the images of a step, on top of batch_size")
     layer_decay: float = _setting(1.0, "learning rate of a layer as a share of that of the layer behind it; 1 is off")
 
 
@@ -295,7 +298,7 @@ def validate(run: Run) -> None:
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",
         "optim.label_smoothing", "net.drop_path", "optim.ema_decay", "data.val_fraction", "data.test_fraction", "optim.negative_margin",
-        "optim.label_precision", "optim.layer_decay", "optim.teacher_share",
+        "optim.label_precision", "optim.layer_decay", "optim.teacher_share", "optim.unlabelled_share",
     )  # fmt: skip
     for path, low in at_least.items():
         value = _value(run, path)
@@ -306,7 +309,7 @@ def validate(run: Run) -> None:
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{path}: {value} is outside 0..1")
     below_one = ("data.test_fraction", "data.val_fraction", "net.drop_path", "net.dropout", "optim.ema_decay", "optim.label_smoothing")
-    for path in (*below_one, "optim.negative_margin"):
+    for path in (*below_one, "optim.negative_margin", "optim.unlabelled_share"):
         if _value(run, path) == 1:
             raise ConfigError(f"{path}: 1 is too large, expected less than 1")
     if run.data.val_fraction + run.data.test_fraction >= 1:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +36,7 @@ from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.errors import DataError
 from convmix.system.processors import processors
 
+FEW = 64  # images to evaluate that are read sooner than the pages are copied that a forked process shares: all memory of a training
 Key = tuple[int, int]  # example index, how often it came before in this epoch
 # Linux's default before Python 3.14; said here because a process that was itself spawned would spawn: seconds of imports per epoch, and
 # no shared memory of decoded images. Elsewhere the system's default.
@@ -71,6 +72,7 @@ class Batch:
     indices: Tensor  # n int64, positions in the split
     bad: tuple[tuple[int, str], ...]  # (index, reason) of the examples left out
     planned: int = 0  # images of the global batch, all ranks together, broken ones included; of training batches
+    unlabelled: Tensor | None = None  # m,C,H,W: images without labels that are shown beside them, where there are some
 
     def __len__(self) -> int:
         return len(self.images)
@@ -144,12 +146,27 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every example once, in order: rank r takes examples r, r + world, ... in batches of `batch_size` of its own.
 
-    `memory` and `device` as in `train_batches`.
+    `memory` and `device` as in `train_batches`. workers: None starts processes for more than `FEW` images.
     """
     keys = [(i, 0) for i in range(rank, len(examples), world)]
     batches = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     task = _Task(examples, preprocess, 0, 0, memory)
-    return _iterate(task, batches, _enough_workers(workers, world, memory, device), device)
+    usual = 0 if len(keys) <= FEW else _enough_workers(None, world, memory, device)
+    return _iterate(task, batches, usual if workers is None else workers, device)
+
+
+def keyed_batches(
+    examples: Annotated,
+    transform: Loads,
+    batches: Sequence[list[Key]],
+    *,
+    seed: int,
+    workers: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Generator[Batch, None, None]:
+    """Batches of these examples, each with how often it came before, which with the seed decides how it is changed."""
+    task = _Task(examples, transform, seed, -1, None)  # -1: no epoch of those in `train_batches`
+    return _iterate(task, list(batches), default_workers() if workers is None else workers, device)
 
 
 def _times_seen_before(order: np.ndarray) -> np.ndarray:
@@ -265,7 +282,7 @@ def _own_randomness() -> Iterator[None]:
         torch.default_generator.set_state(states[2])
 
 
-def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.device | str) -> Iterator[Batch]:
+def _iterate(task: _Task, batches: list[list[Key]], workers: int, device: torch.device | str) -> Generator[Batch, None, None]:
     for loaded in _load(task, batches, workers):
         if isinstance(loaded, DataError):
             raise loaded

@@ -56,6 +56,8 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
 def finish(t: Training) -> TrainResult:
     """Calibrate and test the kept weights and write what people read; returns on every process."""
     job = t.job
+    if t.unlabelled is not None:
+        t.log.say(t.unlabelled.outcome(t.position.bad, steps=t.position.step))
     kept = from_main(lambda: _kept(t))
     t.eval_model.load_state_dict(kept)
     _calibrate(t)
@@ -90,7 +92,7 @@ def _complete(t: Training, metrics: dict[str, Any]) -> None:
     job = t.job
     check_directory(t)
     describe_run(t, metrics, finished=True)
-    bad = [*job.bad_rows, *((split_name, "train", reason) for split_name, reason in t.position.bad.items())]
+    bad = [*job.bad_rows, *((name, _split_of(t, name), reason) for name, reason in t.position.bad.items())]
     write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), bad)
     if "test" in job.splits:
         write_bytes(job.out / "predictions.png", _picture(t))
@@ -100,6 +102,10 @@ def _complete(t: Training, metrics: dict[str, Any]) -> None:
     check_directory(t)
     if missing := [name for name in ("model.safetensors", "config.json", "convmix.json") if not (job.out / name).is_file()]:
         raise TrainingError(f"{', '.join(missing)} was removed from {job.out} while the training ended; it holds no model, start again")
+
+
+def _split_of(t: Training, name: str) -> str:
+    return "unlabelled" if t.unlabelled is not None and name in t.unlabelled.files.names else "train"
 
 
 def _calibrate(t: Training) -> None:

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from convmix.artifacts.artifact import save_weights
+from convmix.data.examples import Examples
 from convmix.data.loaders import eval_batches
 from convmix.errors import TrainingError
 from convmix.models.features import Features, classifier_layers, extract, joined, watched
@@ -88,17 +90,12 @@ def begin_with_head(t: Training) -> First:
 def _features(t: Training) -> Features:
     """Of the training images, by all processes together."""
     job, acc = t.job, t.accelerator
-    train = job.splits["train"]
-    n = len(train)
-    if n > MOST_IMAGES:
-        draw = np.random.default_rng(step_seed(job.run.seed, 0, 0))
-        train = train.select(np.sort(draw.permutation(n)[:MOST_IMAGES]))
-    views = 4 if n <= FOUR_VIEWS_UP_TO else 2 if n <= TWO_VIEWS_UP_TO else 1
+    train = plain_part(job.splits["train"], seed=job.run.seed)
     batches = eval_batches(
         train, job.task.preprocessing(job.preprocess), batch_size=32, rank=acc.process_index, world=acc.num_processes,
         workers=job.run.data.workers, device=acc.device,
     )  # fmt: skip
-    mine = extract(t.raw_model, batches, device=acc.device, precision=t.precision, views=views)
+    mine = extract(t.raw_model, batches, device=acc.device, precision=t.precision, views=views_for(len(job.splits["train"])))
     features = joined(from_all(mine))
     t.position.bad |= {train.name(index): reason for index, reason in features.bad}
     if not len(features):
@@ -109,26 +106,45 @@ def _features(t: Training) -> Features:
     return features
 
 
+def plain_part(train: Examples, *, seed: int) -> Examples:
+    """The training images, or as many of them as a classifier is fitted to."""
+    n = len(train)
+    if n <= MOST_IMAGES:
+        return train
+    return train.select(np.sort(np.random.default_rng(step_seed(seed, 0, 0)).permutation(n)[:MOST_IMAGES]))
+
+
+def views_for(images: int) -> int:
+    """In how many fixed views each of them is seen."""
+    return 4 if images <= FOUR_VIEWS_UP_TO else 2 if images <= TWO_VIEWS_UP_TO else 1
+
+
 def _fitted(t: Training, features: Features) -> dict[str, LinearHead]:
-    optim, data = t.job.run.optim, t.job.run.data
-    balanced = data.balanced or optim.class_weights == "balanced"
+    run = t.job.run
+    return fitted_heads(features, len(t.job.task.labels), balanced=run.data.balanced or run.optim.class_weights == "balanced")
+
+
+def fitted_heads(features: Features, num_classes: int, *, balanced: bool) -> dict[str, LinearHead]:
+    """One for every layer of the classifier."""
     classes = features.labels.numpy()
-    return {
-        name: fit_linear_head(x.numpy(), classes, num_classes=len(t.job.task.labels), balanced=balanced)
-        for name, x in features.layers.items()
-    }
+    return {name: fit_linear_head(x.numpy(), classes, num_classes=num_classes, balanced=balanced) for name, x in features.layers.items()}
 
 
 def _install(t: Training, heads: dict[str, LinearHead]) -> None:
     """Into the model and its moving average, in place: the optimiser holds these tensors."""
     for model in (t.raw_model, *([t.ema.module] if t.ema is not None else [])):
-        layers = classifier_layers(model)
-        with torch.no_grad():
-            for name, head in heads.items():
-                layer, weight, bias = layers[name], torch.from_numpy(head.weight), torch.from_numpy(head.bias)
-                layer.weight.copy_(weight.view_as(layer.weight))
-                if layer.bias is not None:
-                    layer.bias.copy_(bias)
+        install_heads(model, heads)
+
+
+def install_heads(model: nn.Module, heads: dict[str, LinearHead]) -> None:
+    """The layers of the classifier, by name, get these weights in place."""
+    layers = classifier_layers(model)
+    with torch.no_grad():
+        for name, head in heads.items():
+            layer, weight, bias = layers[name], torch.from_numpy(head.weight), torch.from_numpy(head.bias)
+            layer.weight.copy_(weight.view_as(layer.weight))
+            if layer.bias is not None:
+                layer.bias.copy_(bias)
 
 
 def _on_training_images(t: Training, features: Features, heads: dict[str, LinearHead]) -> tuple[float, float]:

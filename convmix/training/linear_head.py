@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-4, 1.5, 0.5))  # scikit-learn's C, for standardised features
-LEAST_SCALE = 0.1  # of a number's own deviation, as a share of all numbers': what hardly ever differs from zero is not blown up
+LEAST_SCALE = 0.5  # of a number's own deviation, as a share of all numbers': what hardly ever differs from zero is not blown up
 USUAL = 10.0**-2  # where no class has two images to validate with
 FOLDS = 5
 JUDGED = 2_000  # images that the folds are made of at most

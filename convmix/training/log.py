@@ -96,6 +96,17 @@ class TrainingLog:
         if self.tracker is not None:
             self.tracker.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
 
+    def fine_tuned(self, history: list[dict[str, Any]], *, kept_epoch: int | None) -> None:
+        """What fine-tuning gave beside the classifier alone, which is row 0 of the history."""
+        head, *later = (row[f"val_{self.score}"] for row in history)
+        kept = "kept are the weights of " + (f"epoch {kept_epoch}" if kept_epoch else "the classifier alone")
+        if head is None or not later:
+            self.say(kept)
+        else:
+            self.say(
+                f"{self.score_title} on the validation images: classifier alone {head:.2%}, fine-tuned at best {max(later):.2%}; {kept}"
+            )
+
     def _draw(self) -> None:
         """curves.png with all epochs so far; every few seconds during a training and at its end, however it ends."""
         if self.undrawn:

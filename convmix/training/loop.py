@@ -30,6 +30,7 @@ from convmix.training.sharding import whole
 from convmix.training.signals import Interrupted, StopRequests
 from convmix.training.state import SavedState, TrainState, gather_state, seed_step, write_state
 from convmix.training.teacher import Teacher
+from convmix.training.unlabelled import Unlabelled, shown_with
 
 AGREE_EVERY = 5  # steps between two talks of several processes about signals and saves
 STARVED = 0.1  # share of an epoch's training time spent waiting for images above which the user is told,
@@ -62,6 +63,7 @@ class Training:
     tuning: Tuning
     unsharded: nn.Module | None = None  # with FSDP, what is validated and kept: a copy of the model that `gather_judged` fills
     teacher: Teacher | None = None  # whose answers are learned too
+    unlabelled: Unlabelled | None = None  # images without labels, for the teacher alone
     compiled: Compiled | None = None  # the forward pass of training steps, where that is faster
     memories: Mapping[str, ImageCache] = field(default_factory=dict)  # split -> its decoded images, where they are kept
     resident: DeviceCache | None = None  # the training images, where they are kept and changed on the device
@@ -105,19 +107,10 @@ def fit(t: Training) -> None:
                     f"stopped after step {p.step} of {p.plan.total_steps}, state saved in {t.job.out}", number=signal, out=t.job.out
                 )
     if p.history and p.history[0]["epoch"] == 0:
-        t.log.say(_what_fine_tuning_gave(t))
+        t.log.fine_tuned(p.history, kept_epoch=p.kept_epoch)
     if not p.stopped:
         asked = full_plan(t.job.run.schedule, p.plan.steps_per_epoch).total_steps
         p.stopped = "epochs" if p.step >= asked else "budget"
-
-
-def _what_fine_tuning_gave(t: Training) -> str:
-    p, score = t.position, t.job.task.score_name
-    head, *later = (row[f"val_{score}"] for row in p.history)
-    kept = "kept are the weights of " + (f"epoch {p.kept_epoch}" if p.kept_epoch else "the classifier alone")
-    if head is None or not later:
-        return kept
-    return f"{t.job.task.score_title} on the validation images: classifier alone {head:.2%}, fine-tuned at best {max(later):.2%}; {kept}"
 
 
 def learn(t: Training) -> None:
@@ -149,16 +142,18 @@ def train_step(t: Training, batch: Batch) -> None:
     if len(images) >= (run.optim.accumulate if t.accelerator.num_processes > 1 else 1):
         images, targets = t.job.task.augment_batch(images, targets, seed=seed)
         losses, corrects = [], []
-        parts = equal_parts(images, targets, run.optim.accumulate)
+        more = None if batch.unlabelled is None else batch.unlabelled.to(device, non_blocking=True)
+        parts = shown_with(equal_parts(images, targets, run.optim.accumulate), more)
         # gradients are averaged over processes, so those with more images of the batch count for more
         weight = len(images) * t.accelerator.num_processes / batch.planned if t.accelerator.num_processes > 1 else 1.0
-        for i, (x, y) in enumerate(parts):
+        for i, (x, y, shown) in enumerate(parts):
             last = i + 1 == len(parts)
             with contextlib.nullcontext() if last else t.accelerator.no_sync(t.model):
                 with t.accelerator.autocast():
-                    outputs = t.job.task.forward(t.compiled or t.model, x, y)
+                    of_all = t.job.task.forward(t.compiled or t.model, shown, y)
+                outputs = of_all if shown is x else of_all[: len(x)]
                 loss = t.job.task.loss(outputs, y)
-                loss = (loss if t.teacher is None else t.teacher.loss(loss, outputs, x)) * (len(x) / len(images))
+                loss = (loss if t.teacher is None else t.teacher.loss(loss, of_all, shown)) * (len(x) / len(images))
                 t.accelerator.backward(loss * weight)
             losses.append(loss.detach())
             corrects.append(t.job.task.count_correct(outputs, y))
@@ -339,11 +334,19 @@ def _rest_of_epoch(t: Training) -> Iterator[Batch]:
     p = t.position
     began = time.monotonic()
     epoch, start = divmod(p.step, p.plan.steps_per_epoch)
-    batches = _batches(t, epoch, start)
+    batches = _with_unlabelled(t, _batches(t, epoch, start), range(p.step, p.step - start + p.plan.steps_per_epoch))
     for batch in batches:
         p.data_wait_s += time.monotonic() - began
         yield batch
         began = time.monotonic()
+
+
+def _with_unlabelled(t: Training, batches: Iterator[Batch], steps: range) -> Iterator[Batch]:
+    job, acc = t.job, t.accelerator
+    return batches if t.unlabelled is None else t.unlabelled.beside(
+        batches, job.task.training_transform(job.preprocess, job.run.augment), t.position.bad, steps=steps, rank=acc.process_index,
+        world=acc.num_processes, workers=job.run.data.workers, device=acc.device,
+    )  # fmt: skip
 
 
 def _batches(t: Training, epoch: int, start: int) -> Iterator[Batch]:

@@ -39,10 +39,12 @@ from convmix.training.finalize import TrainResult, describe_run, finish
 from convmix.training.head_first import begin_with_head, can_begin_with_head
 from convmix.training.log import TrainingLog
 from convmix.training.loop import Training, fit, save
+from convmix.training.named_teacher import named_teacher, open_teaching
 from convmix.training.setup import JOB, STATE, TrainingSetup, check_resumable, goes_on, job_file, new_job, resumed_job
 from convmix.training.sharding import refuse_unshardable, shard
 from convmix.training.state import TrainState, read_state, restore_optimizer, restore_weights
-from convmix.training.teacher import open_teacher
+from convmix.training.teacher import is_named
+from convmix.training.unlabelled import images_of_step
 
 
 def train_session(
@@ -193,9 +195,9 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
         job, accelerator, model, optimizer, ema, position, log, budget, started, tuning,
         unsharded=unsharded, memories=_memories(job, accelerator.num_processes, keeps_train=resident is None), resident=resident,
     )  # fmt: skip
-    training.teacher = open_teacher(run.optim, job.preprocess, job.task, device=accelerator.device, precision=training.precision)
+    open_teaching(training, resume=resume)
     if tuning.tuned.compile:
-        training.compiled = Compiled(model, run.optim.batch_size // run.optim.accumulate, say=log.say)
+        training.compiled = Compiled(model, images_of_step(run.optim) // run.optim.accumulate, say=log.say)
     if not saved:
         if accelerator.is_main_process:
             write_json(job.out / JOB, job_file(job))  # first: what `goes_on` asks for
@@ -205,6 +207,8 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
             write_csv(job.out / "bad_images.csv", ("name", "split", "reason"), job.bad_rows)
             describe_run(training, {}, finished=False)
         training.unsaved = True
+    if is_named(run.optim):
+        training.teacher = named_teacher(training)
     return training
 
 
@@ -320,6 +324,8 @@ def _say_what(t: Training) -> None:
         f"{job.run.model}: {params / 1e6:.2f} M parameters, {h}x{w} px, recipe {job.run.recipe}, "
         f"{t.precision} on {t.accelerator.device.type}, into {job.out}"
     )
+    if t.unlabelled is not None:
+        t.log.say(t.unlabelled.sentence)
     for kernels in (build.said(t.accelerator.device.type), routes.said(t.accelerator.device.type)):
         if kernels:
             t.log.say(kernels)

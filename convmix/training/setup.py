@@ -67,6 +67,7 @@ class TrainingSetup:
     held: Held | None = None  # `out`, which the main process has locked
     coco_ids: CocoIds | None = None  # of images and categories, where the data set has some
     tuning: Tuning | None = None  # how it computes; None where that is still to be found out
+    unlabelled: str | None = None  # digest of the images without labels, as this training began
 
 
 def new_job(
@@ -124,7 +125,7 @@ def resumed_job(out: Path, *, console: Console, speaks: bool) -> TrainingSetup:
     # everything is resolved and not looked up again; so are the weights, unless it was killed before its first save
     fresh = not (out / STATE).is_file()
     job = _build(saved.spec, run, scanned, source, out=out, overrides=saved.overrides, asked_for={"size"}, fresh=fresh)
-    job.tuning = saved.tuning
+    job.tuning, job.unlabelled = saved.tuning, saved.unlabelled
     return job
 
 
@@ -175,6 +176,7 @@ class _Saved:
     tuning: Tuning | None = None
     launch: str | None = None
     teacher: str | None = None
+    unlabelled: str | None = None
 
     def __post_init__(self) -> None:
         if self.tuning and self.tuning.tuned.precision not in PRECISIONS:
@@ -196,6 +198,7 @@ def job_file(job: TrainingSetup) -> dict[str, Any]:
         "tuning": dataclasses.asdict(job.tuning) if job.tuning else None,
         "launch": _launch(),
         "teacher": teacher_digest(job.run.optim),
+        "unlabelled": job.unlabelled,
     }
 
 

@@ -7,6 +7,7 @@ Hinton et al. 2015, arXiv 1503.02531; that both see the same random changes is B
 its answers are a function of the batch, so a resumed training repeats them; `job.json` keeps the digest of its weights.
 """
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -19,10 +20,13 @@ from convmix.config import Optim
 from convmix.data.preprocessing import Preprocess
 from convmix.errors import ConfigError, RunError
 from convmix.hardware import autocast
-from convmix.models.neighbours import digest_of_weights
+from convmix.models import catalog
+from convmix.models.neighbours import digest_of_file, digest_of_weights
 from convmix.results import Classes
 from convmix.tasks import task_class
 from convmix.tasks.base import Task
+
+RGB = 3
 
 
 class Teacher:
@@ -57,18 +61,45 @@ class Teacher:
         return (1 - self.share) * own + self.share * t * t * far
 
 
-def open_teacher(optim: Optim, preprocess: Preprocess, task: Task, *, device: torch.device, precision: str) -> Teacher | None:
-    """The teacher that the settings name; None where they name none. ConfigError for one that cannot teach this training."""
+def is_named(optim: Optim) -> bool:
+    """Whether the teacher is a published model by its name, for which `named_teacher` makes a model directory."""
+    return optim.teacher is not None and not Path(optim.teacher).is_dir()
+
+
+def refuse_impossible(optim: Optim, task: Task, *, in_chans: int) -> None:
+    """ConfigError, and ModelError for an unknown name, where the settings name a teacher that there cannot be."""
     if optim.teacher is None:
-        return None
+        if optim.teacher_weights is not None:
+            raise ConfigError("optim.teacher_weights: are those of a teacher that is named; name it with --teacher")
+        return
     if task.result is not Classes:
         raise ConfigError(f"optim.teacher is for classification; leave it out for the task {task.name}")
-    if not Path(optim.teacher).is_dir():
+    if not is_named(optim):
+        if optim.teacher_weights is not None:
+            raise ConfigError(f"optim.teacher_weights: {optim.teacher} has its own; leave them out, or give the name of a model")
+        return
+    if os.sep in optim.teacher:
+        raise ConfigError(f"optim.teacher: {optim.teacher} is neither a model directory nor the name of a model")
+    catalog.check_name(optim.teacher)
+    if optim.teacher_weights is not None and not Path(optim.teacher_weights).is_file():
+        raise ConfigError(f"optim.teacher_weights: there is no file {optim.teacher_weights}")
+    if in_chans != RGB:
         raise ConfigError(
-            f"optim.teacher: {optim.teacher} is not a model directory; a published model learns to teach with "
-            "`convmix train DATA --model NAME --freeze backbone --out runs/teacher`, then --teacher runs/teacher"
+            f"optim.teacher: {optim.teacher} takes images of {RGB} channels, these have {in_chans}; train a teacher on them first"
         )
-    artifact = load_artifact(optim.teacher)
+
+
+def open_teacher(
+    optim: Optim, preprocess: Preprocess, task: Task, *, device: torch.device, precision: str, place: Path | None = None
+) -> Teacher | None:
+    """The teacher that the settings name; None where they name none. ConfigError for one that cannot teach this training.
+
+    place: its model directory where the settings give a name.
+    """
+    refuse_impossible(optim, task, in_chans=preprocess.in_chans)
+    if optim.teacher is None:
+        return None
+    artifact = load_artifact(optim.teacher if place is None else place)
     if artifact.engine is not None or task_class(artifact.task).result is not Classes:
         raise ConfigError(f"optim.teacher: {optim.teacher} is not a run of a classifier, which alone can teach one")
     if missing := [label for label in task.labels if label not in artifact.labels]:
@@ -83,8 +114,11 @@ def open_teacher(optim: Optim, preprocess: Preprocess, task: Task, *, device: to
 
 
 def teacher_digest(optim: Optim) -> str | None:
-    """Of the teacher's weights, for `job.json`."""
-    return digest_of_weights(Path(optim.teacher)) if optim.teacher is not None and Path(optim.teacher).is_dir() else None
+    """Of the teacher's weights, for `job.json`; None where they are published ones."""
+    if optim.teacher is not None and not is_named(optim):
+        return digest_of_weights(Path(optim.teacher))
+    file = None if optim.teacher_weights is None else Path(optim.teacher_weights)
+    return None if file is None or not file.is_file() else digest_of_file(file)
 
 
 def refuse_another_teacher(optim: Optim, digest: str | None) -> None:

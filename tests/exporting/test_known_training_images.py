@@ -46,7 +46,7 @@ def test_it_says_what_the_run_says(exported: Path, made_once: MadeOnce, photos: 
 def test_it_holds_no_name_of_a_training_image(exported: Path, made_once: MadeOnce, photos: Path) -> None:
     assert b"003.png" in (probe(made_once, photos) / FILE).read_bytes()
     assert not any(b"003.png" in file.read_bytes() for file in exported.iterdir() if file.is_file())
-    with pytest.raises(ConfigError, match="nearest: .* give the run itself"):
+    with pytest.raises(ConfigError, match=r"nearest: .* give the run itself"):
         predict(exported, [str(photos / "class_0" / "003.png")], nearest=1)
 
 
