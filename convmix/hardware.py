@@ -95,6 +95,16 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def give_back_freed_memory() -> None:
+    """Gives freed memory back, before a process is forked; where the C library is glibc.
+
+    After a fork every page is shared until one of the two writes to it, and is then copied; a training step writes to all that it takes.
+    New pages cost half as much (LOG.md).
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """What a run record says about where it was measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_model()

@@ -34,6 +34,7 @@ from convmix.data.order import batch_bounds, epoch_order, sharded_order
 from convmix.data.preprocessing import Loads
 from convmix.data.targets import Annotation, Targets, as_batch
 from convmix.errors import DataError
+from convmix.hardware import give_back_freed_memory
 from convmix.system.processors import processors
 
 FEW = 64  # images to evaluate that are read sooner than the pages are copied that a forked process shares: all memory of a training
@@ -294,6 +295,8 @@ def _load(task: _Task, batches: list[list[Key]], workers: int) -> Iterator[_Load
     if task.memory is not None:
         task.memory.open()
     workers = min(workers, len(batches))
+    if workers and _START == "fork":
+        give_back_freed_memory()
     task.pulse = Pulse(workers if _START == "fork" else 0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)  # more workers than cores, as asked
