@@ -58,8 +58,8 @@ MUTATIONS = (
     Mutation(
         "accumulated-parts-count-fully",
         "training/loop.py",
-        "loss = (loss if t.teacher is None else t.teacher.loss(loss, outputs, x)) * (len(x) / len(images))",
-        "loss = loss if t.teacher is None else t.teacher.loss(loss, outputs, x)",
+        "loss = (loss if t.teacher is None else t.teacher.loss(loss, of_all, shown)) * (len(x) / len(images))",
+        "loss = loss if t.teacher is None else t.teacher.loss(loss, of_all, shown)",
         "training/test_training.py::test_accumulated_gradients_equal_those_of_the_whole_batch",
     ),
     Mutation(
@@ -112,6 +112,27 @@ MUTATIONS = (
         'if freeze in ("statistics", "backbone"):',
         'if freeze == "backbone":',
         "training/test_head_first.py::test_fine_tuning_begins_with_that_classifier_and_leaves_the_statistics",
+    ),
+    Mutation(
+        "validation-images-are-unlabelled-ones",
+        "training/unlabelled.py",
+        '_KEPT_BACK = ("val", "test")',
+        '_KEPT_BACK = ("test",)',
+        "training/test_unlabelled.py::test_copies_of_validation_and_test_images_are_left_out_and_counted",
+    ),
+    Mutation(
+        "unlabelled-images-are-shown-and-not-learned",
+        "training/loop.py",
+        "t.teacher.loss(loss, of_all, shown)) * (len(x) / len(images))",
+        "t.teacher.loss(loss, outputs, x)) * (len(x) / len(images))",
+        "training/test_unlabelled.py::test_the_teacher_answers_for_them_and_the_student_learns_it",
+    ),
+    Mutation(
+        "an-export-names-training-images",
+        "exporting/export.py",
+        "*known.nameless().tensors())",
+        "*known.tensors())",
+        "exporting/test_known_training_images.py::test_it_holds_no_name_of_a_training_image",
     ),
     Mutation(
         "the-teacher-sees-the-students-colours",
@@ -209,7 +230,7 @@ MUTATIONS = (
     Mutation(
         "later-bad-images-not-listed",
         "training/finalize.py",
-        "for split_name, reason in t.position.bad.items())]",
+        "for name, reason in t.position.bad.items())]",
         "for split_name, reason in ())]",
         "training/test_training.py::test_a_folder_of_images_becomes_a_model_that_predicts training/test_data_wait.py",
     ),
