@@ -231,7 +231,7 @@ MUTATIONS = (
         "later-bad-images-not-listed",
         "training/finalize.py",
         "for name, reason in t.position.bad.items())]",
-        "for split_name, reason in ())]",
+        "for name, reason in ())]",
         "training/test_training.py::test_a_folder_of_images_becomes_a_model_that_predicts training/test_data_wait.py",
     ),
     Mutation(
