@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convmix.config import Augment, Optim
 from convmix.data.augment.mixing import LabelMix
@@ -61,6 +61,17 @@ class Multilabel(Classify):
         if optim.class_weights == "balanced":
             yes, no = (classes == 1).sum(0), (classes == 0).sum(0)
             self.class_weights = no.clamp(min=1).float() / yes.clamp(min=1).float()  # k
+
+    def start_classifier(self, model: nn.Module, classes: Tensor) -> None:
+        """Biases from which every label's probability is its frequency (Lin et al. 2017, Focal Loss, arXiv 1708.02002, section 3.3), or
+        else many steps go into learning them.
+        """
+        classifier: Any = model.get_classifier()  # type: ignore[operator]  # timm's contract
+        bias = getattr(classifier, "bias", None)
+        if isinstance(bias, Tensor) and len(bias) == classes.shape[1]:
+            yes, known = (classes == 1).sum(0).double(), (classes != UNKNOWN).sum(0)
+            with torch.no_grad():
+                bias.copy_(((yes + 1) / (known + 2)).logit())  # one more of either: finite for labels that all images have, or none
 
     def augment_batch(self, images: Tensor, targets: Targets, *, seed: int) -> tuple[Tensor, Targets]:
         if self.label_mix is None or not self.label_mix.active:

@@ -128,7 +128,10 @@ def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: fl
     run, device = job.run, processes.device
     train = job.splits["train"]
     _refuse_apart(run, len(train), processes)
-    job.task.prepare_training(run.optim, run.augment, torch.as_tensor(train.targets))
+    classes = torch.as_tensor(train.targets)
+    job.task.prepare_training(run.optim, run.augment, classes)
+    if run.net.weights is None and run.net.pretrained == "no":  # a saved state follows and has the last word
+        job.task.start_classifier(job.model, classes)
     _freeze(job)
     if device.type == "cpu":
         keep_freed_memory()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convmix.config import Augment, Optim
+from convmix.config import Augment, Dense, Optim
 from convmix.data.augment.mixing import LabelMix
 from convmix.data.targets import UNKNOWN
 from convmix.results import ImageLabels
@@ -130,3 +130,12 @@ def test_certainty_is_of_every_label_of_which_something_is_known() -> None:
     said, right = Multilabel(LABELS).certainty(logits, targets)
     np.testing.assert_allclose(said, torch.tensor([2.0, 1.0, 3.0, 1.0]).sigmoid(), atol=1e-6)
     assert right.tolist() == [True, False, True, False]
+
+
+def test_an_untrained_classifier_says_how_frequent_every_label_is() -> None:
+    """Also where nobody knows a label of some images, where all have it and where none has."""
+    task = Multilabel(LABELS)
+    model = task.build("convmixer_8_1_k3_p4", in_chans=3, dense=Dense())
+    known = torch.tensor([[1, 1, 0], [0, 1, 0], [UNKNOWN, 1, 0], [0, 1, 0]], dtype=torch.int8)
+    task.start_classifier(model, known)
+    torch.testing.assert_close(model.head.bias.sigmoid(), torch.tensor([2 / 5, 5 / 6, 1 / 6]))
