@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from convmix import documents
+from convmix.atomic import write_json
 from convmix.documents import checked, fields_of, parse_object, read_object
 from convmix.errors import RunError
 
@@ -105,3 +106,10 @@ def test_a_section_of_settings_that_is_none_is_said(value: object) -> None:
 
     with pytest.raises(ConfigError, match=r"optim: .* is not an object of settings"):
         from_dict({"optim": value})
+
+
+def test_half_a_surrogate_pair_is_written_as_it_was_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'{"a": "\\ud800b"}')
+    value = read_object(tmp_path / "a.json")
+    write_json(tmp_path / "b.json", value)
+    assert read_object(tmp_path / "b.json") == value == {"a": "\ud800b"}

@@ -47,7 +47,8 @@ def push(run: str | Path, to: str, *, private: bool = True, revision: str | None
         info = _without_paths(artifact.info)
         _copy(artifact.path, package)
         write_json(package / "convmix.json", info)
-        write_bytes(package / "README.md", model_card(info, json.loads((package / "config.json").read_bytes())).encode())
+        card = model_card(info, json.loads((package / "config.json").read_bytes()))
+        write_bytes(package / "README.md", card.encode("utf-8", "backslashreplace"))
         if is_folder(to):
             return str(_copy(package, expanded(to)))
         return _upload(package, _checked(to), private=private, revision=revision, message=message)

@@ -27,4 +27,4 @@ def card_is_ours(artifact: Artifact) -> bool:
 
 
 def _card(artifact: Artifact) -> bytes:
-    return model_card(artifact.info, json.loads((artifact.path / "config.json").read_bytes())).encode()
+    return model_card(artifact.info, json.loads((artifact.path / "config.json").read_bytes())).encode("utf-8", "backslashreplace")

@@ -97,7 +97,7 @@ def _complete(t: Training, metrics: dict[str, Any]) -> None:
     if "test" in job.splits:
         write_bytes(job.out / "predictions.png", _picture(t))
     info, config = (json.loads((job.out / name).read_bytes()) for name in ("convmix.json", "config.json"))
-    write_bytes(job.out / "README.md", model_card(info, config).encode())
+    write_bytes(job.out / "README.md", model_card(info, config).encode("utf-8", "backslashreplace"))
     write_json(job.out / "record.json", _record(t, metrics))
     check_directory(t)
     if missing := [name for name in ("model.safetensors", "config.json", "convmix.json") if not (job.out / name).is_file()]:
