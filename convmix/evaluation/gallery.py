@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import PIL.Image
 
+from convmix.data.bad_images import BadImage
 from convmix.data.examples import Examples
 from convmix.data.formats import printable
 from convmix.data.preprocessing import Preprocess
@@ -91,11 +92,13 @@ def is_small(preprocess: Preprocess) -> bool:
 
 
 def encoded(examples: Examples, index: int, preprocess: Preprocess) -> bytes:
-    """The image at this position as the model sees it, a small PNG or JPEG."""
-    x_chw = preprocess.load(examples.source(index))
-    pixels = preprocess.denormalise(x_chw).numpy()
-    shown = np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)) if len(pixels) >= 3 else pixels[0]  # C,H,W -> H,W,3 or H,W
-    picture = PIL.Image.fromarray(shown)
+    """The image at this position as the model sees it, a small PNG or JPEG; grey where it cannot be read any more."""
+    try:
+        pixels = preprocess.denormalise(preprocess.load(examples.source(index))).numpy()
+        shown = np.ascontiguousarray(pixels[:3].transpose(1, 2, 0)) if len(pixels) >= 3 else pixels[0]  # C,H,W -> H,W,3 or H,W
+        picture = PIL.Image.fromarray(shown)
+    except BadImage:  # it was there when it was scored
+        picture = PIL.Image.new("L", preprocess.size[::-1], 128)
     out = io.BytesIO()
     if max(picture.size) <= _SMALL_PX:
         picture.save(out, "PNG", optimize=True)
