@@ -117,7 +117,7 @@ class Task(ABC):
     def prepare_training(self, optim: Optim, augment: Augment, classes: Tensor) -> None:
         """Set up loss weights and batch mixing from the settings and what is known of all training examples: n classes, or n,k labels."""
 
-    def start_classifier(self, model: nn.Module, classes: Tensor) -> None:
+    def start_classifier(self, model: nn.Module, classes: Tensor) -> None:  # noqa: B027  # most tasks know nothing of use
         """Let a classifier that nothing has trained begin with what is known before any image is seen; `classes` as above."""
 
     def augment_batch(self, images: Tensor, targets: Targets, *, seed: int) -> tuple[Tensor, Targets]:
