@@ -94,6 +94,7 @@ def test_a_training_and_a_benchmark_say_it(monkeypatch):
             precision="fp32",
             accelerator=SimpleNamespace(device=torch.device("cpu")),
             tuning=SimpleNamespace(trials=[]),
+            unlabelled=None,
         )
     )
     assert "GPU kernels: unmeasured on cpu" in lines and "C kernels: not used on cpu" in lines
