@@ -138,6 +138,22 @@ def default(facts: DataFacts) -> Run:
     )
 
 
+def multilabel(facts: DataFacts) -> Run:
+    """The default, but for objects anywhere on the image: crops that keep nearly all of it, since a label whose object is cut away is
+    wrong, and a pooling through which a small object is not averaged away. Patches so that no more positions are computed than for 32 px.
+    """
+    base = default(facts)
+    side = max(facts.height, facts.width)
+    own = facts.model is None
+    return replace(
+        base,
+        model="convmixer_256_8_k5_p4" if own and 32 < side <= 64 else base.model,
+        source="convmix: the recipe default with crops and a pooling for several objects an image",
+        net=Net(model_args='{"global_pool": "avgmax"}') if own else base.net,
+        augment=replace(base.augment, scale=(0.85, 1.0)),
+    )
+
+
 def finetune(facts: DataFacts) -> Run:
     """From weights that exist: the classifier first, to convergence on the frozen features, then all layers, the earlier the slower.
 
@@ -264,6 +280,7 @@ def _size_for(facts: DataFacts, *, longer: int) -> tuple[int, int]:
 
 RECIPES: dict[str, Callable[[DataFacts], Run]] = {
     "default": default,
+    "multilabel": multilabel,
     "finetune": finetune,
     "digits": digits,
     "classic": classic,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,18 @@ def test_every_recipe_survives_json(name: str) -> None:
     assert config.from_dict(json.loads(json.dumps(config.to_dict(run)))) == run
     assert run.recipe == name
     assert run.source
+
+
+@pytest.mark.parametrize(("side", "model"), [(24, "convmixer_256_8"), (64, "convmixer_256_8_k5_p4"), (160, "convmixer_256_8_k7_p8")])
+def test_several_labels_are_looked_for_all_over_the_image(side: int, model: str) -> None:
+    """No crop that cuts objects away, and a pooling that a small one survives; of a model that the user names only the crop is meant."""
+    facts = replace(PHOTOS, height=side, width=side)
+    chosen = recipe("multilabel", facts)
+    assert chosen.model == model and chosen.augment.scale == (0.85, 1.0)
+    assert config.model_arguments(chosen.net) == {"global_pool": "avgmax"}
+    named = recipe("multilabel", replace(facts, model="resnet18"))
+    assert named.model == "resnet18" and not config.model_arguments(named.net) and named.augment.scale == (0.85, 1.0)
+    assert chosen.optim == recipe("default", facts).optim
 
 
 @pytest.mark.parametrize(

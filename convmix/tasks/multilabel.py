@@ -33,6 +33,7 @@ class Multilabel(Classify):
     result = ImageLabels  # type: ignore[assignment]
     noun = "A multi-label image classifier"
     score_name = "map"
+    recipe = "multilabel"
     score_title = "mean AP"
     intervals_are = "Intervals are bootstrapped over the images"
     counts = False

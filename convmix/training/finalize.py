@@ -30,7 +30,6 @@ from convmix.training.distributed import from_main
 from convmix.training.loop import Training, check_directory, features_of, outputs_of, validate
 
 MOST_NEIGHBOURS = 20_000  # training images that are kept as features
-_NOT_IN_RECORD = ("macro_precision", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def _record(t: Training, metrics: dict[str, Any]) -> dict[str, Any]:
         "images_per_s": p.images_seen / p.train_s,
         "stopped": p.stopped,
         **({"calibration": c.brief()} if c else {}),
-        **{split: {k: v for k, v in scores.items() if k not in _NOT_IN_RECORD} for split, scores in metrics.items()},
+        **metrics,
         "machine": {
             **describe_machine(t.accelerator.device),
             **asdict(t.tuning.tuned),

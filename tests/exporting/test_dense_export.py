@@ -27,7 +27,7 @@ from tests.made_once import MadeOnce
 
 TINY: dict[str, Any] = {
     "model": "convmixer_16_2_k3_p4", "size": 64, "pyramid_channels": 16, "batch_size": 4, "workers": 0, "tune": "never",
-    "precision": "fp32", "epochs": 8, "lr": 3e-3,
+    "precision": "fp32", "epochs": 4, "lr": 5e-3,
 }  # fmt: skip
 COUNTS = {"train": 32, "val": 4, "test": 3}
 SIDE = 128  # of the images: halved without any rounding of weights, so that the graph's pixels are the pipeline's
