@@ -136,6 +136,7 @@ def test_a_network_larger_than_its_weights_is_not_built(run: Path, key: str, val
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
+@pytest.mark.slow
 def test_a_million_labels_without_weights_are_not_built(run: Path) -> None:
     change(run / "convmix.json", "labels", [str(i) for i in range(1_000_000)])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -45,6 +45,7 @@ def test_a_segmenter_gives_the_stored_shares(here: Path) -> None:
     assert row.to_dict()["shares"] == pytest.approx(expected("segment")["shares"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_every_verb_reads_a_classifier(here: Path, command: Command) -> None:
     for words in (
         ("evaluate", "classify", "--precision", "fp32"),

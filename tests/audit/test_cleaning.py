@@ -99,6 +99,7 @@ def test_of_unsplit_data_near_copies_go_too(tmp_path: Path) -> None:
     assert examined.counts["near label conflict"] == 1
 
 
+@pytest.mark.slow
 def test_planted_faults_are_mended_and_the_copy_trains(planted: Planted, tmp_path: Path) -> None:
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in planted.root.rglob("*") if p.is_file()}
     examined = doctor(planted.root, fix=tmp_path / "clean", output=tmp_path / "found", workers=0)
@@ -132,6 +133,7 @@ def test_a_table_of_what_stays(ruled: Path, tmp_path: Path) -> None:
         assert found == originals
 
 
+@pytest.mark.slow
 def test_data_in_files_of_its_own_becomes_a_folder(tmp_path: Path) -> None:
     examined = doctor("digits", fix=tmp_path / "clean", output=tmp_path / "found", near=False)
     assert examined.remedy and examined.remedy.kept == 1797
@@ -197,6 +199,7 @@ def test_targets_that_would_change_something_are_refused(ruled: Path, tmp_path: 
     assert not (tmp_path / "found").exists()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_leaves_no_half_copy(ruled: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\nfrom convmix.audit import cleaning, doctor\n"

@@ -49,6 +49,7 @@ def test_every_form_that_training_reads(items: list[Item], form: str, tmp_path: 
     assert {f.kind for f in examined.findings} <= {"leak", "class balance"}
 
 
+@pytest.mark.slow
 def test_what_is_written(examined: Examination, planted: Planted) -> None:
     assert sorted(p.name for p in examined.output.parent.iterdir()) == [
         "photos-health-classes.png", "photos-health.csv", "photos-health.html", "photos-health.json",
@@ -65,6 +66,7 @@ def test_what_is_written(examined: Examination, planted: Planted) -> None:
     assert sum(n for of_class in written["classes"].values() for n in of_class.values()) == sum(examined.images.values()) - 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (390, True)])
 def test_the_page_in_a_browser(examined: Examination, width: int, dark: bool) -> None:
     assert examined.page.stat().st_size < 5e6
@@ -108,6 +110,7 @@ def test_classes(tmp_path: Path) -> None:
     assert len(said) == 4
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_workers(tmp_path: Path) -> None:
     source = open_source("digits", Data())
     alone = collect(source, Data(), workers=0)
@@ -116,6 +119,7 @@ def test_the_result_does_not_depend_on_the_workers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_process_is_listed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import os
 

@@ -53,6 +53,7 @@ def cifar(shared: Path) -> list[Image.Image]:
     return [Image.open(io.BytesIO(test.source(int(i)))).convert("RGB") for i in chosen]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_600_near_copies_of_photos_are_found(photos160: list[Image.Image]) -> None:
     found = shares_found(photos160)
     assert min(found.values()) >= RECALL, found

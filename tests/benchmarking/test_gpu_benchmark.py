@@ -49,6 +49,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     return folder, record
 
 
+@pytest.mark.slow
 def test_a_rehearsal_measures_every_lane(rehearsed: tuple[Path, dict[str, Any]]) -> None:
     _, record = rehearsed
     assert record["finished"] and not record["left_out"]
@@ -60,6 +61,7 @@ def test_a_rehearsal_measures_every_lane(rehearsed: tuple[Path, dict[str, Any]])
     assert record["rates"]["matrix"] > 0 and record["rates"]["memory"] > 0
 
 
+@pytest.mark.slow
 def test_a_rehearsal_with_compilers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))  # a graph, but no code for it
     status, record = run(tmp_path, "--lanes", "compile channels_last", "convmix, compile", "--lane-seconds", "300", "--kinds", "training")
@@ -159,6 +161,7 @@ def test_the_file_holds_the_lanes_measured_so_far(tmp_path: Path, monkeypatch: p
     assert len(record["works"][0]["lanes"]) == 3 and not record["finished"]
 
 
+@pytest.mark.slow
 def test_a_failed_test_of_the_kernels_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tests/ops").mkdir(parents=True)
     (tmp_path / "tests/ops/test_gpu_broken.py").write_text("def test_it():\n    assert False\n")
@@ -192,6 +195,7 @@ def test_what_the_sanitizer_says_is_passed_on(sanitizer: Callable[[str], None]) 
     assert gpu.sanitized("cpu", timeout_s=0.2) == "stopped after 0 s without an answer"
 
 
+@pytest.mark.slow
 def test_a_check_runs_the_tests_and_the_sanitizer_and_stops(
     sanitizer: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

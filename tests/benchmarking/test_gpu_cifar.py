@@ -26,6 +26,7 @@ def few(shared: Path, tmp_path: Path) -> Path:
     return tmp_path / "few"
 
 
+@pytest.mark.slow
 def test_a_run_is_recorded_with_its_goal(few: Path, tmp_path: Path) -> None:
     words = ["fast", "--data", str(few), "--device", "cpu", "--runs", str(tmp_path / "runs"), "--output", str(tmp_path / "results")]
     tiny = ["--set", "model=convmixer_8_1_k5_p2", "epochs=1", "batch_size=50", "workers=0", "precision=fp32"]

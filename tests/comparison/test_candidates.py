@@ -9,6 +9,7 @@ from convmix.models.describe import describe
 from convmix.tasks.classify import Classify
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [32, 128])
 def test_every_default_contender_takes_the_images(side: int) -> None:
     some = contenders(default_models((side, side), Classify.baselines), size=(side, side))

@@ -49,6 +49,7 @@ def test_a_killed_worker_ends_the_wait_in_words() -> None:
         list(items(20, ends=7, how=signal.SIGKILL))
 
 
+@pytest.mark.slow
 @linux
 def test_a_stopped_worker_ends_the_wait_and_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery, "SILENT_S", 1.0)
@@ -64,6 +65,7 @@ def test_a_stopped_worker_ends_the_wait_and_is_not_left_behind(monkeypatch: pyte
             os.kill(pid, 0)
 
 
+@pytest.mark.slow
 @linux
 def test_no_worker_is_left_where_the_caller_stops_in_the_middle() -> None:
     taken = items(20)
@@ -95,6 +97,7 @@ print([int(x[-1]) for x in delivered(loader, pulse)])
 """
 
 
+@pytest.mark.slow
 @linux
 def test_batches_come_through_a_dev_shm_that_holds_none(tmp_path: Path) -> None:
     script = tmp_path / "small.py"

@@ -149,6 +149,7 @@ def test_several_names_are_those_of_class_maps(tmp_path: Path) -> None:
         open_annotated(tmp_path, task="instances")
 
 
+@pytest.mark.slow
 def test_camvid(shared: Path, tmp_path: Path) -> None:
     source = open_annotated(unpacked(shared / "data" / "camvid.tar.gz", tmp_path), task="auto")
     assert source is not None and (source.task, len(source.classes), source.dropped) == ("segment", 11, [])

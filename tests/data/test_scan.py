@@ -101,6 +101,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
     assert alone.bad == (("train[77]", "train", "not an image of a known format"),)
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_its_process_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = scanning.decode
 

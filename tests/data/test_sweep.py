@@ -19,6 +19,7 @@ def look(examples: Examples, i: int) -> str:
     return f"seen {i}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_stopped_process_is_ended_and_its_image_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel_map, "STUCK_S", 2.0)

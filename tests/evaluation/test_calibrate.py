@@ -75,6 +75,7 @@ def test_the_temperature_is_that_of_the_validation_split(run: Artifact, tmp_path
     assert f"temperature {expected:.3f}, fitted on 60 images of the validation split" in (run.path / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_accuracy_asked_for_is_that_of_the_answers_that_predict_is_sure_of(run: Artifact, tmp_path: Path) -> None:
     result = calibrate(run, accuracy=0.9)
     choice = result.calibration.choice
@@ -106,6 +107,7 @@ def test_what_is_found_is_written_for_machines_and_people(run: Artifact) -> None
     assert "ask for more, or bring more images" in text
 
 
+@pytest.mark.slow
 def test_the_page_opens(run: Artifact) -> None:
     seen = look_at(calibrate(run, accuracy=0.9).page, width=390)
     assert (seen.errors, seen.requests, seen.broken_images, seen.overflows) == ((), (), 0, False)

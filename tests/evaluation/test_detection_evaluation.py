@@ -67,6 +67,7 @@ def test_the_scores_are_those_of_detection_metrics(tmp_path: Path) -> None:
     assert e.metrics == detection_metrics([wrong, right, right, right], [objects(CAT, DOG)] * 4, LABELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("masks", "width"), [(False, 1100), (True, 390)])
 def test_a_browser_shows_the_page(tmp_path: Path, masks: bool, width: int) -> None:
     e = evaluated(tmp_path, masks=masks, bad=[("x.png", "empty file")], notes=["look here"])

@@ -100,6 +100,7 @@ def test_the_calibration_error_is_given_before_and_after(run: Artifact, photos: 
     assert result.metrics["accuracy"] == plain["metrics"]["accuracy"]  # a temperature changes no answer
 
 
+@pytest.mark.slow
 def test_a_page_of_large_noisy_pictures_stays_small(tmp_path: Path) -> None:
     write_folder(tmp_path / "one", dict.fromkeys(LABELS, 1))
     for i in range(120):
@@ -170,6 +171,7 @@ def test_more_classes_than_a_matrix_can_show_are_listed_by_pairs(tmp_path: Path)
     assert (result.page.with_name("evaluation-some-confusion.png")).exists() is (shown <= MOST_CLASSES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2, 12, 30])
 def test_right_answers_are_blue_and_wrong_ones_orange(k: int) -> None:
     right = pixels(confusion_picture(np.eye(k, dtype=int) * 50, [f"a class with a name {i}" for i in range(k)], title="t"))

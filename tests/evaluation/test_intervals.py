@@ -27,6 +27,7 @@ def scored(truth: np.ndarray, predicted: np.ndarray, k: int) -> dict[str, Any]:
     return with_intervals(metrics, truth, predicted, loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "score"),
     [
@@ -62,6 +63,7 @@ def test_the_mean_has_scipys_interval() -> None:
     assert mean_interval(values) == pytest.approx(list(expected), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_true_score_19_times_in_20() -> None:
     """Samples of a population whose balanced accuracy is known, 300 of them; 95 % +- three standard errors of that many tries."""
     k = 4

@@ -18,6 +18,7 @@ def size(png: bytes) -> tuple[int, int]:
         return picture.size
 
 
+@pytest.mark.slow
 def test_pictures_are_900_pixels_wide_whatever_there_is_to_draw() -> None:
     many, one = reliability(CONFIDENCE, CORRECT), reliability(np.array([1.0]), np.array([0]))
     for before, after in ((many, many), (many, None), (one, one)):

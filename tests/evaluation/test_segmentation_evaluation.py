@@ -87,6 +87,7 @@ def test_the_files_hold_what_was_found_out(tmp_path: Path) -> None:
     assert rows[0] == {"name": "0<b>.png", "pixels": "4000", "pixel_accuracy": "1.0", "miou": "1.0"}
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_page(tmp_path: Path) -> None:
     e = evaluated(tmp_path, bad=[("x.png", "empty file")], notes=["look here"])
     names = ("classes", "confusion", "typical", "worst")

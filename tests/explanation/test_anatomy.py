@@ -115,6 +115,7 @@ def test_a_model_of_linear_layers_has_neither():
     assert first_filters(model) is None and depthwise_layers(model) == []
 
 
+@pytest.mark.slow
 def test_pictures_take_any_channel_count_and_dead_filters():
     for shape in ((70, 1, 3, 3), (5, 12, 2, 2)):
         assert size_of(filters_picture(torch.zeros(shape)))[0] == 900

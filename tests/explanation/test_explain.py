@@ -43,6 +43,7 @@ def explained(run, files, tmp_path_factory):
         broken.unlink()
 
 
+@pytest.mark.slow
 def test_planted_evidence_is_trusted_and_written_down(explained):
     assert [v.method for v in explained.methods] == list(METHODS)
     assert all(v.is_trusted for v in explained.methods), [(v.method, v.words) for v in explained.methods]
@@ -71,6 +72,7 @@ def test_the_table_says_the_verdicts_and_where_the_page_is(explained):
     assert "Grad-CAM" in text and "faithful" in text and str(explained.page) in text and "1 files could not be read" in text
 
 
+@pytest.mark.slow
 def test_an_untrained_models_maps_are_not_trusted(tmp_path, files):
     torch.manual_seed(0)
     result = explain(save_run(tmp_path / "run", create_model("convmixer_16_2_k3_p2", num_classes=2)), files[:2])

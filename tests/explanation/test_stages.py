@@ -43,6 +43,7 @@ def built(name: str, **arguments: object) -> nn.Module:
     return specimen(model, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_runs_without_a_layer_being_named(name):
     arguments, side, expected, layout, grid = MODELS[name]

@@ -47,6 +47,7 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_changed_weight_is_found(exported: Path, command: Command, tmp_path: Path) -> None:
     assert load_artifact(exported).engine == "onnx"
     flip(exported / "model.onnx")

@@ -46,6 +46,7 @@ def expected(run: Artifact) -> list[Prediction]:
     return predict(run, files_of(run), precision="fp32", optimize="never")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "bake", "size"),
     [
@@ -75,6 +76,7 @@ def test_every_format_answers_as_the_run(
     assert [p.sure for p in found] == [p.probability >= CALIBRATION.threshold for p in found]
 
 
+@pytest.mark.slow
 def test_a_graph_that_resizes_takes_batches_of_any_one_size(onnx: Path, run: Artifact) -> None:
     exported = read_exported(onnx)
     images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((41, 30))) for file in files_of(run)[:5]])
@@ -197,6 +199,7 @@ def test_what_is_no_model_is_refused(onnx: Path, tmp_path: Path) -> None:
         load_artifact(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_otherwise_is_not_written(
     run: Artifact, exported: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +252,7 @@ def inside(made_once: MadeOnce) -> Path:
     return made_once("exported_inside", make) / "run" / "export" / "onnx-fp32"
 
 
+@pytest.mark.slow
 def test_without_its_images_a_run_is_verified_on_generated_ones(inside: Path) -> None:
     assert json.loads((inside / "model.json").read_text())["verification"]["note"]
     run = load_artifact(inside.parents[1])
@@ -325,6 +329,7 @@ def test_the_script_takes_picture_files_where_pillow_is(onnx: Path, run: Artifac
     assert [float(line.split("\t")[2]) for line in said.stdout.splitlines()] == pytest.approx([p.probability for p in expected], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_evaluated(onnx: Path, run: Artifact, evaluation: Evaluation, tmp_path: Path) -> None:
     data = Path(run.info["data"]["spec"]) / "val"
     exported = convmix.evaluate(onnx, data, split="val", output=tmp_path / "exported.json")

@@ -33,6 +33,7 @@ def pictures(photos: Path, folder: Path) -> list[str]:
     return [*(str(photos / f"class_{c}" / "003.png") for c in range(3)), str(odd)]
 
 
+@pytest.mark.slow
 def test_it_says_what_the_run_says(exported: Path, made_once: MadeOnce, photos: Path, tmp_path: Path) -> None:
     files = pictures(photos, tmp_path)
     wanted = predict(probe(made_once, photos), files, precision="fp32", optimize="never")
@@ -50,6 +51,7 @@ def test_it_holds_no_name_of_a_training_image(exported: Path, made_once: MadeOnc
         predict(exported, [str(photos / "class_0" / "003.png")], nearest=1)
 
 
+@pytest.mark.slow
 def test_an_export_of_a_run_without_them_is_as_it_was(made_once: MadeOnce, photos: Path, tmp_path: Path) -> None:
     run = classifier(made_once, photos)
     made = export(run, "onnx", bake="normalise", size="fixed", output=tmp_path / "onnx")

@@ -75,6 +75,7 @@ def dependencies() -> tuple[str, ...]:
     return tuple(sorted({"pillow": "PIL", "scikit-learn": "sklearn"}.get(name, name.replace("-", "_")) for name in names))
 
 
+@pytest.mark.slow
 def test_lists_do_without_torch(steps: dict[str, object]) -> None:
     assert imported(steps, 0, ("torch", "numpy", "triton", *COMPILER, *LIBRARIES)) == []
 

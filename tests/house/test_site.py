@@ -83,6 +83,7 @@ def squeezed(text: str) -> str:
     return re.sub(r"\s", "", text)
 
 
+@pytest.mark.slow
 def test_every_how_to_page_is_in_the_navigation_and_can_be_searched(site: Path) -> None:
     index = json.loads((site / "search/search_index.json").read_text())["docs"]
     start = Page(site / "index.html")
@@ -145,6 +146,7 @@ def test_the_api_pages_have_every_setting_with_its_help_and_every_kind_of_answer
     assert answers and {f"convmix.results.{name}" for name in answers} <= Page(site / "api/results.html").ids
 
 
+@pytest.mark.slow
 def test_a_page_opened_as_a_file_can_be_searched(site: Path) -> None:
     def search(tab: Any) -> None:
         tab.locator("input.md-search__input").focus()  # from then on the index is read

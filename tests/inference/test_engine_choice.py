@@ -90,6 +90,7 @@ def test_int8_is_checked_on_other_images_than_it_is_calibrated_on(run: Artifact)
     assert everything is not None and len(everything) == 15 and none is None
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_say_the_same_with_and_without(run: Artifact, photos: Path, trials: list[float]) -> None:
     for precision in ("fp32", "auto"):
         plain = predict(run, [photos], precision="fp32", optimize="never", workers=0)
@@ -104,6 +105,7 @@ def test_predict_and_evaluate_say_the_same_with_and_without(run: Artifact, photo
     assert [note.startswith("computed by eager fp32") for note in quick.notes] == [True]
 
 
+@pytest.mark.slow
 def test_short_jobs_run_as_they_are(run: Artifact, photos: Path, trials: list[float]) -> None:
     assert accelerate(run, 10_000, batch_size=32, device=CPU, precision="fp32", optimize="auto").model is run.model
     predict(run, [photos], workers=0)
@@ -169,6 +171,7 @@ def test_every_task_is_answered_the_same_by_the_engine_that_won(
     assert [note.startswith(f"computed by {fastest}") for note in after.notes] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", DENSE_TASKS)
 def test_an_engine_that_finds_other_things_is_rejected(task: str, made_once: MadeOnce) -> None:
     """Within the limits of every output, but with another answer to the images: what the task alone can say."""

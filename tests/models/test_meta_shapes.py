@@ -19,6 +19,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "args"), [*((name, None) for name in NAMED), *(pytest.param(*v, id=what) for what, v in VARIANTS.items())]
 )

@@ -120,6 +120,7 @@ def test_a_training_step_equals_the_step_of_plain_modules(path: str) -> None:
         close(actual.double(), expected.double(), 2e-5)
 
 
+@pytest.mark.slow
 def test_compile_and_export_take_a_model_without_a_break() -> None:
     torch.manual_seed(0)
     model = ConvMixer(16, 2, 5, 2, num_classes=3).to(memory_format=torch.channels_last)

@@ -47,6 +47,7 @@ def test_what_was_compiled_is_kept(empty_cache, monkeypatch):
     assert list(empty_cache.iterdir()) == [kept]  # and nothing unfinished
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_file_cut_short_is_compiled_again(empty_cache):
     build.library("depthwise", "K=3", "STORAGE_F32")

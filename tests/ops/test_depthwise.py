@@ -81,6 +81,7 @@ def test_other_kernel_sizes_equal_float64(k, dtype):
         assert_exact(shape, k, dtype, layout)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     shape=st.tuples(*(st.integers(1, most) for most in (34, 40, 20, 20))),
@@ -92,6 +93,7 @@ def test_any_shape_equals_float64(shape, k, dtype, layout):
     assert_exact(shape, k, dtype, layout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64 compilers")
 @pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64"])
 def test_kernels_for_smaller_processors_equal_float64(processor, empty_cache, monkeypatch):
@@ -135,6 +137,7 @@ def test_first_and_second_derivatives(k, layout, bias):
     assert torch.autograd.gradgradcheck(depthwise_conv2d, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # from inside opcheck
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -33,6 +33,7 @@ def test_curves_are_900_pixels_wide(epochs: int) -> None:
     assert pixels(curves_picture([row(e) for e in range(1, epochs + 1)])).shape == (560, 900, 3)
 
 
+@pytest.mark.slow
 def test_curves_follow_their_numbers() -> None:
     history = [row(e) for e in range(1, 6)]
     assert curves_picture(history) == curves_picture(history)
@@ -50,6 +51,7 @@ def test_no_epoch_cannot_be_drawn() -> None:
         curves_picture([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 3, 8, 32])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (4, 20, 40), (6, 160, 120)])
 def test_images_of_every_kind_are_drawn(n: int, shape: tuple[int, int, int]) -> None:

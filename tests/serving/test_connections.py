@@ -61,6 +61,7 @@ def test_the_second_request_of_a_connection_has_a_deadline_too() -> None:
         assert b"too_slow" in told(client).body or b"408" in told(client).body
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_closed() -> None:
     asked = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
     with rehearsal(RequestLimits(idle_s=0.2)) as server, connected(server, 1, said=asked) as [client]:

@@ -74,6 +74,7 @@ def test_a_closed_queue_is_emptied_first() -> None:
     assert queue.take() == []
 
 
+@pytest.mark.slow
 def test_only_the_image_that_kills_workers_is_given_up() -> None:
     with rehearsal(RequestLimits(batch_wait_ms=500, batch_size=8)) as server:
         first = server.answers.process_ids

@@ -17,6 +17,7 @@ from tests.serving.rehearsal import rehearsal
 LARGER_THAN_THE_PIPE = b"a" * 2_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
 @pytest.mark.parametrize("order", [b"a", LARGER_THAN_THE_PIPE])
 def test_a_stopped_worker_is_replaced_and_readiness_tells_the_truth(order: bytes) -> None:
@@ -33,6 +34,7 @@ def test_a_stopped_worker_is_replaced_and_readiness_tells_the_truth(order: bytes
         assert server.metric("convmix_worker_deaths_total") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no such signal here")
 def test_what_a_stopped_worker_holds_is_answered_in_time() -> None:
     with rehearsal(RequestLimits(time_s=PATIENCE_S)) as server:

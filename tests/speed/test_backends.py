@@ -135,6 +135,7 @@ def test_compiled_models_of_one_class_do_not_share_torchs_limit() -> None:
             assert_equal(runner, model, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [EnginePlan(), EnginePlan("openvino", streams=4), EnginePlan("onnxruntime")], ids=str)
 def test_any_number_of_images_is_answered(plan: EnginePlan, engine: Engine) -> None:
     model = model_of("convmixer")
@@ -153,6 +154,7 @@ def test_images_of_another_size_are_refused() -> None:
         build(EnginePlan(), model_of("convmixer"), torch.zeros(4, 3, 32, 32, dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [EnginePlan(dtype="bf16", layout="nhwc"), EnginePlan("openvino")], ids=str)
 def test_the_model_stays_as_it_is(plan: EnginePlan) -> None:
     model = model_of("convmixer").train()
@@ -164,6 +166,7 @@ def test_the_model_stays_as_it_is(plan: EnginePlan) -> None:
     assert_equal(runner, model.eval(), 4)  # evaluating, although the model was training
 
 
+@pytest.mark.slow
 def test_models_of_timm_run_as_well() -> None:
     model = create_model("resnet10t", num_classes=5).eval()
     for plan in (EnginePlan(layout="nhwc"), EnginePlan("openvino")):

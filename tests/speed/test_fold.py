@@ -120,6 +120,7 @@ def test_any_convmixer(kernel_size, patch_size, act, pool, num_classes, size):
     assert_exact(lived_in(model, (16, 16), channels=2, negative=0.3), images(3, size, 2))
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     kernel_sizes=st.lists(st.integers(1, 8), min_size=1, max_size=4, unique=True),
@@ -149,6 +150,7 @@ def test_any_multiscale_convmixer(kernel_sizes, combine, channel_mixing, patch_s
     assert all(len(m.branches) == 1 for m in folded.modules() if isinstance(m, TokenMixing))
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(num_classes=st.sampled_from([0, 5]), pool=st.sampled_from(["avg", "max"]), size=st.tuples(st.integers(32, 75), st.integers(32, 75)))
 def test_any_convmlp(num_classes, pool, size):
@@ -246,6 +248,7 @@ def test_other_types_and_layouts(family):
         assert difference(fold(model)(x).float(), expected) <= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["convmixer", "multiscale", "convmlp"])
 def test_exports_with_any_batch_and_size(family):
     model = small(family)

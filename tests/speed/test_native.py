@@ -27,6 +27,7 @@ def trained(act: str, kernel_size: int) -> ConvMixer:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel_size", [5, 8, 9])
 @pytest.mark.parametrize("act", ["gelu", "relu"])
 def test_native_equals_the_model(act: str, kernel_size: int) -> None:

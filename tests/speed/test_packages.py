@@ -25,6 +25,7 @@ subprocess.run([sys.executable, "-c", ""])
 """
 
 
+@pytest.mark.slow
 def test_a_process_hears_signals_after_its_engines_have_ended() -> None:
     done = subprocess.run([sys.executable, "-c", ENGINES_THAT_END_AS_THEY_BEGAN], cwd=REPO, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

@@ -45,6 +45,7 @@ def _objects(size: tuple[int, int], *boxes: tuple[int, ...], labels=None) -> dic
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "published"), [("s", 28_659_920), ("m", 37_047_504), ("l", 62_231_808)])
 def test_parameters_are_the_published_ones(size, published):
     with torch.device("meta"):

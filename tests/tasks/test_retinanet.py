@@ -223,6 +223,7 @@ def learned_by_heart(name, taps, model_args, *, seed=0):
     return int(found["labels"][0]), float(found["scores"][0]), float(box_iou(found["boxes"][:1], target["boxes"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "taps", "model_args"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, _ in BACKBONES[:3]])
 def test_one_image_is_learned_by_heart(name, taps, model_args):
     label, score, box = learned_by_heart(name, taps, model_args)

@@ -99,6 +99,7 @@ def learned_by_heart(name, taps, model_args, *, seed=0):
     return [float(((said == c) & (classes == c)).sum() / ((said == c) | (classes == c)).sum()) for c in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "taps", "model_args", "stride"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, *_ in BACKBONES[:3]])
 def test_one_image_is_learned_by_heart(name, taps, model_args, stride):
     assert min(learned_by_heart(name, taps, model_args)) > 0.85

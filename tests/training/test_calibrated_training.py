@@ -52,6 +52,7 @@ def test_a_run_keeps_the_temperature_of_its_validation_split(photos: Path, whole
     assert row.sure is True
 
 
+@pytest.mark.slow
 def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
     """The same training images, with test images of other classes and other pictures."""
     for name, turn in (("a", 0), ("b", 1)):
@@ -80,6 +81,7 @@ def test_a_training_without_enough_validation_images_says_that_it_is_not_calibra
     assert "## Calibration" not in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_with_the_same_calibration(
     photos: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

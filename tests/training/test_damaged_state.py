@@ -74,6 +74,7 @@ def assign(target: dict[str, Any], way: str, value: Any) -> None:
         target[last] = value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["position", "position.step", "position.plan", "position.plan.steps_per_epoch", "position.history",
                                  "position.images_seen", "optim_scalars", "param_groups"])  # fmt: skip
 def test_wrong_values_in_the_state_are_one_sentence(run: Path, key: str) -> None:

@@ -85,6 +85,7 @@ def train(photos: Path, out: Path, *, resume: bool = False, **settings: object) 
     return said.getvalue()
 
 
+@pytest.mark.slow
 def test_the_wait_is_measured_and_recorded(photos: Path, tmp_path: Path, pace: Pace) -> None:
     pace.batch_s = [3.0, 1.0, 0.25, 0.0]
     shares = [0.75, 0.5, 0.2, 0.0]
@@ -97,6 +98,7 @@ def test_the_wait_is_measured_and_recorded(photos: Path, tmp_path: Path, pace: P
     assert [float(row["data_wait_share"]) for row in rows] == pytest.approx(shares)
 
 
+@pytest.mark.slow
 def test_a_model_that_waits_much_is_said_once(photos: Path, tmp_path: Path, pace: Pace) -> None:
     pace.batch_s = [3.0]
     text = train(photos, tmp_path / "run", epochs=2)
@@ -164,6 +166,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count
 
 
+@pytest.mark.slow
 def test_a_training_decodes_each_image_once(photos: Path, tmp_path: Path, decoded: list[int]) -> None:
     train(photos, tmp_path / "kept", epochs=2)
     train_and_val, test_and_picture = 48 + 6, 6 + 6
@@ -173,6 +176,7 @@ def test_a_training_decodes_each_image_once(photos: Path, tmp_path: Path, decode
     assert len(decoded) == 2 * train_and_val + test_and_picture
 
 
+@pytest.mark.slow
 def test_kept_images_change_no_weights(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(photos, tmp_path / "decoded", epochs=2, cache_gib=0)
     train(photos, tmp_path / "kept", epochs=2)

@@ -16,6 +16,7 @@ from tests.made_once import MadeOnce
 from tests.trained_runs import DENSE, DENSE_TASKS, dense_run, scenes, write_scenes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", DENSE_TASKS)
 def test_the_task_is_seen_in_the_data_and_a_run_predicts_and_is_evaluated(task: str, made_once: MadeOnce, tmp_path: Path) -> None:
     path = dense_run(made_once, task)
@@ -52,6 +53,7 @@ def test_one_image_is_learned_by_heart(task: str, score: str, least: float, epoc
     assert evaluation.metrics[score] > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", DENSE_TASKS)
 def test_resume_after_kill_equals_the_uninterrupted_run(
     task: str, made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,6 +103,7 @@ def test_settings_that_the_task_does_not_have_are_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", DENSE_TASKS)
 def test_a_dense_run_is_explained(task: str, made_once: MadeOnce, tmp_path: Path) -> None:
     pytest.importorskip("captum")

@@ -40,6 +40,7 @@ def by_workers(photos: Path, made_once: MadeOnce) -> dict[str, torch.Tensor]:
     return load_file(made_once("augmented_by_workers", lambda out: train(photos, out, augment_on="workers")) / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_resumed_training_equals_the_uninterrupted_one(
     photos: Path, tmp_path: Path, by_workers: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_resumed_training_equals_the_uninterrupted_one(
     assert not same(by_workers, whole)
 
 
+@pytest.mark.slow
 def test_on_a_cpu_the_workers_do_it(
     photos: Path, tmp_path: Path, by_workers: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,6 +61,7 @@ def test_on_a_cpu_the_workers_do_it(
     assert same(train(photos, tmp_path / "auto", augment_on="auto"), by_workers)
 
 
+@pytest.mark.slow
 def test_a_linearly_separable_set_is_learned(photos: Path, tmp_path: Path) -> None:
     train(photos, tmp_path / "run", epochs=12, randaugment="torchvision-n1-m5", mixup=0, cutmix=0)
     assert json.loads((tmp_path / "run" / "record.json").read_text())["test"]["accuracy"] > 0.8

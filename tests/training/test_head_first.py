@@ -68,6 +68,7 @@ def test_a_frozen_backbone_is_run_once_and_its_classifier_fitted(
     assert run.model.predict(photos / "class_1" / "003.png")[0].label == "class_1"  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_with_that_classifier_and_leaves_the_statistics(photos: Path, tmp_path: Path, weights: Path) -> None:
     alone, _ = train(photos, tmp_path / "alone", weights, freeze="backbone")
     tuned, said = train(photos, tmp_path / "tuned", weights, epochs=2, keep="last")
@@ -84,6 +85,7 @@ def test_fine_tuning_begins_with_that_classifier_and_leaves_the_statistics(photo
     assert tuned.stopped == "epochs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "kept"), [([(0.9, 1.0), (0.5, 1.0), (0.9, 1.0)], 0), ([(0.9, 1.0), (0.9, 0.8)], 1), ([(0.5, 1.0), (0.9, 2.0)], 1)]
 )
@@ -107,6 +109,7 @@ def test_fine_tuning_is_kept_only_where_validation_says_it_is_better(
     assert [all(torch.equal(weights_kept[k], v) for k, v in state.items()) for state in after].index(True) == kept
 
 
+@pytest.mark.slow
 def test_a_training_killed_anywhere_ends_with_the_same_bits(
     photos: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_training_killed_anywhere_ends_with_the_same_bits(
         assert all(torch.equal(a[k], b[k]) for k in a), name
 
 
+@pytest.mark.slow
 def test_without_validation_images_nothing_is_fine_tuned_unless_the_last_epoch_is_asked_for(
     photos: Path, tmp_path: Path, weights: Path
 ) -> None:
@@ -157,6 +161,7 @@ def test_without_validation_images_nothing_is_fine_tuned_unless_the_last_epoch_i
     assert run.stopped == "epochs"
 
 
+@pytest.mark.slow
 def test_earlier_layers_learn_more_slowly(photos: Path, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: dict[str, float] = {}
     real = loop.train_step

@@ -125,6 +125,7 @@ def test_predictions_in_every_form_say_the_same(run: Path, data: Path, tmp_path:
         convmix.predict(run, files, format="coco", output=tmp_path / "x.json")
 
 
+@pytest.mark.slow
 def test_a_map_is_drawn_for_every_label_that_is_said(run: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("captum")
     found = convmix.explain(run, some(data, 3), methods=["gradcam"], output=tmp_path)
@@ -151,6 +152,7 @@ def test_an_export_says_what_the_run_says(run: Path, data: Path, tmp_path: Path)
     assert {line.split("\t")[1] for line in printed.splitlines()} == set(LABELS)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_with_it_is_said_in_one_sentence(run: Path, command: Command) -> None:
     done = command("calibrate", run, "--coverage", 0.5)
     assert done.code == 2 and ("multilabel" in done.err or "several labels" in done.err), done
@@ -166,6 +168,7 @@ def test_the_asymmetric_loss_learns_with_mixed_batches_and_a_wanted_precision(da
     assert json.loads((tmp_path / "run/convmix.json").read_text())["calibration"]["wanted"] == 0.8
 
 
+@pytest.mark.slow
 def test_calibrating_again_sets_thresholds_of_a_wanted_precision(run: Path, data: Path, tmp_path: Path, command: Command) -> None:
     shutil.copytree(run, tmp_path / "run")
     before = json.loads((tmp_path / "run/convmix.json").read_text())["calibration"]

@@ -18,6 +18,7 @@ from tests.trained_runs import CLASSIFIER, classifier
 NAME = "convmixer_16_2_k3_p4"
 
 
+@pytest.mark.slow
 def test_its_classifier_is_fitted_and_the_student_follows(photos: Path, made_once: MadeOnce, tmp_path: Path) -> None:
     weights = classifier(made_once, photos) / "model.safetensors"
     settings = {**CLASSIFIER, "epochs": 6, "teacher": NAME, "teacher_weights": str(weights), "teacher_share": 1.0}
@@ -32,6 +33,7 @@ def test_its_classifier_is_fitted_and_the_student_follows(photos: Path, made_onc
     assert run.metrics["val"]["accuracy"] >= 0.8
 
 
+@pytest.mark.slow
 def test_a_resumed_training_has_the_same_teacher(
     photos: Path, made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_weights_removed_before_the_end_are_said(photos: Path, tmp_path: Path, m
         convmix.train(photos, out=tmp_path / "run", quiet=True, **SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_first_file_is_whole_leaves_a_directory_that_starts(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = [f"--{key.replace('_', '-')}={value}" for key, value in SETTINGS.items()]

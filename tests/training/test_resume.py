@@ -76,6 +76,7 @@ def test_signals_save_and_print_the_command_that_resumes(photos: Path, tmp_path:
     assert load_file(out / "state" / "last.safetensors")
 
 
+@pytest.mark.slow
 def test_a_stopped_step_loop_continues_inside_the_epoch(
     photos: Path, tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_the_loss_is_the_textbooks(tmp_path: Path) -> None:
     assert one.loss(torch.tensor(0.0), one.logits(images), images).item() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_a_teacher_what_its_labels_do_not_say(photos: Path, made_once: MadeOnce, tmp_path: Path) -> None:
     """With the teacher's answers alone the student agrees with it, without ever being told a label."""
     settings = {**CLASSIFIER, "epochs": 6, "teacher": str(classifier(made_once, photos)), "teacher_share": 1.0}
@@ -65,6 +66,7 @@ def test_a_student_learns_from_a_teacher_what_its_labels_do_not_say(photos: Path
     assert run.metrics["val"]["accuracy"] >= 0.8
 
 
+@pytest.mark.slow
 def test_a_taught_training_resumes_bit_for_bit_and_with_the_same_teacher_only(
     photos: Path, made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_folder_of_images_becomes_a_model_that_predicts(photos: Path, made_onc
     assert again.metrics["accuracy"] == described["metrics"]["test"]["accuracy"]
 
 
+@pytest.mark.slow
 def test_short_training_has_the_stored_losses(photos: Path, tmp_path: Path) -> None:
     """A change that should not alter numbers shows these; a change that should says so in its commit."""
     train(photos, tmp_path / "run", epochs=3, seed=1)
@@ -56,6 +57,7 @@ def test_short_training_has_the_stored_losses(photos: Path, tmp_path: Path) -> N
 STORED_LOSSES = [0.979086, 0.519651, 0.404923]
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_whatever_the_workers(photos: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
         train(photos, tmp_path / f"w{workers}", epochs=1, workers=workers, hflip=0.5, mixup=0.2, scale="0.5,1")
@@ -65,6 +67,7 @@ def test_same_seed_same_weights_whatever_the_workers(photos: Path, tmp_path: Pat
     assert not all(torch.equal(a[k], other[k]) for k in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -93,6 +96,7 @@ def test_every_way_of_training_finishes(photos: Path, tmp_path: Path, settings: 
         assert list((tmp_path / "run" / "tracker").rglob("events.out.tfevents*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["convmlp_s", "multiscale_convmixer_t", "test_resnet", "test_vit"])
 def test_every_family_and_timm_models_train(photos: Path, tmp_path: Path, model: str) -> None:
     run = train(photos, tmp_path / "run", model=model, epochs=1, size=32, batch_size=24)
@@ -119,6 +123,7 @@ def test_weights_bring_the_normalisation_they_were_made_with(photos: Path, tmp_p
         assert job.preprocess.mean == mean
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_path: Path) -> None:
     for parts in (1, 3):  # a ViT has no batch norm, so the parts do not see each other either way
         # nor is the gradient clipped, which would make any multiple of it the same
@@ -129,6 +134,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch(photos: Path, tmp_
         torch.testing.assert_close(one[name], three[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "kept"), [("best", 3), ("last", 4)])
 def test_kept_are_the_later_of_the_best_epochs_or_the_last(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, kept: int
@@ -147,6 +153,7 @@ def test_kept_are_the_later_of_the_best_epochs_or_the_last(
     assert [all(torch.equal(weights[k], v) for k, v in state.items()) for state in after].index(True) == kept - 1
 
 
+@pytest.mark.slow
 def test_early_stopping_waits_for_patience(photos: Path, tmp_path: Path) -> None:
     run = train(photos, tmp_path / "run", epochs=50, lr=0.0, patience=2)
     assert run.stopped == "early stopping"
@@ -220,6 +227,7 @@ def test_data_mistakes(tmp_path: Path, photos: Path, made_once: MadeOnce) -> Non
         train(photos, taken, lr=5.0, resume=True)
 
 
+@pytest.mark.slow
 def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock on which a step takes a second and an image a tenth of one to be validated, calibrated on or tested with."""
 
@@ -251,6 +259,7 @@ def test_a_budget_is_kept(photos: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert rows[-1]["lr"] < 0.2 * max(row["lr"] for row in rows)  # the schedule came to its end
 
 
+@pytest.mark.slow
 def test_console_shows_each_epoch(photos: Path, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     overrides = {**SMALL, "epochs": 2}

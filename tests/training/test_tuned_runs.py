@@ -51,6 +51,7 @@ def watch_steps(monkeypatch: pytest.MonkeyPatch, *, stop_after: int | None = Non
     return seen
 
 
+@pytest.mark.slow
 def test_a_training_computes_as_was_found_and_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = Tuned("nhwc", "fp32")
     found = Tuning(replace(usual, layout="nchw"), (TuningTrial(usual, 20.0, "slower"), TuningTrial(replace(usual, layout="nchw"), 12.0)))
@@ -100,6 +101,7 @@ def test_steps_compute_in_the_number_type_that_was_found(
     assert json.loads((run.path / "convmix.json").read_text())["training"]["precision"] == how.precision
 
 
+@pytest.mark.slow
 def test_steps_alone_take_the_compiled_model(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stood in for by one that counts; validation and what is saved belong to the plain one."""
     sizes: list[int] = []

@@ -65,6 +65,7 @@ def test_copies_of_validation_and_test_images_are_left_out_and_counted(folder: P
     assert "left out: 2 that are validation or test images" in some.sentence
 
 
+@pytest.mark.slow
 def test_the_teacher_answers_for_them_and_the_student_learns_it(
     photos: Path, made_once: MadeOnce, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_the_teacher_answers_for_them_and_the_student_learns_it(
         assert [(row["split"], Path(row["name"]).name) for row in csv.DictReader(file)] == [("unlabelled", "broken.png")]
 
 
+@pytest.mark.slow
 def test_a_training_with_them_resumes_bit_for_bit_and_on_the_same_images_only(
     photos: Path, made_once: MadeOnce, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
