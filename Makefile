@@ -12,7 +12,7 @@ DOCS := $(VENV)/.installed-docs
 TESTED := $(VENV)/.tested
 TREE_HASH = $(BIN)/python .ci/tree_hash.py
 WORKERS ?= $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))  # one more than cores: tests also wait for servers and browsers
-# Tests side by side, one thread each; tests/order.py says which begin when.
+# Tests side by side, one thread each (tests/order.py says which begin when); those that start a cluster after them, one at a time.
 SIDE_BY_SIDE = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 # With LOCKED=1 exactly the files that requirements.lock names by their hashes are installed.
@@ -47,7 +47,9 @@ demo: $(INSTALLED)
 test: $(DEVELOPMENT)
 	@rm -f $(TESTED)
 	@tree=$$($(TREE_HASH)); \
-	$(SIDE_BY_SIDE) && echo "$$tree" > $(TESTED)
+	$(SIDE_BY_SIDE) -m "not alone"; first=$$?; \
+	$(BIN)/python -m pytest -m alone; second=$$?; \
+	[ $$first = 0 ] && [ $$second = 0 ] && echo "$$tree" > $(TESTED)
 
 test-fast: $(DEVELOPMENT)
 	$(SIDE_BY_SIDE) -m "not slow and not alone"

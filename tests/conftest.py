@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)  # after the choice by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests begin first, since one that begins last is one that everybody waits for; those marked alone stay with one worker."""
+    """Long tests begin first, since one that begins last is one that everybody waits for."""
     items[:] = spread(items, workers=int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 

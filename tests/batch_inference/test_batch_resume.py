@@ -17,6 +17,7 @@ from tests.patience import PATIENCE_S, until
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.alone,
+    pytest.mark.timeout(1200),  # a cluster's workers start several times, beside whatever else the machine does
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning"),  # Ray's own
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]

@@ -21,15 +21,13 @@ class Item:
 SLOW = ("slow",)
 QUICK = [Item(f"tests/test_quick.py::test_{i}") for i in range(41)]
 LONG = [Item(f"tests/test_long_{file}.py::test_{i}", SLOW) for file, count in enumerate((7, 5, 4, 1)) for i in range(count)]
-ALONE = [Item(f"tests/test_cluster.py::test_{i}", ("slow", "alone")) for i in range(2)]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 def test_every_worker_begins_with_its_share_of_what_is_slow(workers: int) -> None:
-    items = [*QUICK[:20], *LONG, *ALONE, *QUICK[20:]]
+    items = [*QUICK[:20], *LONG, *QUICK[20:]]
     ordered = spread(items, workers=workers)
     assert sorted(item.nodeid for item in ordered) == sorted(item.nodeid for item in items)
-    assert ordered[:2] == ALONE
     parts, rest = [], list(ordered)
     for i in range(workers):  # as xdist cuts them
         size = len(rest) // (workers - i)
