@@ -30,6 +30,7 @@ def items() -> list[Item]:
     return [*items, ("test", items[0][1], items[0][2])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "table", "parquet", "shards"])
 def test_every_form_that_training_reads(items: list[Item], form: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -76,6 +77,7 @@ def test_the_page_in_a_browser(examined: Examination, width: int, dark: bool) ->
         assert text in seen.text
 
 
+@pytest.mark.slow
 def test_the_table_for_a_terminal(examined: Examination) -> None:
     console = Console(file=io.StringIO(), width=110)
     console.print(table(examined))

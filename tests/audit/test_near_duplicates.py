@@ -59,6 +59,7 @@ def test_600_near_copies_of_photos_are_found(photos160: list[Image.Image]) -> No
     assert min(found.values()) >= RECALL, found
 
 
+@pytest.mark.slow
 def test_600_near_copies_of_32_px_pictures_are_found(cifar: list[Image.Image]) -> None:
     found = shares_found(cifar)
     assert np.mean(list(found.values())) >= 0.99, found

@@ -1,5 +1,6 @@
 """Labels of images that may have several: pairs that are never together, labels that are probably missing, with and without a model."""
 
+import pytest
 import csv
 import shutil
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_unknown_labels_are_no_evidence(tmp_path: Path) -> None:
     assert not of_kind(found, "never together") and not of_kind(found, "probable missing label")
 
 
+@pytest.mark.slow
 def test_a_model_finds_labels_that_were_taken_away(made_once: MadeOnce, tmp_path: Path) -> None:
     """Of images that it did not learn from: a label is missing that the picture shows, another is given that it does not show."""
     run, data = multilabel(made_once), tmp_path / "data"

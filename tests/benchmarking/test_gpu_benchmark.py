@@ -215,6 +215,7 @@ def test_a_check_on_the_cpu_runs_the_kernels_through_the_interpreter(tmp_path: P
     assert re.match(r"\d+ passed", json.loads((tmp_path / "gpu.json").read_text())["checks"])
 
 
+@pytest.mark.slow
 def test_tables_say_what_the_records_say(rehearsed: tuple[Path, dict[str, Any]]) -> None:
     folder, found = rehearsed
     assert gpu_tables.read_gpu(folder) == []  # a rehearsal is no result

@@ -43,6 +43,7 @@ def items(n: int, **what: int) -> Iterator[torch.Tensor]:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forked workers")
 
 
+@pytest.mark.slow
 @linux
 def test_a_killed_worker_ends_the_wait_in_words() -> None:
     with pytest.raises(DataError, match=r"was ended by SIGKILL.*fewer --workers"):

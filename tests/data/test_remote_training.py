@@ -201,6 +201,7 @@ PREPROCESS = Preprocess(size=(24, 24), fit="crop", interpolation="bicubic", crop
 AUGMENT = Augment(scale=(0.5, 1.0), hflip=0.5, randaugment="rand-m9-mstd0.5-inc1", color_jitter=0.2, erasing=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_that_cannot_be_had_is_a_line_from_a_worker_too(shards: Path, cache: Path, workers: int) -> None:
     with serving(shards) as web:

@@ -85,6 +85,7 @@ def test_bands_beyond_three_are_measured(tmp_path: Path) -> None:
         scan(open_source(tmp_path, DATA), DATA)
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_number_of_workers() -> None:
     rows = [(png(x), i % 2) for i, x in enumerate(pictures(600))]
     rows[77] = (b"broken", 0)

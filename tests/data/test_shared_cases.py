@@ -11,6 +11,7 @@ from convmix.data.inspection import inspect
 from convmix.errors import DataError
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_every_case_is_read_as_expected(shared: Path, tmp_path: Path) -> None:
     maker = shared / "cases" / "make.py"

@@ -93,6 +93,7 @@ def test_test_images_alone_cannot_be_trained_on() -> None:
         with_splits(source(test=[5, 5]), Data())
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     counts=st.lists(st.integers(1, 30), min_size=1, max_size=8),

@@ -92,6 +92,7 @@ def test_a_coverage_asked_for_is_the_share_that_predict_is_sure_of(run: Artifact
     assert sum(bool(row.sure) for row in predict(run, [tmp_path / "photos" / "val"])) == 30
 
 
+@pytest.mark.slow
 def test_what_is_found_is_written_for_machines_and_people(run: Artifact) -> None:
     result = calibrate(run, accuracy=0.9)
     assert json.loads((run.path / "calibration.json").read_text()) == json.loads(json.dumps(result.to_dict()))

@@ -113,6 +113,7 @@ def test_a_page_of_large_noisy_pictures_stays_small(tmp_path: Path) -> None:
     assert page.stat().st_size < 5e6
 
 
+@pytest.mark.slow
 def test_other_channels_have_thumbnails_too(tmp_path: Path) -> None:
     for label in LABELS:
         (tmp_path / "some" / label).mkdir(parents=True)

@@ -57,6 +57,7 @@ def test_planted_evidence_is_trusted_and_written_down(explained):
     assert names >= {f"explanation-0-{n}.png" for n in ("image-01", "image-05", "filters", "kernels", "receptive-field", "activations")}
 
 
+@pytest.mark.slow
 def test_the_page_opens_without_network_and_without_errors(explained):
     for width in (1100, 390):
         seen = look_at(explained.page, width=width)
@@ -118,6 +119,7 @@ def state_of(model: nn.Module) -> list[object]:
     return [hooks, parameters, {k: v.numpy().tobytes() for k, v in model.state_dict().items()}, torch.get_rng_state().numpy().tobytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_model_stays_as_it_was_found(run, files, tmp_path, monkeypatch, fails):
     model = run.model
@@ -158,6 +160,7 @@ def test_without_captum_the_model_itself_is_still_explained(run, files, monkeypa
         explain(run, files, output=tmp_path)
 
 
+@pytest.mark.slow
 def test_no_more_than_the_limit_and_only_the_methods_asked_for(run, files, tmp_path):
     result = explain(str(run.path), [str(Path(files[0]).parent)], limit=2, methods=["occlusion"], output=tmp_path)
     assert [Path(i.name).name for i in result.images] == ["0.png", "2.png"] and result.left_out == 3

@@ -60,6 +60,7 @@ def test_a_changed_weight_is_found(exported: Path, command: Command, tmp_path: P
     assert command("predict", exported, image, "--no-verify").code == 0
 
 
+@pytest.mark.slow
 def test_a_changed_description_is_found(exported: Path) -> None:
     (exported / "model.json").write_bytes((exported / "model.json").read_bytes() + b" ")
     with pytest.raises(RunError, match=r"model\.json was changed"):

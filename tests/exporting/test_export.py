@@ -111,6 +111,7 @@ def test_lower_precisions_answer_alike(format: str, precision: str, run: Artifac
         predict(path, files_of(run)[:1], precision="fp32")
 
 
+@pytest.mark.slow
 def test_int8_is_in_the_file(exported: Exports) -> None:
     import onnx
 
@@ -364,6 +365,7 @@ def test_what_an_exported_model_cannot_be_asked_is_said(onnx: Path, run: Artifac
         export(onnx, "openvino", output=tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_race_measures_the_exported_model_beside_its_run(inside: Path) -> None:
     lanes = race(inside, batch_size=2, rounds=3)
     assert [lane.name for lane in lanes] == ["model.onnx (onnx, fp32)", "the run (PyTorch, fp32)"]

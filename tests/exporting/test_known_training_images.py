@@ -44,6 +44,7 @@ def test_it_says_what_the_run_says(exported: Path, made_once: MadeOnce, photos: 
     assert np.ptp([p.distance for p in wanted]) > 0.05
 
 
+@pytest.mark.slow
 def test_it_holds_no_name_of_a_training_image(exported: Path, made_once: MadeOnce, photos: Path) -> None:
     assert b"003.png" in (probe(made_once, photos) / FILE).read_bytes()
     assert not any(b"003.png" in file.read_bytes() for file in exported.iterdir() if file.is_file())

@@ -80,6 +80,7 @@ def test_lists_do_without_torch(steps: dict[str, object]) -> None:
     assert imported(steps, 0, ("torch", "numpy", "triton", *COMPILER, *LIBRARIES)) == []
 
 
+@pytest.mark.slow
 def test_a_prediction_imports_torch_alone(steps: dict[str, object]) -> None:
     assert imported(steps, 1, ("torch", "triton", *COMPILER, *LIBRARIES)) == ["torch"]
 

@@ -97,6 +97,7 @@ def test_every_how_to_page_is_in_the_navigation_and_can_be_searched(site: Path) 
         assert all(squeezed(paragraph) in searched for paragraph in paragraphs), f"{source.name} is not in the index as a whole"
 
 
+@pytest.mark.slow
 def test_the_landing_page_is_the_readme(site: Path) -> None:
     page = Page(site / "index.html")
     readme = (REPO / "README.md").read_text()

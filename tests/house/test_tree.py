@@ -14,6 +14,7 @@ PACKAGE = REPO / "convmix"
 MOST_LOOSE_MODULES = 14
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", tree.PAGES, ids=lambda page: page.name)
 def test_the_tree_of_a_page_is_up_to_date(page: Path) -> None:
     written = page.read_text()

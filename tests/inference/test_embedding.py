@@ -106,6 +106,7 @@ def test_embed_takes_a_model_by_name_with_a_file(tmp_path: Path, photos: Path) -
     torch.testing.assert_close(torch.tensor(row.features), expected, rtol=1e-2, atol=1e-2)  # bf16 where that is fast
 
 
+@pytest.mark.slow
 def test_mistakes_are_said(probe: Path, photos: Path, made_once: MadeOnce, tmp_path: Path, command: Command) -> None:
     picture = photos / "class_1" / "003.png"
     with pytest.raises(RunError, match="gives no features"):

@@ -19,6 +19,7 @@ REFERENCE = {
 EXACT = {"multiscale_convmixer_t": 595_018, "multiscale_convmixer_s": 9_038_008, "multiscale_convmixer_m": 17_535_016}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_named_sizes_match_their_counterparts_in_parameters(name):
     matched, num_classes = REFERENCE[name]

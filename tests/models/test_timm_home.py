@@ -178,6 +178,7 @@ def test_training_keeps_the_operators_of_its_own(family: str) -> None:
     assert ("act_norm" in operators.called) == (family == "convmixer")
 
 
+@pytest.mark.slow
 def test_a_model_directory_opens_the_way_transformers_opens_it(made_once: MadeOnce, photos: Path) -> None:
     """Its TimmWrapper gives the number of classes and the arguments of the configuration, and puts the weights in by their names."""
     run = classifier(made_once, photos)

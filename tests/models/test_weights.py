@@ -296,6 +296,7 @@ def test_untrained_statistics_and_few_channels_are_no_evidence() -> None:
     load_weights(small("gelu"), trained("relu", dim=8, depth=2).state_dict())
 
 
+@pytest.mark.slow
 def test_a_safetensors_header_and_a_config_declare_the_activation(tmp_path: Path, shared: Path) -> None:
     state, _ = golden(shared / "golden/convmixer_timm_relu.safetensors")
     sizes = {"dim": 24, "depth": 3, "kernel_size": 5, "patch_size": 4, "num_classes": 7}

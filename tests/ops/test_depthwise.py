@@ -237,6 +237,7 @@ def test_operations_are_counted():
         assert counter.get_total_flops() == passes * forward  # no gradient is computed that nobody asked for
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from inside torch.compile
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
 def test_compiles_into_one_graph(dynamic):

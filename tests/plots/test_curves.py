@@ -28,6 +28,7 @@ def amount(picture: np.ndarray, colour: tuple[int, int, int]) -> int:
     return int((picture == colour).all(-1).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 2, 30, 300])
 def test_curves_are_900_pixels_wide(epochs: int) -> None:
     assert pixels(curves_picture([row(e) for e in range(1, epochs + 1)])).shape == (560, 900, 3)

@@ -27,6 +27,7 @@ def page() -> Page:
     return p
 
 
+@pytest.mark.slow
 def test_a_browser_shows_it_without_network_and_without_errors(tmp_path):
     files = page().write(tmp_path / "report.html")
     assert [f.name for f in files] == ["report.html", "report-reliability.png"]

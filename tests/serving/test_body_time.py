@@ -90,6 +90,7 @@ def test_a_body_in_time_is_read_whole() -> None:
     assert answer_to(at_once) == (200, 100)
 
 
+@pytest.mark.slow
 def test_a_body_that_is_there_is_taken_however_late_the_server_looks() -> None:
     assert answer_to(while_the_server_is_busy) == (200, 1)
 

@@ -50,6 +50,7 @@ def asks(server: Live, expected: Known, stop: Callable[[], bool]) -> int:
     return count
 
 
+@pytest.mark.slow
 def test_hostile_files_are_4xx_while_others_are_served(server: Live, expected: Known) -> None:
     rng, deaths = np.random.default_rng(0), server.metric("convmix_worker_deaths_total")
     cut = picture(9, size=(30, 30))

@@ -164,6 +164,7 @@ def test_a_crowd_is_answered_and_nobody_gets_anothers_answer() -> None:
         assert server.metric("convmix_batch_images_sum") > server.metric("convmix_batch_images_count"), "no batch held two images"
 
 
+@pytest.mark.slow
 def test_a_crowd_is_answered_while_workers_are_killed() -> None:
     """One after the other: an image that is in two workers that die is given up, which another test shows."""
     with rehearsal(RequestLimits(time_s=PATIENCE_S), workers=2) as server, crowd(server, 16) as asking:

@@ -153,6 +153,7 @@ def test_a_slow_client_holds_nobody_up(server: Client) -> None:
         assert select.select([slow], [], [], 0)[0] == [], "it had its answer first"
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long_is_a_504(hasty_server: Client) -> None:
     """The silent worker is ended, and another takes its place."""
     reply = hasty_server.predict(f"sleep {10 * PATIENCE_S}".encode())

@@ -76,6 +76,7 @@ def test_the_model_is_described_without_paths(server: Live, run: Path) -> None:
     assert str(run.parent) not in reply.body.decode()
 
 
+@pytest.mark.slow
 def test_explanations_show_the_label_that_is_asked_for(server: Live) -> None:
     data = picture(5)
     reply = server.form("/v1/explain", "image", (data,), {"label": "bee", "method": "saliency"})

@@ -260,6 +260,7 @@ def test_exports_with_any_batch_and_size(family):
         assert difference(program(x), model(x).detach()) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["convmixer", "multiscale", "convmlp"])
 def test_compiles_as_one_graph(family):
     model, x = small(family), images(2, (37, 40))

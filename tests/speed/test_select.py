@@ -355,6 +355,7 @@ def noisy_engines(plans: list[EnginePlan], clock: Clock, monkeypatch: pytest.Mon
     return with_noise
 
 
+@pytest.mark.slow
 def test_the_choice_is_within_two_per_cent_of_the_fastest_on_a_noisy_machine(model: nn.Module, noisy_engines: Callable[..., None]) -> None:
     chosen = []
     for seed in range(12):

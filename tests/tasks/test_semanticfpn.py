@@ -27,6 +27,7 @@ def _network(name="convmlp", taps="authors", model_args=CONVMLP, *, pyramid_chan
     return SemanticFpn(backbone, 3, pyramid_channels=pyramid_channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "published"), [("s", 12_759_158), ("m", 21_146_742), ("l", 46_331_046)])
 def test_parameters_are_the_published_ones(size, published):
     with torch.device("meta"):

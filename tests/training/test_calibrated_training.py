@@ -32,6 +32,7 @@ def whole(photos: Path, made_once: MadeOnce) -> Path:
     return made_once("calibrated", lambda out: convmix.train(photos, out=out, quiet=True, device="cpu", **ENOUGH))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_temperature_of_its_validation_split(photos: Path, whole: Path) -> None:
     model = convmix.load(whole)
     artifact = model.artifact
@@ -68,6 +69,7 @@ def test_the_test_split_changes_nothing(tmp_path: Path) -> None:
     assert a["calibration"] == b["calibration"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "n"), [(0.1, 6), (0.0, 0)])
 def test_a_training_without_enough_validation_images_says_that_it_is_not_calibrated(
     photos: Path, tmp_path: Path, share: float, n: int
@@ -104,6 +106,7 @@ def test_a_resumed_training_ends_with_the_same_calibration(
     assert stored(tmp_path / "parts") == stored(whole)
 
 
+@pytest.mark.slow
 def test_the_kept_weights_are_calibrated_not_the_last_ones(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = loop.validate, []
 

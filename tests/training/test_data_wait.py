@@ -107,6 +107,7 @@ def test_a_model_that_waits_much_is_said_once(photos: Path, tmp_path: Path, pace
     assert text.count("the model waits for images 75% of the time: keep the decoded images in memory with a larger --cache-gib") == 1
 
 
+@pytest.mark.slow
 def test_a_model_that_waits_little_says_nothing(photos: Path, tmp_path: Path, pace: Pace) -> None:
     """A large share of a short while, then a small share of a long one."""
     pace.batch_s, pace.step_s = [0.3, 0.3, 1.0], [1.0, 1.0, 10.0]
@@ -127,6 +128,7 @@ def stopped(photos: Path, tmp_path: Path, pace: Pace, monkeypatch: pytest.Monkey
     return out
 
 
+@pytest.mark.slow
 def test_the_wait_is_counted_over_a_resume(photos: Path, stopped: Path) -> None:
     train(photos, stopped, resume=True)
     record = json.loads((stopped / "record.json").read_text())
@@ -134,6 +136,7 @@ def test_the_wait_is_counted_over_a_resume(photos: Path, stopped: Path) -> None:
     assert [row["data_wait_share"] for row in record["curve"]] == pytest.approx([0.75] * 2)
 
 
+@pytest.mark.slow
 def test_a_state_from_before_the_wait_was_counted_resumes(photos: Path, stopped: Path) -> None:
     state = stopped / "state" / "last.safetensors"
     with safe_open(state, framework="pt") as file:

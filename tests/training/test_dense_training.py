@@ -79,6 +79,7 @@ def test_resume_after_kill_equals_the_uninterrupted_run(
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
 
 
+@pytest.mark.slow
 def test_a_detection_set_can_be_learned_as_boxes_alone(made_once: MadeOnce, tmp_path: Path) -> None:
     run = convmix.train(scenes(made_once, "instances"), task="detect", out=tmp_path / "run", epochs=1, quiet=True, **DENSE)
     assert run.task.name == "detect" and "mask_ap" not in run.metrics["test"]

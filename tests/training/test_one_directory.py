@@ -96,6 +96,7 @@ def test_a_kill_before_the_first_file_is_whole_leaves_a_directory_that_starts(ph
     assert not [path for path in (out / "state").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_what_killed_saves_left_is_taken_away_and_nothing_else(photos: Path, finished: Path) -> None:
     state, old = finished / "state", time.time() - 3600
     gone = [
