@@ -1,11 +1,11 @@
 """Labels of images that may have several: pairs that are never together, labels that are probably missing, with and without a model."""
 
-import pytest
 import csv
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from convmix.artifacts.artifact import load_artifact
