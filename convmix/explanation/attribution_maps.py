@@ -70,7 +70,7 @@ def image_picture(image: ExplainedImage, verdicts: Sequence[MethodVerdict], stag
     sheet.text(_MARGIN_IN, 0.06, legend, size=7.5, color=GREY)
     for row, label in enumerate(labels):
         top = _LEGEND_IN + row * row_in
-        said = "predicted" if label == image.predicted else f"asked for; predicted is {shorten(image.predicted, 40)}"
+        said = "predicted" if label == image.predicted else f"shown; the most probable is {shorten(image.predicted, 40)}"
         sheet.text(_MARGIN_IN, top, f"{shorten(label, 50)}: {100 * image.probabilities[label]:.1f} %, {said}", size=10, weight="bold")
         top += _ROW_TITLE_IN
         axes = sheet.axes(_MARGIN_IN, top, panel_in, panel_high_in)

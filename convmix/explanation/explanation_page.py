@@ -20,7 +20,7 @@ def write_page(explanation: Explanation, model: nn.Module, stages: Sequence[Sequ
     model: the specimen, whose weights are drawn. stages: per image its feature maps, 1,C,h,w each.
     """
     e = explanation
-    under = f"{len(e.images)} images explained" if e.images else "the model itself, without images"
+    under = f"{len(e.images)} image{'s' if len(e.images) > 1 else ''} explained" if e.images else "the model itself, without images"
     page = Page(f"Explanation of {Path(e.run).name}", under)
     _trust(page, e)
     if e.images:

@@ -40,12 +40,14 @@ def labels_picture(
         left = left_in + column * cell_in + 0.06
         axes = figure.add_axes((left / WIDTH_IN, bottom_in / total_in, picture_in / WIDTH_IN, height_in / total_in))
         show(axes, images[i])
-        lines = caption(said[i], true[i], unknown[i])
-        frame(axes, wrong=len(lines) > 1)
+        room = int(picture_in * 14.0)  # characters
+        _, *wrong = caption(said[i], true[i], unknown[i])
+        lines = [said_within(said[i], room), *wrong]
+        frame(axes, wrong=bool(wrong))
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8.5, "parse_math": False}
         for place, text in enumerate(lines):
             figure.text(
-                (left + picture_in / 2) / WIDTH_IN, (bottom_in - 0.05 - 0.16 * place) / total_in, shorten(text, int(picture_in * 14.0)),
+                (left + picture_in / 2) / WIDTH_IN, (bottom_in - 0.05 - 0.16 * place) / total_in, shorten(text, room),
                 color=ORANGE if place else "black", **style,
             )  # fmt: skip
     return png(figure)
@@ -59,3 +61,15 @@ def caption(said: Said, true: Sequence[str], unknown: Sequence[str]) -> list[str
     lines = [", ".join(f"{label} {100 * p:.0f} %" for label, p in said) or "no label"]
     lines += [f"✗ {', '.join(extra)}"] if extra else []
     return lines + ([f"missed: {', '.join(missed)}"] if missed else [])
+
+
+def said_within(said: Said, room: int) -> str:
+    """What is said, in so many characters: with probabilities where there is room, else the labels alone, else the first of them."""
+    if not said:
+        return "no label"
+    labels = [label for label, _ in said]
+    whole = ", ".join(f"{label} {100 * p:.0f} %" for label, p in said)
+    for text in (whole, ", ".join(labels), *(f"{', '.join(labels[:k])} + {len(labels) - k}" for k in range(len(labels) - 1, 0, -1))):
+        if len(text) <= room:
+            return text
+    return f"{shorten(labels[0], max(1, room - 5))} + {len(labels) - 1}" if labels[1:] else shorten(whole, room)

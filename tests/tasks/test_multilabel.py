@@ -12,6 +12,7 @@ from convmix.data.targets import UNKNOWN
 from convmix.results import ImageLabels
 from convmix.tasks.label_calibration import LabelCalibration
 from convmix.tasks.label_losses import Asymmetric, label_loss
+from convmix.tasks.label_picture import said_within
 from convmix.tasks.multilabel import Multilabel
 
 LABELS = ("a", "b", "c")
@@ -139,3 +140,12 @@ def test_an_untrained_classifier_says_how_frequent_every_label_is() -> None:
     known = torch.tensor([[1, 1, 0], [0, 1, 0], [UNKNOWN, 1, 0], [0, 1, 0]], dtype=torch.int8)
     task.start_classifier(model, known)
     torch.testing.assert_close(model.head.bias.sigmoid(), torch.tensor([2 / 5, 5 / 6, 1 / 6]))
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [(99, "deer 99 %, dog 71 %, bird 59 %"), (24, "deer, dog, bird"), (13, "deer, dog + 1"), (8, "deer + 2")],
+)
+def test_a_caption_keeps_whole_labels_as_long_as_there_is_room(room: int, text: str) -> None:
+    assert said_within([("deer", 0.99), ("dog", 0.71), ("bird", 0.59)], room) == text
+    assert said_within([], room) == "no label"
