@@ -22,17 +22,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::pytest.PytestUnhandledThreadExceptionWarning"),
 ]
 IMAGES, PART = 1200, 100
-# A job whose workers come to no end with the partition of this number and those behind it, so that it is always stopped in its middle.
+# A job whose workers begin nothing more when so many partitions are there, so that it is always stopped in its middle. Which ones these are
+# does not matter: Ray Data lets a worker take what is waiting for it in any order. Each may have begun one beforehand.
 START = """
 import sys, time
+from pathlib import Path
 from convmix.commands.scaling import batch_predict
 from convmix.batch_inference import cluster
 
-END = int(sys.argv[5])
+output, end = Path(sys.argv[3]), int(sys.argv[5])
 
 class Halting(cluster.Worker):
     def compute(self, number, span):
-        while number >= END:
+        while len(list(output.glob("part-*.parquet"))) >= end:
             time.sleep(0.05)
         return super().compute(number, span)
 
@@ -42,7 +44,7 @@ batch_predict(sys.argv[1], sys.argv[2], output=sys.argv[3], part_size=int(sys.ar
 
 
 def begin(arguments: list[str], *, parts: int) -> "subprocess.Popen[str]":
-    """A job that makes so many partitions."""
+    """A job that makes so many partitions, or one more."""
     command = [sys.executable, "-c", START, *arguments, str(parts)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -72,22 +74,23 @@ def test_every_row_is_there_once_after_a_kill_and_a_signal(command: Command, tmp
 
     killed = begin(arguments, parts=5)
     try:
-        until(lambda: len(times(output)) == 5, while_runs=killed)
+        until(lambda: len(times(output)) >= 5, while_runs=killed)
     finally:
         kill_everything(killed)
     after_kill = times(output)
-    assert len(after_kill) == 5
+    assert 5 <= len(after_kill) <= 6
 
     stopped = begin(arguments, parts=8)
     try:
-        until(lambda: len(times(output)) == 8, while_runs=stopped)
-    finally:
+        until(lambda: len(times(output)) >= 8, while_runs=stopped)
         stopped.send_signal(signal.SIGTERM)
-    _, said = stopped.communicate(timeout=PATIENCE_S)
+        _, said = stopped.communicate(timeout=PATIENCE_S)
+    finally:
+        kill_everything(stopped)
     assert stopped.returncode == 128 + signal.SIGTERM
     assert f"of {IMAGES // PART} partitions are in {output}" in said and "go on with: convmix" in said and str(data) in said
     after_signal = times(output)
-    assert after_kill.items() <= after_signal.items() and len(after_signal) == 8
+    assert after_kill.items() <= after_signal.items() and 8 <= len(after_signal) <= 9
 
     last = command("batch-predict", run, data, "--output", output, "--part-size", PART, "--workers", 1)
     assert last.code == 0, last.err
