@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.blank_pictures import pictures, save_blank
 from tests.command_line import Command, Finished
 from tests.made_once import MadeOnce
 from tests.order import spread
@@ -38,6 +39,13 @@ def threads() -> Iterator[None]:
     after = torch.get_num_threads()
     torch.set_num_threads(before)
     assert after == before, f"the test left torch with {after} threads instead of {before}"
+
+
+@pytest.fixture
+def unpainted() -> Iterator[None]:
+    """For tests that look at no picture; what they ask `made_once` for has its pictures."""
+    with pictures(save_blank):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ def describe_run(t: Training, metrics: dict[str, Any], *, finished: bool) -> Non
 def finish(t: Training) -> TrainResult:
     """Calibrate and test the kept weights and write what people read; returns on every process."""
     job = t.job
+    t.log.draw()  # what has no epochs has not been drawn yet: a classifier that was fitted
     if t.unlabelled is not None:
         t.log.say(t.unlabelled.outcome(t.position.bad, steps=t.position.step))
     kept = from_main(lambda: _kept(t))

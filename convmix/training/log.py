@@ -37,7 +37,7 @@ class TrainingLog:
         self.bar: TaskID | None = None
         self.shown_at = time.monotonic()
         self.hinted = False
-        self.draws_at = -float("inf")  # no sooner, unless the training ends
+        self.draws_at = self.shown_at + DRAW_EVERY_S  # no sooner, unless the training ends: a short one is drawn once
         self.undrawn: list[dict[str, Any]] = []  # the history that curves.png does not show yet
 
     def __enter__(self) -> "TrainingLog":
@@ -46,7 +46,7 @@ class TrainingLog:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
-        self._draw()
+        self.draw()
 
     def say(self, text: str) -> None:
         if self.speaks:
@@ -92,7 +92,7 @@ class TrainingLog:
         write_csv(self.out / "curves.csv", names, (["" if r.get(c) is None else r[c] for c in names] for r in history))
         self.undrawn = history
         if time.monotonic() >= self.draws_at:
-            self._draw()
+            self.draw()
         if self.tracker is not None:
             self.tracker.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
 
@@ -107,7 +107,7 @@ class TrainingLog:
                 f"{self.score_title} on the validation images: classifier alone {head:.2%}, fine-tuned at best {max(later):.2%}; {kept}"
             )
 
-    def _draw(self) -> None:
+    def draw(self) -> None:
         """curves.png with all epochs so far; every few seconds during a training and at its end, however it ends."""
         if self.undrawn:
             began = time.monotonic()

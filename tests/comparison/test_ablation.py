@@ -35,7 +35,7 @@ class Experiment:
 
 
 @pytest.fixture
-def experiment(made_once: MadeOnce, photos: Path) -> Experiment:
+def experiment(made_once: MadeOnce, photos: Path, trained_here: None) -> Experiment:
     """Read only."""
 
     def make(folder: Path) -> None:

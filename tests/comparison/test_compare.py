@@ -50,14 +50,12 @@ def run(data: Path, out: Path, **changed: Any) -> Experiment:
 
 
 @pytest.fixture
-def whole(made_once: MadeOnce, photos: Path) -> Experiment:
+def whole(made_once: MadeOnce, photos: Path, trained_here: None, measured_here: None) -> Experiment:
     """An experiment that nobody interrupted; read only."""
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("convmix.comparison.measurement.ROUNDS", 2)  # how fast they are is not the point
-            (folder / "experiment.pickle").write_bytes(pickle.dumps(run(photos, folder / "out")))
+        (folder / "experiment.pickle").write_bytes(pickle.dumps(run(photos, folder / "out")))
 
     return pickle.loads((made_once("comparison", make) / "experiment.pickle").read_bytes())
 

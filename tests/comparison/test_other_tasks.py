@@ -13,6 +13,7 @@ from convmix.tasks import task_class
 from tests.made_once import MadeOnce
 from tests.trained_runs import CLASSIFIER, DENSE, labelled, scenes
 
+pytestmark = pytest.mark.usefixtures("trained_here", "unpainted")
 TINY, RELU = "convmixer_16_2_k3_p4", "convmixer_16_2_k3_p4_relu"
 
 
@@ -23,11 +24,9 @@ def data_and_settings(made_once: MadeOnce, task: str) -> tuple[Path, dict[str, A
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("measured_here")
 @pytest.mark.parametrize("task", ["instances", "segment"])
-def test_models_are_compared_by_the_score_of_the_task(
-    task: str, made_once: MadeOnce, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("convmix.comparison.measurement.ROUNDS", 2)  # how fast they are is not the point
+def test_models_are_compared_by_the_score_of_the_task(task: str, made_once: MadeOnce, tmp_path: Path) -> None:
     data, settings = data_and_settings(made_once, task)
     found = compare(data, models=[TINY, RELU], out=tmp_path / "out", **settings)
     kind = task_class(task)

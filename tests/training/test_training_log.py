@@ -35,7 +35,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
 
 
 @pytest.mark.parametrize("speaks", [True, False])
-def test_curves_are_drawn_at_first_then_seldom_and_at_the_end(tmp_path: Path, drawn: list[tuple[float, int]], speaks: bool) -> None:
+def test_curves_are_drawn_soon_then_seldom_and_at_the_end(tmp_path: Path, drawn: list[tuple[float, int]], speaks: bool) -> None:
     training = TrainingLog(tmp_path, Console(file=io.StringIO()), speaks=speaks, score="accuracy", score_title="accuracy")
     history: list[dict[str, float]] = []
     with training:
@@ -46,7 +46,7 @@ def test_curves_are_drawn_at_first_then_seldom_and_at_the_end(tmp_path: Path, dr
     if not speaks:
         assert drawn == []
         return
-    assert [epochs for _, epochs in drawn] == [1, 26, 51, 60]
+    assert [epochs for _, epochs in drawn] == [5, 30, 55, 60]
     (first, _), (second, _), *_ = drawn
     assert second - first >= TAKES_S / log.DRAW_SHARE
     assert (tmp_path / "curves.png").read_bytes() == b"picture"

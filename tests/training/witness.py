@@ -24,6 +24,7 @@ from convmix.cli import main
 from convmix.data.loaders import Batch
 from convmix.tasks import semanticfpn
 from convmix.training import loop
+from tests.blank_pictures import pictures, save_blank
 
 RANK = int(os.environ.get("RANK", "0"))
 
@@ -56,6 +57,7 @@ def answer(port: int) -> None:
         for line in talk:
             order = json.loads(line)
             with (
+                pictures(save_blank),
                 watched(Path(order["notes"]) if order["notes"] else None, stop=order["stop"]),
                 mock.patch.dict(os.environ, order["environment"]),
             ):
