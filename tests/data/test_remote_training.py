@@ -36,7 +36,7 @@ SETTINGS = {
     "model": "test_vit", "size": 32, "batch_size": 8, "epochs": 2, "precision": "fp32", "optimizer": "sgd", "lr": 0.01,
     "shuffle_shards": 1, "drop_last": False, "workers": 1, "cache_gib": 0, "test_fraction": 0.1, "val_fraction": 0.1,
 }  # fmt: skip
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "unpainted")
 IMAGES = 8 * 16 + 4 * 2  # eight shards of 16 images, every second one with two more
 
 

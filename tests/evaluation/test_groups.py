@@ -23,6 +23,7 @@ from tests.dense_scenes import scene
 from tests.made_once import MadeOnce
 from tests.trained_runs import DENSE_TASKS, dense_run, multilabel
 
+pytestmark = pytest.mark.usefixtures("unpainted")
 STAYING = [c.name for c in CORRUPTIONS if not c.moves]
 
 

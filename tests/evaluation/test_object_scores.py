@@ -23,6 +23,8 @@ from convmix.results import Boxes
 from tests.made_once import MadeOnce
 from tests.trained_runs import dense_run, scenes
 
+pytestmark = pytest.mark.usefixtures("unpainted")
+
 
 def test_scores_that_are_too_high_are_brought_down_in_their_order() -> None:
     rng = np.random.default_rng(0)

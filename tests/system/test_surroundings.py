@@ -87,7 +87,7 @@ from convmix.data import loaders
 print("the script begins", flush=True)
 loaders._START = "spawn"  # as where there is no fork
 small = dict(model="convmixer_8_1_k3_p4", size=24, batch_size=16, tune="never", workers=1, quiet=True)
-run = convmix.train({data!r}, out={out!r}, epochs=1, **small)
+run = convmix.train({data!r}, out={out!r}, epochs=1, val_fraction=0, test_fraction=0, **small)  # one worker process
 print("trained", run.stopped)
 """
 

@@ -39,7 +39,7 @@ def test_the_task_is_seen_in_the_data_and_a_run_predicts_and_is_evaluated(task: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "score", "least", "epochs"), [("detect", "ap", 0.75, 50), ("instances", "mask_ap", 0.75, 10), ("segment", "miou", 0.95, 10)]
+    ("task", "score", "least", "epochs"), [("detect", "ap", 0.75, 50), ("instances", "mask_ap", 0.75, 5), ("segment", "miou", 0.95, 10)]
 )
 def test_one_image_is_learned_by_heart(task: str, score: str, least: float, epochs: int, tmp_path: Path) -> None:
     """Eight steps an epoch. Over several seeds boxes ended at 0.93 to 1.0, masks at 1.0 and class maps at 0.995 (LOG.md, 2026-11-30)."""

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from safetensors.torch import load_file
 
 import convmix
 from convmix.training import loop
+from tests.command_line import Command, Finished
 from tests.conftest import REPO, make_photos
 from tests.made_once import MadeOnce
+from tests.patience import until
 
 SETTINGS: dict[str, Any] = {
     "model": "convmixer_24_3_k5_p2", "size": 24, "batch_size": 8, "epochs": 2, "workers": 0, "save_every": 0,
@@ -24,7 +25,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def command(data: Path, out: Path, *more: str, **changed: object) -> list[str]:
+def words(data: Path, out: Path, *more: str, **changed: object) -> list[str]:
     options = [f"--{k.replace('_', '-')}={v}" if v is not True else f"--{k}" for k, v in {**SETTINGS, **changed}.items()]
     return ["train", str(data), "--out", str(out), "--device", "cpu", *options, *more]
 
@@ -49,7 +50,7 @@ def test_resume_after_kill_equals_uninterrupted_run(photos: Path, tmp_path: Path
     out = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     for moment, more in ((("last.safetensors", "5"), ()), (("last.safetensors", "3"), ("--resume",))):
-        killed = [sys.executable, "-m", "tests.training.witness", "die-writing", *moment, *command(photos, out, *more)]
+        killed = [sys.executable, "-m", "tests.training.witness", "die-writing", *moment, *words(photos, out, *more)]
         done = subprocess.run(killed, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
     convmix.train(photos, out=out, quiet=True, device="cpu", resume=True)
@@ -57,22 +58,38 @@ def test_resume_after_kill_equals_uninterrupted_run(photos: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_signals_save_and_print_the_command_that_resumes(photos: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_from_outside_saves_and_prints_the_command_that_resumes(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    endless = [sys.executable, "-m", "convmix", *command(photos, out, epochs=4000, save_every=1000, tune="never")]
+    endless = [sys.executable, "-m", "convmix", *words(photos, out, epochs=4000, save_every=1000, tune="never")]
     with subprocess.Popen(endless, stderr=subprocess.PIPE, text=True) as process:
         try:
-            while not (out / "curves.csv").exists():
-                assert process.poll() is None
-                time.sleep(0.05)
-            process.send_signal(number)
+            until((out / "curves.csv").exists, while_runs=process)
+            process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=300)
         finally:
             process.kill()
-    assert process.returncode == 128 + number
-    assert f"resume with: convmix train {photos} --out {out} --resume" in errors
-    assert "Traceback" not in errors
+    check_stopped(Finished(process.returncode, "", errors), signal.SIGTERM, photos, out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_signals_save_and_print_the_command_that_resumes(
+    command: Command, photos: Path, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.train_step
+
+    def step_then_signal(t: loop.Training, batch: object) -> None:
+        real(t, batch)  # type: ignore[arg-type]
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(loop, "train_step", step_then_signal)
+    out = tmp_path / "run"
+    check_stopped(command(*words(photos, out, save_every=1000, tune="never")), number, photos, out)
+
+
+def check_stopped(done: Finished, number: signal.Signals, data: Path, out: Path) -> None:
+    assert done.code == 128 + number
+    assert f"resume with: convmix train {data} --out {out} --resume" in done.err
+    assert "Traceback" not in done.err
     assert load_file(out / "state" / "last.safetensors")
 
 
