@@ -334,8 +334,8 @@ MUTATIONS = (
     Mutation(
         "engine-finds-other-regions",
         "tasks/maskrcnn.py",
-        "self.rpn.training = False\n        boxes",
-        "self.rpn.training = True\n        boxes",
+        "self.rpn.training = False",
+        "self.rpn.training = True",
         "tasks/test_maskrcnn.py::test_what_engines_compute_leads_to_the_same_objects",
     ),
     Mutation(

@@ -107,6 +107,13 @@ MUTATIONS = (
         "training/test_head_first.py::test_a_training_killed_anywhere_ends_with_the_same_bits",
     ),
     Mutation(
+        "a-fitted-classifier-has-no-curves",
+        "training/finalize.py",
+        "    t.log.draw()  # what has no epochs",
+        "    # what has no epochs",
+        "training/test_head_first.py::test_a_frozen_backbone_is_run_once_and_its_classifier_fitted",
+    ),
+    Mutation(
         "frozen-statistics-move",
         "training/autotune.py",
         'if freeze in ("statistics", "backbone"):',
