@@ -1,5 +1,7 @@
 """ONNX: the trace as a file for onnxruntime, the description in metadata_props."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,11 @@ class OnnxDraft:
         imported("onnxscript", extra="export")
         with quiet():
             exported = torch.onnx.export(
-                program, dynamo=True, verbose=False, input_names=["images"], output_names=list(outputs), optimize=True
+                program, dynamo=True, verbose=False, input_names=["images"], output_names=list(outputs), optimize=False
             )
-        assert exported is not None
+            assert exported is not None
+            with _no_pairs_of_slices():
+                exported.optimize()
         self.proto: Any = exported.model_proto
         if precision == "int8":
             self.proto = quantise_onnx(self.proto, calibration)
@@ -39,3 +43,23 @@ class OnnxDraft:
             entry = self.proto.metadata_props.add()
             entry.key, entry.value = key, value
         (folder / FILE).write_bytes(self.proto.SerializeToString())
+
+
+@contextmanager
+def _no_pairs_of_slices() -> Iterator[None]:
+    """onnxscript's optimizer without its one rule of two outputs, which makes a split of two slices.
+
+    For every node the rule goes through the whole graph, which takes most of a detector's time. Where another onnxscript keeps its rules
+    elsewhere, all of them are used.
+    """
+    from onnxscript import rewriter
+
+    rules = getattr(rewriter, "_DEFAULT_REWRITE_RULES", ())
+    if not rules:
+        yield
+        return
+    rewriter._DEFAULT_REWRITE_RULES = tuple(rule for rule in rules if rule.name != "SlicesSplit")
+    try:
+        yield
+    finally:
+        rewriter._DEFAULT_REWRITE_RULES = rules

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -209,10 +210,34 @@ def test_a_check_runs_the_tests_and_the_sanitizer_and_stops(
 
 @pytest.mark.slow
 def test_a_check_on_the_cpu_runs_the_kernels_through_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kernel, in the place of the file that `test_gpu_interpreted.py` runs there; that runs the file itself."""
     pytest.importorskip("triton")
+    ours, folder = ROOT / "tests" / "ops", tmp_path / "tests" / "ops"
+    (folder / "gpu").mkdir(parents=True)
+    shutil.copy(ours / "test_gpu_interpreted.py", folder)
+    shutil.copy(ours / "gpu" / "conftest.py", folder / "gpu")
+    (folder / "gpu" / "test_gpu_norm.py").write_text(ONE_KERNEL)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
     monkeypatch.setattr(gpu.shutil, "which", lambda name: None)
     assert gpu.main(["--device", "cpu", "--check", "--output", str(tmp_path)]) == 0
-    assert re.match(r"\d+ passed", json.loads((tmp_path / "gpu.json").read_text())["checks"])
+    assert re.match(r"1 passed", json.loads((tmp_path / "gpu.json").read_text())["checks"])
+    assert (tmp_path / "ran").read_text() == "few"
+
+
+ONE_KERNEL = """
+import os
+from pathlib import Path
+import torch
+import convmix.ops.act_norm
+from convmix.ops.gpu.cases import Case
+from convmix.ops.gpu import trial
+
+def test_it(device):
+    made = trial.Trials(trial.identity(device), device, timer=lambda run: 1.0)
+    assert made.examine(Case("act_norm", (2, 3, 5, 6), torch.float32, ("RELU", False))).trusted
+    Path("ran").write_text(os.environ["CONVMIX_TEST_KERNELS"])
+"""
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,28 +24,49 @@ SMALL = {
 }
 
 
-def _python(*codes: str) -> list[str]:
-    """What each of them prints, in a process of its own that has imported nothing but torch, which takes longest."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", FRESH], input=json.dumps(codes), capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 0, done.stderr
-    return [line.strip() for line in done.stdout.split(END)[:-1]]
-
-
+Fresh = Callable[..., list[str]]
 END = "-- end --"
 FRESH = f"""
-import json, os, sys, torch
-for code in json.load(sys.stdin):
+import json, os, sys, torch, torchvision
+for line in sys.stdin:
+    code = json.loads(line)
     child = os.fork()
     if not child:
         exec(code, {{}})
         sys.stdout.flush()
         os._exit(0)
     ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if ended:
-        sys.exit(f"{{code}} ended with {{ended}}")
-    print({END!r}, flush=True)
+    print({END!r} if not ended else f"{{code}} ended with {{ended}}", flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Fresh]:
+    """What each piece of code prints, in a process of its own that has imported nothing but torch and torchvision, which take longest."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen([sys.executable, "-c", FRESH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdin is not None and process.stdout is not None
+        asked, said = process.stdin, process.stdout
+
+        def printed(*codes: str) -> list[str]:
+            found = []
+            for code in codes:
+                print(json.dumps(code), file=asked, flush=True)
+                lines: list[str] = []
+                for line in said:
+                    if line.strip() == END:
+                        break
+                    assert " ended with " not in line, line
+                    lines.append(line)
+                else:
+                    pytest.fail(f"the process ended over {code}")
+                found.append("".join(lines).strip())
+            return found
+
+        yield printed
+        asked.close()
+
+
 BUILD = "m = timm.create_model('convmlp_s', features_only=True); print(m.feature_info.channels(), m.feature_info.reduction())"
 ORDERS = {
     "convmix first": f"import convmix, timm; {BUILD}",
@@ -60,8 +82,8 @@ FINDERS = (
 
 
 @pytest.mark.slow
-def test_timm_knows_our_names_in_every_import_order_and_the_waiting_finder_leaves_when_its_work_is_done():
-    *found, finders = _python(*ORDERS.values(), FINDERS)
+def test_timm_knows_our_names_in_every_import_order_and_the_waiting_finder_leaves_when_its_work_is_done(fresh: Fresh):
+    *found, finders = fresh(*ORDERS.values(), FINDERS)
     assert dict(zip(ORDERS, found, strict=True)) == dict.fromkeys(ORDERS, "[64, 128, 256, 512] [4, 8, 16, 32]")
     assert finders == "1 0 True"
 
@@ -191,7 +213,7 @@ def one_thread():
 
 
 @pytest.mark.slow
-def test_saved_models_open_in_timm_after_importing_convmix_and_published_ones_without_it(tmp_path, one_thread):
+def test_saved_models_open_in_timm_after_importing_convmix_and_published_ones_without_it(tmp_path, one_thread, fresh: Fresh):
     models = {family: create_model(family, num_classes=4, model_args=SMALL[family]) for family in SMALL}
     for family, model in models.items():
         model(torch.randn(8, 3, 32, 32))  # statistics that are not the initial ones
@@ -200,7 +222,7 @@ def test_saved_models_open_in_timm_after_importing_convmix_and_published_ones_wi
     (tmp_path / "published").mkdir()
     _save(tmp_path / "published", create_model("convmixer_1024_20_ks9_p14", num_classes=4), torch.randn(1, 3, 42, 42))
     ours = "import convmix" + "".join(CHECK.format(path=tmp_path / family) for family in SMALL)
-    opened, plain = _python(ours, CHECK.format(path=tmp_path / "published"))
+    opened, plain = fresh(ours, CHECK.format(path=tmp_path / "published"))
     for line, (family, model) in zip(opened.splitlines(), models.items(), strict=True):
         same, module, _ = line.split()
         assert same == "True" and module.startswith("convmix.models.")

@@ -249,11 +249,11 @@ print(sys.modules["openvino_telemetry"])
 
 
 @pytest.mark.slow
-def test_compiled_models_have_their_weights_packed() -> None:
+def test_compiled_models_have_their_weights_packed(engine: Engine) -> None:
     """What freezing is for; a setting that torch ignored once."""
     if not fast_bf16(torch.device("cpu")):
         pytest.skip("oneDNN packs weights for bf16 hardware")
-    runner = built(EnginePlan("compile", "bf16", "nhwc"), model_of("convmlp"))
+    runner, _ = engine("convmixer", EnginePlan("compile", "bf16", "nhwc", folded=True))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         runner(images(4))
     names = {event.key for event in profile.key_averages()}
