@@ -42,6 +42,7 @@ class Net:
     freeze: Literal["none", "statistics", "backbone"] = _setting(
         "none", "statistics: batch norms keep those of the weights; backbone: train the classifier alone (linear probe)"
     )
+    whiten: bool = _setting(False, "from scratch: make the first convolution of the training images' own patches, decorrelated")
     head_first: bool = _setting(False, "fit the classifier to the features of the frozen backbone before anything else is trained")
 
 
@@ -122,6 +123,7 @@ class Optim:
     decay_norm_bias: bool = _setting(True, "apply weight decay to norms and biases too")
     eps: float = _setting(1e-8, "the optimiser's epsilon")
     momentum: float = _setting(0.9, "momentum of SGD-like optimisers")
+    adamw_share: float = _setting(1.0, "Muon: learning rate of what it leaves to AdamW (all but the inner matrices) as a share of lr")
     batch_size: int = _setting(128, "images per optimiser step, over all processes")
     accumulate: int = _setting(1, "parts a batch is split into to save memory")
     clip_grad: float = _setting(0.0, "gradient norm limit; 0 is off")
@@ -146,9 +148,9 @@ class Optim:
 class Schedule:
     """How long, and the learning rate as a pure function of the step."""
 
-    schedule: Literal["triangular", "cosine", "step", "poly", "constant"] = _setting("cosine", "shape of the learning rate")
+    schedule: Literal["triangular", "linear", "cosine", "step", "poly", "constant"] = _setting("cosine", "shape of the learning rate")
     epochs: int = _setting(30, "passes over the training images")
-    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up (all but triangular)")
+    warmup_epochs: float = _setting(0.0, "epochs of linear warm-up (all but triangular and linear)")
     warmup_lr: float = _setting(1e-6, "learning rate at the start of the warm-up")
     min_lr: float = _setting(0.0, "learning rate at the end of the cosine")
     cooldown_epochs: int = _setting(0, "epochs at min_lr after the cosine, on top of epochs")
@@ -296,7 +298,7 @@ def validate(run: Run) -> None:
         "augment.cutmix": 0, "augment.pad": 0, "augment.color_jitter": 0, "schedule.patience": 0, "schedule.warmup_epochs": 0,
         "schedule.min_lr": 0, "schedule.cooldown_epochs": 0, "data.max_pixels": 1, "seed": 0, "data.split_seed": 0, "save_every": 0,
         "data.workers": 0, "data.cache_gib": 0, "data.train_images": 1, "data.shuffle_shards": 0, "dense.pyramid_channels": 8,
-        "schedule.power": 0, "optim.teacher_temperature": 0.1,
+        "schedule.power": 0, "optim.teacher_temperature": 0.1, "optim.adamw_share": 0,
     }  # fmt: skip
     shares = (
         "augment.hflip", "augment.vflip", "augment.mix_prob", "augment.mix_switch_prob", "augment.erasing", "net.dropout",

@@ -36,6 +36,22 @@ def test_several_labels_are_looked_for_all_over_the_image(side: int, model: str)
     assert chosen.optim == recipe("default", facts).optim
 
 
+def test_many_small_images_get_the_fast_settings_and_a_short_budget_on_a_cpu_a_narrow_network() -> None:
+    cifar10 = replace(PHOTOS, num_train=45_000, height=32, width=32)
+    fast = recipe("default", cifar10)
+    assert (fast.model, fast.optim.optimizer, fast.net.whiten) == ("convmixer_256_8", "muon", True)
+    assert fast.data.mean is None  # the data's own, not CIFAR-10's
+    assert recipe("default", replace(cifar10, cpu_budget_s=600)).model == "convmixer_128_8"
+    assert recipe("default", replace(cifar10, cpu_budget_s=3600)).model == "convmixer_256_8"
+    assert recipe("convmixer_cifar10_fast", replace(cifar10, cpu_budget_s=600)).model == "convmixer_128_8"
+    for other in (
+        replace(cifar10, num_train=4_000), replace(cifar10, height=65), replace(cifar10, height=16, width=16),
+        replace(cifar10, model="convmixer_256_8"),
+    ):  # fmt: skip
+        assert recipe("default", other).optim.optimizer == "adamw"
+    assert recipe("multilabel", cifar10).optim.label_smoothing == 0
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -54,13 +54,16 @@ def learning_rate(schedule: Schedule, peak: float, plan: StepPlan, step: int) ->
     """Learning rate of optimiser step `step` (0 is the first).
 
     triangular: interp(t, [0, 0.4 E, 0.8 E, E], [0, peak, peak/20, 0]), the authors' ConvMixer schedule.
-    poly: peak * (share of the steps left) ** power, mmsegmentation's. All but triangular begin with a linear warm-up from `warmup_lr`.
+    linear: from a tenth of the peak up to it in the first fifth, then down to zero, as in short trainings since arXiv 2404.00498.
+    poly: peak * (share of the steps left) ** power, mmsegmentation's. The others begin with a linear warm-up from `warmup_lr`.
     """
     total = total_epochs(schedule)
     t = plan.progress(step) * total  # in epochs of the schedule as written, whatever the budget made of it
     if schedule.schedule == "triangular":
         t = plan.progress(step + 1) * total  # as in the authors' loop, which counts the step it is about to take
         return float(np.interp(t, [0, 0.4 * total, 0.8 * total, total], [0, peak, peak / 20, 0]))
+    if schedule.schedule == "linear":
+        return float(np.interp(plan.progress(step), [0, 0.2, 1], [0.1 * peak, peak, 0]))
     if t < schedule.warmup_epochs:
         return schedule.warmup_lr + (peak - schedule.warmup_lr) * t / schedule.warmup_epochs
     if schedule.schedule == "cosine":

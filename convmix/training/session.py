@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
 
 from convmix.atomic import is_leftover, remove_leftovers, write_csv, write_json
-from convmix.config import Optim, Run, override, parse_duration
+from convmix.config import Run, override, parse_duration
 from convmix.data.augment.device_augment import for_transform
 from convmix.data.coco_ids import FILE as COCO_IDS
 from convmix.data.device_cache import DeviceCache, fits, load
@@ -40,11 +39,13 @@ from convmix.training.head_first import begin_with_head, can_begin_with_head
 from convmix.training.log import TrainingLog
 from convmix.training.loop import Training, fit, save
 from convmix.training.named_teacher import named_teacher, open_teaching
+from convmix.training.optimizer import create_optimizer
 from convmix.training.setup import JOB, STATE, TrainingSetup, check_resumable, goes_on, job_file, new_job, resumed_job
 from convmix.training.sharding import refuse_unshardable, shard
 from convmix.training.state import TrainState, read_state, restore_optimizer, restore_weights
 from convmix.training.teacher import is_named
 from convmix.training.unlabelled import images_of_step
+from convmix.training.whitening import start_whitened
 
 
 def train_session(
@@ -132,6 +133,8 @@ def _tuning(job: TrainingSetup, processes: Any, console: Console, *, started: fl
     job.task.prepare_training(run.optim, run.augment, classes)
     if run.net.weights is None and run.net.pretrained == "no":  # a saved state follows and has the last word
         job.task.start_classifier(job.model, classes)
+    if run.net.whiten and not (job.out / STATE).is_file():
+        start_whitened(job)
     _freeze(job)
     if device.type == "cpu":
         keep_freed_memory()
@@ -179,7 +182,7 @@ def _training(job: TrainingSetup, tuning: Tuning, accelerator: Any, console: Con
     unsharded = copy.deepcopy(job.model) if sharded else None
     for module in (job.model, *([ema.module] if ema else ())) if sharded else ():
         shard(module, accelerator.device)
-    optimizer = _optimizer(job.model, run.optim)
+    optimizer = create_optimizer(job.model, run.optim)
     position = restore_optimizer(saved, optimizer=optimizer, scaler=accelerator.scaler) if saved else TrainState(plan_of(job))
     # evaluation mode: accelerate adds autocast and no DistributedDataParallel
     model, optimizer = accelerator.prepare_model(job.model, evaluation_mode=sharded), accelerator.prepare_optimizer(optimizer)
@@ -283,24 +286,6 @@ def _accelerator(job: TrainingSetup, device: torch.device, precision: str) -> An
         if not accelerator.trackers:
             raise ConfigError(f"tracker {name} is not installed; pip install {name}")
     return accelerator
-
-
-def _optimizer(model: nn.Module, optim: Optim) -> torch.optim.Optimizer:
-    from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
-
-    names = [str(name) for name in list_optimizers()]
-    if optim.optimizer not in names:
-        raise ConfigError(f"unknown optimizer {optim.optimizer}{did_you_mean(optim.optimizer, names)}")
-    eps: dict[str, Any] = {"eps": optim.eps} if get_optimizer_info(optim.optimizer).has_eps else {}
-    return create_optimizer_v2(
-        model, opt=optim.optimizer, lr=optim.lr, weight_decay=optim.weight_decay, momentum=optim.momentum,
-        filter_bias_and_bn=not optim.decay_norm_bias, layer_decay=_layer_decay(model, optim), **eps,
-    )  # fmt: skip
-
-
-def _layer_decay(model: nn.Module, optim: Optim) -> float | None:
-    """None where all layers have one rate, also because the model does not say which layers it has."""
-    return optim.layer_decay if optim.layer_decay != 1 and hasattr(model, "group_matcher") else None
 
 
 def _freeze(job: TrainingSetup) -> None:

@@ -90,7 +90,8 @@ def new_job(
     start = choose_start(
         asked, scanned.facts, kind, named_model=unseen.model, named_recipe=name is not None, accelerator=device.type != "cpu"
     )  # fmt: skip
-    facts = dataclasses.replace(scanned.facts, model=start.model)
+    budget_s = config.parse_duration(asked.schedule.budget) if asked.schedule.budget and device.type == "cpu" else None
+    facts = dataclasses.replace(scanned.facts, model=start.model, cpu_budget_s=budget_s)
     from_weights = start.pretrained or asked.net.weights is not None
     base = recipes.recipe(name or (from_weights and kind.finetunes) or kind.recipe, facts)
     run = config.override(base, overrides)

@@ -15,6 +15,13 @@ def test_triangular_rates_equal_the_authors_log(epoch: int) -> None:
     assert learning_rate(schedule, 0.05, plan, epoch * 98 + 97) == pytest.approx(AUTHORS_LOG[epoch], abs=1e-9)
 
 
+def test_linear_rises_for_a_fifth_and_falls_to_zero() -> None:
+    schedule = Schedule(schedule="linear", epochs=5)
+    plan = full_plan(schedule, steps_per_epoch=20)
+    assert [learning_rate(schedule, 1.0, plan, s) for s in (0, 10, 20, 60)] == pytest.approx([0.1, 0.55, 1.0, 0.5])
+    assert learning_rate(schedule, 1.0, plan.ending_at(60, now=20), 40) == pytest.approx(0.5)  # a budget moves the end
+
+
 def test_cosine_warms_up_peaks_and_cools_down() -> None:
     schedule = Schedule(schedule="cosine", epochs=20, warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5, cooldown_epochs=4)
     plan = full_plan(schedule, steps_per_epoch=10)

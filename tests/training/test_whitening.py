@@ -1,0 +1,56 @@
+"""The first convolution made of the training images' own patches."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import convmix
+from convmix.errors import ConfigError
+from convmix.models.catalog import create_model
+from convmix.training.whitening import first_convolution, patch_statistics, whitening_filters
+from tests.tiny_run import write_folder
+
+
+def test_filters_answer_with_one_size_and_uncorrelated_where_there_are_no_more_than_components():
+    torch.manual_seed(0)
+    images = torch.randn(200, 3, 16, 16).cumsum(2).cumsum(3)  # neighbours are alike, as in photographs
+    layer = nn.Conv2d(3, 40, 2, stride=2)
+    mean, covariance = patch_statistics(images, layer)
+    filters = whitening_filters(covariance, 40, seed=1)
+    layer.double().weight.data = filters.reshape(layer.weight.shape)
+    layer.bias.data = -(filters @ mean)
+    answers = layer(images.double()).transpose(0, 1).flatten(1)
+    assert answers.mean(1).abs().max() < 1e-9
+    variances, _ = torch.linalg.eigh(covariance)
+    kept = variances / (variances + 0.01 * variances[-1])  # of each component, what the added share leaves
+    assert answers.var(1).min() > kept.min() * 0.99 and answers.var(1).max() < 1
+    plain = create_model("convmixer_40_1_k3_p2", num_classes=2).stem[0].double()
+    spread = plain(images.double()).transpose(0, 1).flatten(1).std(1)
+    assert answers.std(1).max() / answers.std(1).min() < spread.max() / spread.min()
+
+
+def test_the_first_layer_is_that_of_all_channels():
+    assert first_convolution(create_model("convmixer_16_2_k3_p4")).kernel_size == (4, 4)
+    assert first_convolution(nn.Linear(3, 4)) is None
+
+
+def test_images_without_contrast_are_refused():
+    with pytest.raises(ConfigError, match="no contrast to whiten"):
+        whitening_filters(torch.zeros(12, 12, dtype=torch.float64), 4, seed=0)
+
+
+@pytest.mark.slow
+def test_a_training_begins_with_it_and_goes_on_with_the_same_bits(tmp_path):
+    write_folder(tmp_path / "photos", {"ant": 10, "bee": 10}, seed=3)
+    settings = {
+        "model": "convmixer_16_1_k3_p4", "size": 16, "epochs": 2, "batch_size": 4, "whiten": True, "optimizer": "muon", "adamw_share": 0.25,
+        "schedule": "linear", "precision": "fp32", "workers": 0, "quiet": True,
+    }  # fmt: skip
+    first, second = (convmix.train(tmp_path / "photos", out=tmp_path / name, **settings) for name in ("a", "b"))
+    plain = convmix.train(tmp_path / "photos", out=tmp_path / "c", **{**settings, "whiten": False})
+    weights = [load_file(r.path / "model.safetensors")["stem.0.weight"].numpy() for r in (first, second, plain)]
+    assert np.array_equal(weights[0], weights[1]) and not np.allclose(weights[0], weights[2], atol=0.1)
+    with pytest.raises(ConfigError, match="leave it or the weights out"):
+        convmix.train(tmp_path / "photos", out=tmp_path / "d", weights=str(tmp_path / "a"), **settings)
