@@ -35,6 +35,28 @@ MUTATIONS = (
         why="a carried batch norm puts -b/a outside the image, not 0",
     ),
     Mutation(
+        "depthwise-last-channel-of-a-part-unit-lost",
+        "ops/kernels/strip.h",
+        "return (__mmask32)((1ull << lanes) - 1);",
+        "return (__mmask32)((1ull << (lanes - 1)) - 1);",
+        "ops/test_depthwise.py::test_output_and_gradients_equal_float64",
+        why="in bf16 with AVX-512, where the channels are no multiple of 32",
+    ),
+    Mutation(
+        "depthwise-gradient-of-the-last-odd-row-lost",
+        "ops/kernels/depthwise.c",
+        "for (; i < K; i++)",
+        "for (; i < K - 1; i++)",
+        "ops/test_depthwise.py::test_output_and_gradients_equal_float64",
+    ),
+    Mutation(
+        "act-norm-last-channels-untouched",
+        "ops/kernels/act_norm.c",
+        "if (c < (channels)) __VA_ARGS__",
+        "if (c < (channels) - LANES) __VA_ARGS__",
+        "ops/test_act_norm.py",
+    ),
+    Mutation(
         "act-norm-moments-about-zero",
         "ops/kernels/act_norm.c",
         "first_mean(u, about, rows, channels);",

@@ -83,6 +83,15 @@ def test_act_norm_equals_the_modules_in_float64(path: str, with_residual: bool, 
         assert norm.num_batches_tracked == 1
 
 
+def test_a_mean_far_above_the_spread_does_not_swallow_it() -> None:
+    u = (1000 + torch.randn(8, 20, 16, 16, generator=torch.Generator().manual_seed(0))).to(memory_format=torch.channels_last)
+    norm = nn.BatchNorm2d(20, momentum=1.0)
+    y = act_norm(u, nn.ReLU(), norm)
+    exact = nn.BatchNorm2d(20, momentum=1.0).double()
+    close(y, exact(u.double()), 1e-3)
+    close(norm.running_var, exact.running_var, 1e-4)
+
+
 def test_act_norm_leaves_what_it_cannot_fuse_to_the_modules() -> None:
     u = torch.randn(2, 4, 6, 5).to(memory_format=torch.channels_last)
     for norm in (nn.BatchNorm2d(4).eval(), nn.BatchNorm2d(4, momentum=None), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4)):

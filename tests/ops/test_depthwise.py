@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+from pathlib import Path
 
 import pytest
 import torch
@@ -95,9 +96,13 @@ def test_any_shape_equals_float64(shape, k, dtype, layout):
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64 compilers")
-@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64"])
-def test_kernels_for_smaller_processors_equal_float64(processor, empty_cache, monkeypatch):
-    """What this processor's instructions hide: vectors of 32 and 16 bytes, and bf16 without a dot product."""
+@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64", "cooperlake", "sapphirerapids", "skylake-avx512"])
+def test_kernels_for_other_processors_equal_float64(processor, empty_cache, monkeypatch):
+    """What this processor's instructions hide: vectors of 32 and 16 bytes; of 64, bf16 by pairs, by its halves, and rounded by hand."""
+    info = Path("/proc/cpuinfo")
+    flags = set(info.read_text().split()) if info.exists() else set()
+    if not {"cooperlake": {"avx512_bf16"}, "sapphirerapids": {"amx_tile"}, "skylake-avx512": {"avx512bw"}}.get(processor, set()) <= flags:
+        pytest.skip(f"this processor cannot run code for {processor}")
     monkeypatch.setattr(build, "FLAGS", tuple(f"-march={processor}" if f.startswith("-march") else f for f in build.FLAGS))
     if build.library("depthwise", "K=5", "STORAGE_BF16") is None:
         pytest.skip("no working C compiler")

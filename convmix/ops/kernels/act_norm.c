@@ -30,19 +30,28 @@ INLINE void add_to(real *p, vec v, int64_t lanes) {
     memcpy(p, &sum, (size_t)lanes * sizeof *p);
 }
 
-/* Calls body(from, to, c, lanes) for blocks of rows and LANES channels; a macro because C has no closures. */
-#define FOR_BLOCKS(first, last, channels)                                                                                 \
-    for (int64_t from = (first), to; from < (last); from = to)                                                            \
-        if ((to = from + BLOCK < (last) ? from + BLOCK : (last)), 1)                                                      \
-            for (int64_t c = 0, lanes; c < (channels) && ((lanes = (channels) - c < LANES ? (channels) - c : LANES), 1); c += LANES)
+#define WIDE 4 /* vectors that lie side by side and are done together: whole cache lines, which the processor then fetches ahead */
+
+/* Calls body(from, to, c, lanes, wide) for blocks of rows and `wide` vectors of `lanes` channels each: WIDE whole ones where there are as many,
+ * else one, the last of which may be a part. Constants where the body is inlined, so that its loops over vectors are unrolled. */
+#define FOR_BLOCKS(first, last, channels, ...)                                                          \
+    for (int64_t from = (first), to; from < (last); from = to) {                                        \
+        int64_t c = 0;                                                                                  \
+        to = from + BLOCK < (last) ? from + BLOCK : (last);                                             \
+        for (; c + WIDE * LANES <= (channels); c += WIDE * LANES) __VA_ARGS__(from, to, c, LANES, WIDE); \
+        for (; c + LANES <= (channels); c += LANES) __VA_ARGS__(from, to, c, LANES, 1);                  \
+        if (c < (channels)) __VA_ARGS__(from, to, c, (channels) - c, 1);                                 \
+    }
 
 /* The mean of act(u) over the first rows. The moments are taken about it: about zero, a mean far above the spread would swallow the spread. */
 static void first_mean(const stored *u, real *about, int64_t rows, int64_t channels) {
-    memset(about, 0, (size_t)channels * sizeof *about);
-    FOR_BLOCKS(0, rows < BLOCK ? rows : BLOCK, channels) {
+    int64_t count = rows < BLOCK ? rows : BLOCK;
+    for (int64_t c = 0; c < channels; c += LANES) {
+        int64_t lanes = channels - c < LANES ? channels - c : LANES;
         vec s = {0};
-        for (int64_t r = from; r < to; r++) s += act(load_lanes(u + r * channels + c, lanes));
-        add_to(about + c, s / splat((real)(to - from)), lanes);
+        for (int64_t r = 0; r < count; r++) s += act(load_lanes(u + r * channels + c, lanes));
+        s /= splat((real)count);
+        memcpy(about + c, &s, (size_t)lanes * sizeof *about);
     }
 }
 
@@ -55,67 +64,99 @@ static void combine(const real *partial, double *out, int64_t rows, int64_t chan
     }
 }
 
+INLINE void add_moments(const stored *u, const real *about, real *sums, int64_t channels, int64_t from, int64_t to, int64_t c, int64_t lanes,
+                        int wide) {
+    vec s[WIDE] = {{0}}, q[WIDE] = {{0}}, origin[WIDE];
+    for (int i = 0; i < wide; i++) origin[i] = load_real(about + c + i * LANES, lanes);
+    for (int64_t r = from; r < to; r++)
+        for (int i = 0; i < wide; i++) {
+            vec a = act(load_lanes(u + r * channels + c + i * LANES, lanes)) - origin[i];
+            s[i] += a;
+            q[i] += a * a;
+        }
+    for (int i = 0; i < wide; i++) {
+        add_to(sums + c + i * LANES, s[i], lanes);
+        add_to(sums + channels + c + i * LANES, q[i], lanes);
+    }
+}
+
 /* The sums of a and a^2 for one group of rows, a being act(u) - about. */
 static void moments(const stored *u, const real *about, real *sums, int64_t first, int64_t last, int64_t channels) {
     memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
-    FOR_BLOCKS(first, last, channels) {
-        vec s = {0}, q = {0}, origin = load_real(about + c, lanes);
-        for (int64_t r = from; r < to; r++) {
-            vec a = act(load_lanes(u + r * channels + c, lanes)) - origin;
-            s += a;
-            q += a * a;
+#define BODY(...) add_moments(u, about, sums, channels, __VA_ARGS__)
+    FOR_BLOCKS(first, last, channels, BODY)
+#undef BODY
+}
+
+INLINE void add_slope_moments(const stored *u, const stored *dy, const real *mean, real *sums, int64_t channels, int64_t from, int64_t to,
+                              int64_t c, int64_t lanes, int wide) {
+    vec s[WIDE] = {{0}}, p[WIDE] = {{0}}, origin[WIDE];
+    for (int i = 0; i < wide; i++) origin[i] = load_real(mean + c + i * LANES, lanes);
+    for (int64_t r = from; r < to; r++)
+        for (int i = 0; i < wide; i++) {
+            int64_t at = r * channels + c + i * LANES;
+            vec d = load_lanes(dy + at, lanes);
+            s[i] += d;
+            p[i] += d * (act(load_lanes(u + at, lanes)) - origin[i]);
         }
-        add_to(sums + c, s, lanes);
-        add_to(sums + channels + c, q, lanes);
+    for (int i = 0; i < wide; i++) {
+        add_to(sums + c + i * LANES, s[i], lanes);
+        add_to(sums + channels + c + i * LANES, p[i], lanes);
     }
 }
 
 /* The sums of dy and dy * (act(u) - mean) for one group of rows. */
 static void slope_moments(const stored *u, const stored *dy, const real *mean, real *sums, int64_t first, int64_t last, int64_t channels) {
     memset(sums, 0, (size_t)(2 * channels) * sizeof *sums);
-    FOR_BLOCKS(first, last, channels) {
-        vec s = {0}, p = {0}, origin = load_real(mean + c, lanes);
-        for (int64_t r = from; r < to; r++) {
-            int64_t i = r * channels + c;
-            vec d = load_lanes(dy + i, lanes);
-            s += d;
-            p += d * (act(load_lanes(u + i, lanes)) - origin);
+#define BODY(...) add_slope_moments(u, dy, mean, sums, channels, __VA_ARGS__)
+    FOR_BLOCKS(first, last, channels, BODY)
+#undef BODY
+}
+
+INLINE void normalise_block(const stored *u, const stored *residual, const real *scale, const real *shift, stored *y, int64_t channels,
+                            int64_t from, int64_t to, int64_t c, int64_t lanes, int wide) {
+    vec a[WIDE], b[WIDE];
+    for (int i = 0; i < wide; i++) a[i] = load_real(scale + c + i * LANES, lanes), b[i] = load_real(shift + c + i * LANES, lanes);
+    for (int64_t r = from; r < to; r++)
+        for (int i = 0; i < wide; i++) {
+            int64_t at = r * channels + c + i * LANES;
+            vec v = act(load_lanes(u + at, lanes)) * a[i] + b[i];
+            store_lanes(y + at, residual ? v + load_lanes(residual + at, lanes) : v, lanes);
         }
-        add_to(sums + c, s, lanes);
-        add_to(sums + channels + c, p, lanes);
-    }
 }
 
 /* y = act(u) * scale + shift, and + residual where that is not NULL. */
 static void normalise(const stored *u, const stored *residual, const real *scale, const real *shift, stored *y, int64_t first, int64_t last,
                       int64_t channels) {
-    FOR_BLOCKS(first, last, channels) {
-        vec a = load_real(scale + c, lanes), b = load_real(shift + c, lanes);
-        if (residual)
-            for (int64_t r = from; r < to; r++) {
-                int64_t i = r * channels + c;
-                store_lanes(y + i, act(load_lanes(u + i, lanes)) * a + b + load_lanes(residual + i, lanes), lanes);
-            }
-        else
-            for (int64_t r = from; r < to; r++) {
-                int64_t i = r * channels + c;
-                store_lanes(y + i, act(load_lanes(u + i, lanes)) * a + b, lanes);
-            }
+#define BODY(...) normalise_block(u, residual, scale, shift, y, channels, __VA_ARGS__)
+    if (residual)
+        FOR_BLOCKS(first, last, channels, BODY)
+    else
+        FOR_BLOCKS(first, last, channels, BODY)
+#undef BODY
+}
+
+INLINE void input_slope_block(const stored *u, const stored *dy, const real *mean, const real *of_dy, const real *of_act, const real *constant,
+                              stored *du, int64_t channels, int64_t from, int64_t to, int64_t c, int64_t lanes, int wide) {
+    vec p[WIDE], q[WIDE], k[WIDE], origin[WIDE];
+    for (int i = 0; i < wide; i++) {
+        p[i] = load_real(of_dy + c + i * LANES, lanes), q[i] = load_real(of_act + c + i * LANES, lanes);
+        k[i] = load_real(constant + c + i * LANES, lanes), origin[i] = load_real(mean + c + i * LANES, lanes);
     }
+    for (int64_t r = from; r < to; r++)
+        for (int i = 0; i < wide; i++) {
+            int64_t at = r * channels + c + i * LANES;
+            vec slope, a = act_and_slope(load_lanes(u + at, lanes), &slope);
+            store_lanes(du + at, slope * (p[i] * load_lanes(dy + at, lanes) + q[i] * (a - origin[i]) + k[i]), lanes);
+        }
 }
 
 /* du = act'(u) * (of_dy * dy + of_act * (act(u) - mean) + constant) */
 static void input_slope(const stored *u, const stored *dy, const real *mean, const real *of_dy, const real *of_act, const real *constant,
                         stored *du, int64_t first, int64_t last, int64_t channels) {
-    FOR_BLOCKS(first, last, channels) {
-        vec p = load_real(of_dy + c, lanes), q = load_real(of_act + c, lanes), k = load_real(constant + c, lanes);
-        vec origin = load_real(mean + c, lanes);
-        for (int64_t r = from; r < to; r++) {
-            int64_t i = r * channels + c;
-            vec slope, a = act_and_slope(load_lanes(u + i, lanes), &slope);
-            store_lanes(du + i, slope * (p * load_lanes(dy + i, lanes) + q * (a - origin) + k), lanes);
-        }
-    }
+#define BODY(...) input_slope_block(u, dy, mean, of_dy, of_act, constant, du, channels, __VA_ARGS__)
+    FOR_BLOCKS(first, last, channels, BODY)
+#undef BODY
 }
 
 /* y = (act(u) - mean) / sqrt(var + eps) * weight + bias, and + residual where that is not NULL; mean and biased var of act(u) over the rows.

@@ -56,16 +56,18 @@ INLINE vec_bits load_bits(const stored *p, int64_t lanes) {
 
 INLINE vec load(const stored *p) { return (vec)(load_bits(p, LANES) << 16); }
 
-/* Round to nearest even; a NaN stays one. */
+/* Rounded to nearest even in the upper 16 bits, anything in the lower; a NaN stays one. */
+INLINE vec_bits rounded(vec v) {
+    vec_bits bits = (vec_bits)v, nan = (vec_bits)(v != v);
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & ~nan) | (nan & 0x7FC00000);
+}
+
 INLINE void store(stored *p, vec v) {
 #if defined(__AVX512BF16__)
     __m256bh b = _mm512_cvtneps_pbh((__m512)v);
     memcpy(p, &b, sizeof b);
 #else
-    vec_bits bits = (vec_bits)v;
-    vec_bits rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
-    vec_bits nan = (vec_bits)(v != v);
-    halves h = __builtin_convertvector((rounded & ~nan) | (nan & 0x7FC0), halves);
+    halves h = __builtin_convertvector(rounded(v) >> 16, halves);
     memcpy(p, &h, sizeof h);
 #endif
 }
