@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exporting_runs import CALIBRATION, run_with_data
+from exporting_runs import CALIBRATION, COMPILED, run_with_data
 from PIL import Image
 
 import convmix
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.runtime.exported import read_description, read_exported
+from convmix.artifacts.runtime.sessions import PACKAGE
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.classification_result import Evaluation
 from convmix.exporting import export as module
+from convmix.exporting import torch_program
 from convmix.exporting.export import export
 from convmix.exporting.timing import race
 from convmix.exporting.verification import VerificationError
@@ -109,6 +111,13 @@ def test_lower_precisions_answer_alike(format: str, precision: str, run: Artifac
     assert max(abs(f.probability - e.probability) for f, e in zip(found, expected, strict=True) if f.label == e.label) > 1e-5
     with pytest.raises(ConfigError, match=f"was exported in {precision}; leave precision out"):
         predict(path, files_of(run)[:1], precision="fp32")
+
+
+@pytest.mark.slow
+def test_the_compiled_package_answers_as_the_run(run: Artifact, exported: Exports, expected: list[Prediction]) -> None:
+    if not torch_program.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    assert_same(predict(exported(*COMPILED) / PACKAGE, files_of(run)), expected, 1e-5)
 
 
 @pytest.mark.slow

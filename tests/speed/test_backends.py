@@ -42,7 +42,6 @@ ENGINES = (
     ("convmixer", EnginePlan("compile", "autocast")),
     ("convmixer", EnginePlan("compile", "bf16", "nhwc", folded=True)),
     ("convmixer", EnginePlan("aoti")),
-    ("convmixer", EnginePlan("aoti", "bf16")),
 )
 Engine = Callable[[str, EnginePlan], tuple[Runner, Path]]
 
