@@ -22,6 +22,7 @@ from convmix.data import rle
 from convmix.inference.predictor import Predictor
 from convmix.results import Boxes, Masks, SemanticMap
 from convmix.tasks import create_task
+from tests.blank_pictures import pictures, save_blank
 from tests.made_once import MadeOnce
 
 TINY: dict[str, Any] = {
@@ -56,7 +57,8 @@ def trained(made_once: MadeOnce) -> Callable[[str], Path]:
     def make(task: str, root: Path) -> None:
         data = root / "scenes"
         write_maps(data, COUNTS, side=SIDE) if task == "segment" else write_coco(data, COUNTS, masks=task == "instances", side=SIDE)
-        convmix.train(data, out=root / "run", quiet=True, batch_size=BATCH[task], **TINY)
+        with pictures(save_blank):
+            convmix.train(data, out=root / "run", quiet=True, batch_size=BATCH[task], **TINY)
 
     return lambda task: made_once(f"exported_{task}", functools.partial(make, task)) / "run"
 
@@ -142,6 +144,7 @@ def test_an_exported_model_predicts_files(task: str, trained: Callable[[str], Pa
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.usefixtures("unpainted")
 def test_an_exported_model_is_evaluated_as_its_run(
     task: str, exported: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ from convmix.exporting.verification import VerificationError
 from convmix.inference.prediction import Prediction, predict
 from convmix.inference.predictor import Predictor
 from convmix.speed import backends
+from tests.blank_pictures import pictures, save_blank
 from tests.made_once import MadeOnce
 
 Exports = Callable[..., Path]
@@ -290,7 +291,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.fixture(scope="module")
 def evaluation(run: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """The run's."""
-    return convmix.evaluate(run, split="val", output=tmp_path_factory.mktemp("evaluation") / "run.json", precision="fp32")
+    with pictures(save_blank):
+        return convmix.evaluate(run, split="val", output=tmp_path_factory.mktemp("evaluation") / "run.json", precision="fp32")
 
 
 @pytest.mark.parametrize(
@@ -340,6 +342,7 @@ def test_the_script_takes_picture_files_where_pillow_is(onnx: Path, run: Artifac
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unpainted")
 def test_an_exported_model_is_evaluated(onnx: Path, run: Artifact, evaluation: Evaluation, tmp_path: Path) -> None:
     data = Path(run.info["data"]["spec"]) / "val"
     exported = convmix.evaluate(onnx, data, split="val", output=tmp_path / "exported.json")
