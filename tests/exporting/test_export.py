@@ -94,19 +94,21 @@ def test_a_graph_that_resizes_takes_batches_of_any_one_size(onnx: Path, run: Art
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("format", "precision"),
+    ("format", "precision", "bake"),
     [
-        ("onnx", "int8"),
-        ("openvino", "int8"),
-        ("openvino", "bf16"),
-        ("openvino", "fp16"),
-        ("onnx", "fp16"),
-        ("torch", "bf16"),
-        ("torch", "fp16"),
+        ("onnx", "int8", "resize"),
+        ("openvino", "int8", "resize"),
+        ("openvino", "bf16", "resize"),
+        ("openvino", "fp16", "resize"),
+        ("onnx", "fp16", "resize"),
+        ("torch", "bf16", "none"),
+        ("torch", "fp16", "resize"),
     ],
 )
-def test_lower_precisions_answer_alike(format: str, precision: str, run: Artifact, exported: Exports, expected: list[Prediction]) -> None:
-    path = exported(format, precision)
+def test_lower_precisions_answer_alike(
+    format: str, precision: str, bake: str, run: Artifact, exported: Exports, expected: list[Prediction]
+) -> None:
+    path = exported(format, precision, bake)
     found = predict(path, files_of(run))
     assert np.mean([f.label == e.label for f, e in zip(found, expected, strict=True)]) > 0.85
     assert max(abs(f.probability - e.probability) for f, e in zip(found, expected, strict=True) if f.label == e.label) > 1e-5
