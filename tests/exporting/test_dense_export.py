@@ -172,7 +172,7 @@ def test_an_exported_model_is_measured_beside_its_run(task: str, exported: Calla
 
 @pytest.mark.parametrize("task", OUTLINES_AND_MAPS)
 def test_the_script_needs_no_convmix(task: str, trained: Callable[[str], Path], exported: Callable[..., Path], tmp_path: Path) -> None:
-    """What it prints of an image: an object per line from a score of one half, here of what these runs give, or the share of every class."""
+    """What it prints of an image: an object per line from a score of one half, here of what these runs give, or every class's share."""
     path, run = shutil.copytree(exported(task, "onnx", BAKE[task]), tmp_path / "export"), trained(task)
     image = images_of(run)[0]
     found = answers(run, [image])[0]
