@@ -37,8 +37,8 @@ SIDE = 128  # of the images: halved without any rounding of weights, so that the
 TASKS = ("detect", "instances", "segment")
 BOXES_AND_MAPS, OUTLINES_AND_MAPS = ("detect", "segment"), ("instances", "segment")  # where what has outlines goes the way of boxes
 # Every task in every runtime, every format, and boxes and maps with resizing inside and outside, from as few traces as that takes. torch's
-# own program is run with loops (detect) and with resizing (segment). What is compiled of a program is in test_export.py, of the loops in
-# tests/tasks/test_suppression.py.
+# own program is run with loops (detect) and with resizing (segment). What is compiled of a program is in test_export.py, of the loop in
+# tests/tasks/test_deployed.py.
 EXPORTS = (
     ("detect", "onnx", "none"), ("detect", "openvino", "none"), ("detect", "torch", "none"),
     ("instances", "onnx", "resize"), ("instances", "openvino", "resize"),

@@ -1,5 +1,6 @@
 """Dense networks as exporters take them: fixed shapes, the network's own answers, and the way back to the image inside the graph."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ from convmix.config import Dense
 from convmix.data.placement import Placement
 from convmix.data.targets import PerImage, Truth
 from convmix.data.traced_placement import TracedPlacement
+from convmix.exporting import torch_program
 from convmix.tasks import create_task, deployed_retinanet, retinanet
 from convmix.tasks.base import Task
 from convmix.tasks.retinanet import MIN_SCORE
+from convmix.tasks.suppression import best_apart
+from tests.tasks.test_suppression import random_boxes
 
 LABELS = ("square", "disc", "ring")
 NARROW = Dense(pyramid_channels=16, smallest_anchor=12.0)
@@ -222,3 +226,30 @@ def test_a_program_answers_as_pytorch_for_any_batch() -> None:
         images = noise(n, (64, 64), seed=n)
         for (output, value), got in zip(deployed(images).items(), program(images).values(), strict=True):
             torch.testing.assert_close(got, value, rtol=1e-4, atol=1e-3, msg=lambda m, where=(output, n): f"{where}: {m}")
+
+
+class Apart(nn.Module):
+    """Boxes N,K,4, scores N,K, labels N,K -> the best ten, by the loop of every exported detector."""
+
+    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return best_apart(10, boxes, scores, labels, 0.3)
+
+
+@pytest.mark.slow
+def test_the_loop_is_compiled_as_a_package_for_any_batch(tmp_path: Path) -> None:
+    """The one thing in a package of a detector that a classifier's, in tests/exporting/test_export.py, has not."""
+    if not torch_program.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    given = {}
+    for n in (1, 2, 3):
+        scores = torch.rand(n, 40, generator=torch.Generator().manual_seed(n))
+        given[n] = random_boxes(n, 40, seed=n), scores, torch.arange(40).repeat(n, 1) % 3
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(Apart(), given[2], dynamic_shapes=({0: batch},) * 3)
+    torch_program.write_package(tmp_path, program)
+    package = torch._inductor.aoti_load_package(str(tmp_path / torch_program.PACKAGE))
+    for n, tensors in given.items():
+        wanted = Apart()(*tensors)
+        assert wanted["scores"].all(1).any()
+        for name, value in package(*tensors).items():
+            torch.testing.assert_close(value, wanted[name], msg=lambda m, where=(name, n): f"{where}: {m}")

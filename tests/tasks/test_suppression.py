@@ -1,13 +1,10 @@
 """Greedy suppression by rounds over all boxes keeps what torchvision's, box after box, keeps."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
-from convmix.exporting import torch_program
 from convmix.tasks.suppression import best_apart, first, overlaps, pairwise_iou, rows, survivors
 
 
@@ -106,35 +103,6 @@ def test_boxes_that_are_all_the_same_leave_one() -> None:
     found = best_apart(5, boxes, scores, labels, 0.5)
     assert found["labels"].tolist() == [[0, 1, 2, 0, 0], [1, 2, 0, 0, 0]]  # one of each label
     assert found["scores"].count_nonzero(1).tolist() == [3, 3]
-
-
-class Both(nn.Module):
-    """Boxes N,K,4, scores N,K, labels N,K -> what is left by either way."""
-
-    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        (stays,) = survivors([overlaps(boxes, 0.3, real=scores > 0)])
-        return {**best_apart(10, boxes, scores, labels, 0.3), "stays": stays}
-
-
-@pytest.mark.slow
-def test_the_loops_are_compiled_as_a_package_for_any_batch(tmp_path: Path) -> None:
-    """Those of every exported detector, whose other operations are in the exports of tests/exporting."""
-    if not torch_program.has_compiler():
-        pytest.skip("there is no C++ compiler")
-    given = {
-        n: (random_boxes(n, 40, seed=n), torch.rand(n, 40, generator=torch.Generator().manual_seed(n)).sort(1, True).values)
-        for n in (1, 2, 3)
-    }
-    labels = {n: torch.arange(40).expand(n, 40) % 3 for n in given}
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(Both(), (*given[2], labels[2].clone()), dynamic_shapes=({0: batch},) * 3)
-    torch_program.write_package(tmp_path, program)
-    package = torch._inductor.aoti_load_package(str(tmp_path / torch_program.PACKAGE))
-    for n, (boxes, scores) in given.items():
-        wanted = Both()(boxes, scores, labels[n])
-        assert 0 < int(wanted["stays"].sum()) < 40 * n and wanted["scores"].all(1).any()
-        for name, value in package(boxes, scores, labels[n].clone()).items():
-            torch.testing.assert_close(value, wanted[name], msg=lambda m, where=(name, n): f"{where}: {m}")
 
 
 def test_boxes_without_area_suppress_nothing_and_stay() -> None:
