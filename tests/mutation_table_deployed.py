@@ -66,7 +66,7 @@ MUTATIONS = (
         "artifacts/runtime/network.py",
         "return where.boxes_to_input(boxes.flatten(0, 1)).reshape(boxes.shape)",
         "return boxes",
-        "exporting/test_dense_export.py::test_an_exported_model_answers_as_its_run[detect-onnx-resize]",
+        "exporting/test_dense_export.py::test_an_exported_model_answers_as_its_run[instances-onnx-resize]",
     ),
     Mutation(
         "levels-from-zero-to-one",

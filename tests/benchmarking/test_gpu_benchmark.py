@@ -32,7 +32,9 @@ REHEARSAL = ["--device", "cpu", "--rehearse", "--no-tests", "--rounds", "2", "--
 def settings() -> Iterator[None]:
     """The command is a process of its own and sets torch up as it likes."""
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch._dynamo.config.recompile_limit
-    yield
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # that it starts tests with, whose imports take longer than they do
+        yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch._dynamo.config.recompile_limit = before
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from exporting_runs import Writer, run_with_data
+from exporting_runs import COMPILED, Writer, run_with_data
 
 from convmix.artifacts.artifact import Artifact, load_artifact
 from tests.made_once import MadeOnce
@@ -25,7 +25,8 @@ def exported(run: Artifact, made_once: MadeOnce) -> Exports:
 
     def folder(format: str, precision: str = "fp32", bake: str = "resize", size: str = "auto") -> Path:
         def make(place: Path) -> None:
-            writer(run, format, precision=precision, bake=bake, size=size, output=place)
+            compiled = (format, precision, bake, size) == COMPILED
+            writer(run, format, precision=precision, bake=bake, size=size, output=place, compiled=compiled)
 
         return made_once(f"exported_{format}_{precision}_{bake}_{size}", make)
 

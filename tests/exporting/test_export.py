@@ -11,21 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exporting_runs import CALIBRATION, run_with_data
+from exporting_runs import CALIBRATION, COMPILED, run_with_data
 from PIL import Image
 
 import convmix
 from convmix.artifacts.artifact import Artifact, load_artifact
 from convmix.artifacts.runtime.exported import read_description, read_exported
+from convmix.artifacts.runtime.sessions import PACKAGE
 from convmix.errors import ConfigError, DataError, RunError
 from convmix.evaluation.classification_result import Evaluation
 from convmix.exporting import export as module
+from convmix.exporting import torch_program
 from convmix.exporting.export import export
 from convmix.exporting.timing import race
 from convmix.exporting.verification import VerificationError
 from convmix.inference.prediction import Prediction, predict
 from convmix.inference.predictor import Predictor
 from convmix.speed import backends
+from tests.blank_pictures import pictures, save_blank
 from tests.made_once import MadeOnce
 
 Exports = Callable[..., Path]
@@ -91,24 +94,33 @@ def test_a_graph_that_resizes_takes_batches_of_any_one_size(onnx: Path, run: Art
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("format", "precision"),
+    ("format", "precision", "bake"),
     [
-        ("onnx", "int8"),
-        ("openvino", "int8"),
-        ("openvino", "bf16"),
-        ("openvino", "fp16"),
-        ("onnx", "fp16"),
-        ("torch", "bf16"),
-        ("torch", "fp16"),
+        ("onnx", "int8", "resize"),
+        ("openvino", "int8", "resize"),
+        ("openvino", "bf16", "resize"),
+        ("openvino", "fp16", "resize"),
+        ("onnx", "fp16", "resize"),
+        ("torch", "bf16", "none"),
+        ("torch", "fp16", "resize"),
     ],
 )
-def test_lower_precisions_answer_alike(format: str, precision: str, run: Artifact, exported: Exports, expected: list[Prediction]) -> None:
-    path = exported(format, precision)
+def test_lower_precisions_answer_alike(
+    format: str, precision: str, bake: str, run: Artifact, exported: Exports, expected: list[Prediction]
+) -> None:
+    path = exported(format, precision, bake)
     found = predict(path, files_of(run))
     assert np.mean([f.label == e.label for f, e in zip(found, expected, strict=True)]) > 0.85
     assert max(abs(f.probability - e.probability) for f, e in zip(found, expected, strict=True) if f.label == e.label) > 1e-5
     with pytest.raises(ConfigError, match=f"was exported in {precision}; leave precision out"):
         predict(path, files_of(run)[:1], precision="fp32")
+
+
+@pytest.mark.slow
+def test_the_compiled_package_answers_as_the_run(run: Artifact, exported: Exports, expected: list[Prediction]) -> None:
+    if not torch_program.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    assert_same(predict(exported(*COMPILED) / PACKAGE, files_of(run)), expected, 1e-5)
 
 
 @pytest.mark.slow
@@ -281,7 +293,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.fixture(scope="module")
 def evaluation(run: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """The run's."""
-    return convmix.evaluate(run, split="val", output=tmp_path_factory.mktemp("evaluation") / "run.json", precision="fp32")
+    with pictures(save_blank):
+        return convmix.evaluate(run, split="val", output=tmp_path_factory.mktemp("evaluation") / "run.json", precision="fp32")
 
 
 @pytest.mark.parametrize(
@@ -331,6 +344,7 @@ def test_the_script_takes_picture_files_where_pillow_is(onnx: Path, run: Artifac
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unpainted")
 def test_an_exported_model_is_evaluated(onnx: Path, run: Artifact, evaluation: Evaluation, tmp_path: Path) -> None:
     data = Path(run.info["data"]["spec"]) / "val"
     exported = convmix.evaluate(onnx, data, split="val", output=tmp_path / "exported.json")

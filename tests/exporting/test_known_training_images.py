@@ -10,7 +10,6 @@ from PIL import Image
 import convmix
 from convmix.artifacts.artifact import load_artifact
 from convmix.errors import ConfigError
-from convmix.exporting.export import export
 from convmix.inference.prediction import predict
 from convmix.models.neighbours import FILE
 from tests.made_once import MadeOnce
@@ -19,11 +18,16 @@ from tests.trained_runs import classifier, probe
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # the exporters' own
 
 
+@pytest.fixture(scope="module")
+def writer() -> Writer:
+    return Writer()
+
+
 @pytest.fixture(scope="module", params=["onnx", "openvino", "torch"])
-def exported(request: pytest.FixtureRequest, made_once: MadeOnce, photos: Path) -> Path:
+def exported(request: pytest.FixtureRequest, writer: Writer, made_once: MadeOnce, photos: Path) -> Path:
     """Read only."""
     run = probe(made_once, photos)
-    return made_once(f"probe_{request.param}", lambda place: Writer()(run, request.param, bake="normalise", size="fixed", output=place))
+    return made_once(f"probe_{request.param}", lambda place: writer(run, request.param, bake="normalise", size="fixed", output=place))
 
 
 def pictures(photos: Path, folder: Path) -> list[str]:
@@ -55,7 +59,7 @@ def test_it_holds_no_name_of_a_training_image(exported: Path, made_once: MadeOnc
 @pytest.mark.slow
 def test_an_export_of_a_run_without_them_is_as_it_was(made_once: MadeOnce, photos: Path, tmp_path: Path) -> None:
     run = classifier(made_once, photos)
-    made = export(run, "onnx", bake="normalise", size="fixed", output=tmp_path / "onnx")
+    made = Writer()(run, "torch", bake="normalise", size="fixed", output=tmp_path / "torch")
     assert made.description.outputs == ("logits", "probabilities")
     assert not (made.path / FILE).exists()
     [row] = predict(load_artifact(made.path), [str(photos / "class_0" / "003.png")])

@@ -31,6 +31,7 @@ from tests.made_once import MadeOnce
 from tests.trained_runs import DENSE_TASKS, demo, dense_run, labelled, multilabel, scenes
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("unpainted")
 QUICK = [EnginePlan(), EnginePlan(layout="nhwc"), EnginePlan(folded=True)]
 
 

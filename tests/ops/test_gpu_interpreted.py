@@ -20,6 +20,9 @@ REPO = FOLDER.parents[2]
 QUICK = "test_gpu_norm.py"  # by itself, so that the quick suite, and a rehearsal of benchmarks/gpu.py, have some kernels
 OTHERS = sorted(path.name for path in FOLDER.glob("test_*.py") if path.name != QUICK)
 
+NO_PLUGINS = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # of those that are installed, some take longer to import than torch
+TIMEOUT = ("-p", "pytest_timeout") if importlib.util.find_spec("pytest_timeout") else ()  # which pyproject.toml sets up
+
 
 def numbers(package: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version(package).split(".")[:2])
@@ -31,8 +34,8 @@ def numbers(package: str) -> tuple[int, ...]:
 def test_through_the_interpreter(files: list[str]) -> None:
     if numbers("triton") < (3, 7) and numbers("numpy") >= (2, 5):
         pytest.skip("the interpreter of this Triton cannot loop with this NumPy")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CONVMIX_KERNELS": "triton"}
-    command = [sys.executable, "-m", "pytest", *(str(FOLDER / file) for file in files), "-q", "-x", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CONVMIX_KERNELS": "triton", **NO_PLUGINS}
+    command = [sys.executable, "-m", "pytest", *(str(FOLDER / file) for file in files), "-q", "-x", "-p", "no:cacheprovider", *TIMEOUT]
     done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True)
     if done.returncode:
         pytest.fail(f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}", pytrace=False)

@@ -26,7 +26,14 @@ SIZES = {  # height and width that leave a few positions, and pixels that fill n
     "convmixer_1024_20_ks9_p14": (75, 100),
     "convmixer_256_8": (13, 19),
 }
-LARGE = ("convmixer_1536_20", "convmixer_768_32", "convmixer_1024_20_ks9_p14", "convmlp_l", "multiscale_convmixer_m")
+SHALLOW = {  # wide ones with few of their blocks, which are all alike; convmixer_768_32 has all of its 32
+    "convmixer_1536_20": {"depth": 3},
+    "convmixer_1024_20_ks9_p14": {"depth": 3},
+    "convmlp_m": {"blocks": (2, 2, 1)},
+    "convmlp_l": {"blocks": (2, 2, 1)},
+    "multiscale_convmixer_m": {"depth": 4},
+}
+LARGE = ("convmixer_768_32", "convmlp_l", "multiscale_convmixer_s")
 
 
 def images(count: int, size: tuple[int, int], channels: int = 3, seed: int = 0) -> Tensor:
@@ -101,7 +108,7 @@ def kinds(module: nn.Module) -> set[type]:
 def test_every_size_answers_the_same_without_batchnorm(name):
     torch.manual_seed(0)
     size = SIZES.get(name, (70, 75))
-    folded = assert_equal(lived_in(create_model(name), size), images(2, size, seed=4))
+    folded = assert_equal(lived_in(create_model(name, model_args=SHALLOW.get(name)), size), images(2, size, seed=4))
     assert nn.BatchNorm2d not in kinds(folded)
 
 
@@ -271,7 +278,7 @@ def test_compiles_as_one_graph(family):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporter's own
-@pytest.mark.parametrize("family", ["convmixer", "multiscale", "convmlp"])
+@pytest.mark.parametrize("family", ["multiscale", "convmlp"])  # a folded ConvMixer has no operation that these have not
 def test_runs_in_onnxruntime(family, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -1,6 +1,6 @@
 """Dense networks as exporters take them: fixed shapes, the network's own answers, and the way back to the image inside the graph."""
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ from convmix.config import Dense
 from convmix.data.placement import Placement
 from convmix.data.targets import PerImage, Truth
 from convmix.data.traced_placement import TracedPlacement
-from convmix.speed.packages import openvino_core
+from convmix.exporting import torch_program
 from convmix.tasks import create_task, deployed_retinanet, retinanet
 from convmix.tasks.base import Task
 from convmix.tasks.retinanet import MIN_SCORE
+from convmix.tasks.suppression import best_apart
+from tests.tasks.test_suppression import random_boxes
 
 LABELS = ("square", "disc", "ring")
 NARROW = Dense(pyramid_channels=16, smallest_anchor=12.0)
@@ -211,50 +213,43 @@ def test_finished_maps_are_those_of_the_pipeline(fit: str) -> None:
     assert task.finished(outputs, None) == outputs
 
 
-# A conversion takes up to half a minute. Both detectors suppress overlapping objects with the same operations, and every task's answers by
-# onnxruntime and OpenVINO are in tests/exporting/test_dense_export.py: here every output in every place, for every engine once.
-ENGINES = {"detect": ("onnx", "torch"), "instances": ("torch",), "segment": ("openvino", "torch")}
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_program_answers_as_pytorch_for_any_batch() -> None:
+    """Every output in every place. Of Mask R-CNN alone: what exports of the others answer is in tests/exporting/test_dense_export.py, in
+    every runtime, and so is what ONNX Runtime and OpenVINO make of this one."""
+    task, network = made("instances", "few")
+    deployed = task.deployed(network)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(deployed, (noise(2, (64, 64)),), dynamic_shapes=({0: batch},)).module()
+    for n in (1, 3):
+        images = noise(n, (64, 64), seed=n)
+        for (output, value), got in zip(deployed(images).items(), program(images).values(), strict=True):
+            torch.testing.assert_close(got, value, rtol=1e-4, atol=1e-3, msg=lambda m, where=(output, n): f"{where}: {m}")
+
+
+class Apart(nn.Module):
+    """Boxes N,K,4, scores N,K, labels N,K -> the best ten, by the loop of every exported detector."""
+
+    def forward(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return best_apart(10, boxes, scores, labels, 0.3)
 
 
 @pytest.mark.slow
-@torch.no_grad()
-@pytest.mark.parametrize("name", ENGINES)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # the exporters' own
-def test_every_runtime_answers_as_pytorch_for_any_batch(name: str) -> None:
-    task, network = made(name, "few")
-    deployed = task.deployed(network)
+def test_the_loop_is_compiled_as_a_package_for_any_batch(tmp_path: Path) -> None:
+    """The one thing in a package of a detector that a classifier's, in tests/exporting/test_export.py, has not."""
+    if not torch_program.has_compiler():
+        pytest.skip("there is no C++ compiler")
+    given = {}
+    for n in (1, 2, 3):
+        scores = torch.rand(n, 40, generator=torch.Generator().manual_seed(n))
+        given[n] = random_boxes(n, 40, seed=n), scores, torch.arange(40).repeat(n, 1) % 3
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(deployed, (noise(2, (64, 64)),), dynamic_shapes=({0: batch},))
-    engines = {engine: RUN_BY[engine](program) for engine in ENGINES[name]}
-    for n in (1, 3):
-        images = noise(n, (64, 64), seed=n)
-        wanted = deployed(images)
-        for engine, answers in engines.items():
-            for (output, value), got in zip(wanted.items(), answers(images), strict=True):
-                torch.testing.assert_close(
-                    torch.as_tensor(got), value, rtol=1e-4, atol=1e-3, msg=lambda m, where=(engine, output, n): f"{where}: {m}"
-                )
-
-
-def by_onnx(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
-    import onnxruntime
-
-    exported = torch.onnx.export(program, dynamo=True, verbose=False)
-    assert exported is not None
-    session = onnxruntime.InferenceSession(exported.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda images: session.run(None, {session.get_inputs()[0].name: images.numpy()})
-
-
-def by_openvino(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
-    import openvino
-
-    compiled = openvino_core().compile_model(openvino.convert_model(program), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: list(compiled([images.numpy()]).values())
-
-
-def by_torch(program: torch.export.ExportedProgram) -> Callable[[Tensor], list[Any]]:
-    again = program.module()
-    return lambda images: list(again(images).values())
-
-
-RUN_BY = {"onnx": by_onnx, "openvino": by_openvino, "torch": by_torch}
+    program = torch.export.export(Apart(), given[2], dynamic_shapes=({0: batch},) * 3)
+    torch_program.write_package(tmp_path, program)
+    package = torch._inductor.aoti_load_package(str(tmp_path / torch_program.PACKAGE))
+    for n, tensors in given.items():
+        wanted = Apart()(*tensors)
+        assert wanted["scores"].all(1).any()
+        for name, value in package(*tensors).items():
+            torch.testing.assert_close(value, wanted[name], msg=lambda m, where=(name, n): f"{where}: {m}")

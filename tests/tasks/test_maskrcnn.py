@@ -235,7 +235,7 @@ def learned_by_heart(name, taps, model_args, *, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "taps", "model_args"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, _ in BACKBONES[:3]])
+@pytest.mark.parametrize(("name", "taps", "model_args"), BACKBONES[:3:2], ids=[f"{n}-{t}" for n, t, _ in BACKBONES[:3:2]])  # all: RetinaNet
 def test_one_image_is_learned_by_heart(name, taps, model_args):
     """Of 16 trainings one ended with a box below 0.8 (0.76; ConvMixer, seed 0, an AMD processor with AVX-512), so three seeds may try."""
     found = []

@@ -101,6 +101,8 @@ def learned_by_heart(name, taps, model_args, *, seed=0):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "taps", "model_args", "stride"), BACKBONES[:3], ids=[f"{n}-{t}" for n, t, *_ in BACKBONES[:3]])
+@pytest.mark.parametrize(
+    ("name", "taps", "model_args", "stride"), BACKBONES[:3:2], ids=[f"{n}-{t}" for n, t, *_ in BACKBONES[:3:2]]
+)  # all: RetinaNet
 def test_one_image_is_learned_by_heart(name, taps, model_args, stride):
     assert min(learned_by_heart(name, taps, model_args)) > 0.85
