@@ -99,7 +99,7 @@ def _small_model(facts: DataFacts) -> str:
     Two cores of a Xeon take 4 ms for an image of 32 px in a training step of ConvMixer-256/8, and 2 ms for one of 128/8.
     """
     short = facts.cpu_budget_s is not None and facts.cpu_budget_s < SHORT_S * facts.num_train
-    return "convmixer_128_8" if short else "convmixer_256_8"
+    return "convmixer_128_8_k5_p2" if short else "convmixer_256_8"
 
 
 def convmlp_imagenet(_: DataFacts) -> Run:

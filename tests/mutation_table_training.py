@@ -51,6 +51,7 @@ MUTATIONS = (
         "training/state.py",
         "np.random.SeedSequence((seed, step, rank, 0x57E9))",
         "np.random.SeedSequence((seed, 0, rank, 0x57E9))",
+        "training/test_what_is_kept.py::test_every_step_and_process_draws_on_its_own "
         "training/test_resume.py::test_a_stopped_step_loop_continues_inside_the_epoch "
         "training/test_training.py::test_short_training_has_the_stored_losses",
         why="every step drops the same neurons and mixes with the same weight",
@@ -74,6 +75,7 @@ MUTATIONS = (
         "training/loop.py",
         "return self.ema.module if self.ema is not None else self.raw_model",
         "return self.raw_model",
+        "training/test_what_is_kept.py::test_the_moving_average_is_what_is_kept "
         "training/test_resume.py::test_a_stopped_step_loop_continues_inside_the_epoch "
         "training/test_tuned_runs.py::test_steps_alone_take_the_compiled_model",
         why="with a moving average the weights that are kept are the last step's",
@@ -239,7 +241,36 @@ MUTATIONS = (
         "training/finalize.py",
         "for name, reason in t.position.bad.items())]",
         "for name, reason in ())]",
+        "training/test_what_is_kept.py::test_an_image_that_becomes_unreadable_is_listed "
         "training/test_training.py::test_a_folder_of_images_becomes_a_model_that_predicts training/test_data_wait.py",
+    ),
+    Mutation(
+        "muon-takes-the-classifier-too",
+        "training/optimizer.py",
+        "and not name.startswith(ENDS)",
+        "",
+        "training/test_optimizer.py",
+    ),
+    Mutation(
+        "adamw-beside-muon-at-the-full-rate",
+        "training/optimizer.py",
+        'group.get("lr_scale", 1.0) * optim.adamw_share',
+        'group.get("lr_scale", 1.0)',
+        "training/test_optimizer.py",
+    ),
+    Mutation(
+        "whitening-without-the-mean",
+        "training/whitening.py",
+        "centred = patches - mean[:, None]",
+        "centred = patches",
+        "training/test_whitening.py",
+    ),
+    Mutation(
+        "short-budgets-get-the-wide-network",
+        "recipes.py",
+        "facts.cpu_budget_s < SHORT_S * facts.num_train",
+        "facts.cpu_budget_s < SHORT_S",
+        "test_config.py",
     ),
     Mutation(
         "frozen-batch-norms-learn",

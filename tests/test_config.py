@@ -6,6 +6,7 @@ import pytest
 from convmix import config
 from convmix.config import ConfigError, Run, override, parse_duration, settings
 from convmix.data.facts import DataFacts
+from convmix.models import catalog
 from convmix.recipes import RECIPES, recipe
 
 PHOTOS = DataFacts(num_train=1300, num_classes=10, height=160, width=160, in_chans=3)
@@ -41,9 +42,10 @@ def test_many_small_images_get_the_fast_settings_and_a_short_budget_on_a_cpu_a_n
     fast = recipe("default", cifar10)
     assert (fast.model, fast.optim.optimizer, fast.net.whiten) == ("convmixer_256_8", "muon", True)
     assert fast.data.mean is None  # the data's own, not CIFAR-10's
-    assert recipe("default", replace(cifar10, cpu_budget_s=600)).model == "convmixer_128_8"
+    narrow = recipe("default", replace(cifar10, cpu_budget_s=600)).model
+    assert narrow == "convmixer_128_8_k5_p2" and catalog.create_model(narrow, num_classes=10)
     assert recipe("default", replace(cifar10, cpu_budget_s=3600)).model == "convmixer_256_8"
-    assert recipe("convmixer_cifar10_fast", replace(cifar10, cpu_budget_s=600)).model == "convmixer_128_8"
+    assert recipe("convmixer_cifar10_fast", replace(cifar10, cpu_budget_s=600)).model == "convmixer_128_8_k5_p2"
     for other in (
         replace(cifar10, num_train=4_000), replace(cifar10, height=65), replace(cifar10, height=16, width=16),
         replace(cifar10, model="convmixer_256_8"),

@@ -38,7 +38,7 @@ def ablate(
     data: as `train` takes it, of any task, whose own score is compared: accuracy, mean AP, AP, mask AP or mean IoU. Its splits
     are made once (settings: split_seed), the same for every training.
     model: the base, a ConvMixer by its size.
-    axes: what is varied, any of patch, kernel, depth, residual, norm, act, scales, augment.
+    axes: what is varied, any of patch, kernel, depth, residual, norm, act, scales, augment, optim.
     equal: what all trainings have in common. macs: multiply-adds per image (of the backbone), by adapting the width, and epochs; time, the
     wall-clock `budget`, or epochs, nothing but these. Depth against width is always at equal multiply-adds.
     recipe: one of `convmix recipes`, for all. epochs: of every training; None: the recipe's. seeds: trainings per change.

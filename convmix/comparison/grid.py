@@ -21,9 +21,9 @@ from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError, did_you_mean
 from convmix.models import catalog
 from convmix.models.describe import count_macs
-from convmix.recipes import FULL_RATIO, convmixer_cifar10_200
+from convmix.recipes import FULL_RATIO, convmixer_cifar10_200, convmixer_cifar10_fast
 
-AXES = ("patch", "kernel", "depth", "residual", "norm", "act", "scales", "augment")
+AXES = ("patch", "kernel", "depth", "residual", "norm", "act", "scales", "augment", "optim")
 EQUAL = ("macs", "time", "epochs")
 WIDTH_STEP = 4  # channels; odd widths are slow everywhere
 TOLERANCE = 0.1  # of equal MACs
@@ -203,9 +203,28 @@ def _augment(base: Base, _: bool) -> list[Variation | str]:
         ("gradient clipping", run.optim.clip_grad > 0, {"clip_grad": 0.0}, {"clip_grad": paper.optim.clip_grad}),
         ("horizontal flip", run.augment.hflip > 0, {"hflip": 0.0}, {"hflip": paper.augment.hflip}),
     ]  # fmt: skip
+    return _switched(base, "augment", switches)
+
+
+def _optim(base: Base, _: bool) -> list[Variation | str]:
+    """What `convmixer_cifar10_fast` is made of; its settings are where these are turned on, the paper's where they are turned off."""
+    fast, paper, run = convmixer_cifar10_fast(base.facts), convmixer_cifar10_200(base.facts), base.run
+    names = ("optimizer", "lr", "momentum", "adamw_share")
+    of_fast, of_paper = ({name: getattr(recipe.optim, name) for name in names} for recipe in (fast, paper))
+    switches: list[tuple[str, bool, dict[str, Any], dict[str, Any]]] = [
+        ("Muon", run.optim.optimizer.endswith("muon"), of_paper, of_fast),
+        ("whitened patches", run.net.whiten, {"whiten": False}, {"whiten": True}),
+        ("linear schedule", run.schedule.schedule == "linear", {"schedule": "triangular"}, {"schedule": "linear"}),
+        ("label smoothing", run.optim.label_smoothing > 0, {"label_smoothing": 0.0}, {"label_smoothing": fast.optim.label_smoothing}),
+    ]
+    return _switched(base, "optim", switches)
+
+
+def _switched(base: Base, axis: str, switches: list[tuple[str, bool, dict[str, Any], dict[str, Any]]]) -> list[Variation | str]:
+    """One change each: off where it is on, else on."""
     return [
         Variation(
-            "augment", Candidate(f"{'no' if is_on else 'with'} {name}", {**base.contender.settings, **(off if is_on else on)}),
+            axis, Candidate(f"{'no' if is_on else 'with'} {name}", {**base.contender.settings, **(off if is_on else on)}),
             *_expected(name, is_on, not is_on),
         )
         for name, is_on, off, on in switches
@@ -221,6 +240,7 @@ _AXES: dict[str, Callable[[Base, bool], list[Variation | str]]] = {
     "act": _act,
     "scales": _scales,
     "augment": _augment,
+    "optim": _optim,
 }
 
 

@@ -1,6 +1,7 @@
 """The grid of an ablation: one change at a time, at equal MACs, beside what the paper found."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from convmix.config import Augment, Optim, Run, override
 from convmix.data.facts import DataFacts
 from convmix.errors import ConfigError, ModelError
 from convmix.models.describe import count_macs
-from convmix.recipes import convmixer_cifar10_200
+from convmix.recipes import convmixer_cifar10_200, convmixer_cifar10_fast
 
 FACTS = DataFacts(1000, 10, 32, 32, 3)
 
@@ -32,13 +33,16 @@ def changes(
 
 def test_every_axis_has_its_changes() -> None:
     found = changes()
-    assert {name: v.axis for name, v in found.items() if v.axis != "augment"} == {
+    assert {name: v.axis for name, v in found.items() if v.axis not in ("augment", "optim")} == {
         "patch 1": "patch", "patch 4": "patch", "kernel 3": "kernel", "kernel 7": "kernel", "kernel 9": "kernel",
         "depth 2": "depth", "depth 8": "depth", "no residual": "residual", "residual around pointwise too": "residual",
         "LayerNorm": "norm", "ReLU": "act", "kernels 1+3+5": "scales",
     }  # fmt: skip
     assert [name for name, v in found.items() if v.axis == "augment"] == [
         "no mixup and CutMix", "no random erasing", "no RandAugment", "no random scaling", "no gradient clipping", "no horizontal flip",
+    ]  # fmt: skip
+    assert [name for name, v in found.items() if v.axis == "optim"] == [
+        "with Muon", "with whitened patches", "with linear schedule", "no label smoothing",
     ]  # fmt: skip
 
 
@@ -76,6 +80,9 @@ def test_a_change_changes_one_thing_of_the_training() -> None:
         changed = override(run, v.contender.settings)
         if v.axis == "augment":
             assert changed != plain and changed.net == plain.net and changed.model == plain.model, name
+        elif v.axis == "optim":
+            assert sum(getattr(changed, part) != getattr(plain, part) for part in ("net", "optim", "schedule")) == 1, name
+            assert (changed.augment, changed.model) == (plain.augment, plain.model)
         else:
             assert (changed.augment, changed.optim) == (plain.augment, plain.optim)
             assert (changed.model, changed.net) != (plain.model, plain.net), name
@@ -93,6 +100,15 @@ def test_augmentations_are_switched_off_where_they_are_on_and_on_where_they_are_
     assert [v.expected for v in off.values()] == ["same", "worse", "worse", "worse", "worse", ""]
     assert [v.expected for v in on.values()] == ["same", "better", "better", "better", "better", ""]
     assert not off["no RandAugment"].is_sure
+
+
+def test_what_the_fast_recipe_is_made_of_is_switched_off_there() -> None:
+    fast = convmixer_cifar10_fast(FACTS)
+    off = changes(axes=("optim",), run=fast)
+    assert list(off) == ["no Muon", "no whitened patches", "no linear schedule", "no label smoothing"]
+    switched_off = override(fast, {k: x for v in off.values() for k, x in v.contender.settings.items()})
+    assert switched_off.optim == replace(convmixer_cifar10_200(FACTS).optim, label_smoothing=0.0)
+    assert not switched_off.net.whiten and switched_off.schedule.schedule == "triangular"
 
 
 def test_the_papers_findings_turn_with_the_base() -> None:
