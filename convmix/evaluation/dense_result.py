@@ -11,6 +11,8 @@ from convmix.evaluation.slices import Slice, remarks
 from convmix.metrics.calibration import Bin
 from convmix.metrics.resampling import Score
 
+FEWEST = 6  # images: 2 / 2**6 is the first below 5 %
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -29,9 +31,12 @@ class Difference:
 
     @property
     def convincing(self) -> bool:
-        """Whether the interval leaves no difference out."""
+        """Whether the interval leaves no difference out, of `FEWEST` images at least.
+
+        A bootstrap of fewer says so of anything in which all of them agree, which by chance they do with a probability of 2 / 2**n.
+        """
         low, high = self.interval
-        return low > 0 or high < 0
+        return self.n >= FEWEST and (low > 0 or high < 0)
 
     @property
     def sentence(self) -> str:

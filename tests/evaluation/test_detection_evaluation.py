@@ -15,7 +15,7 @@ from rich.console import Console
 
 from convmix.evaluation import detection
 from convmix.evaluation.dense_plots import MOST_CURVES, precision_recall_picture
-from convmix.evaluation.dense_result import ObjectsEvaluation
+from convmix.evaluation.dense_result import Difference, ObjectsEvaluation
 from convmix.evaluation.detection import evaluate_objects
 from convmix.evaluation.detection_page import table
 from convmix.evaluation.prediction_errors import BACKGROUND, BADLY_PLACED, MISSED, RIGHT, TWICE, WRONG_CLASS
@@ -168,3 +168,10 @@ def test_a_curve_per_class_with_its_mark() -> None:
     assert where[:, 0].mean() > 300 and where[:, 1].mean() < 300
     with pytest.raises(ValueError, match="9 curves, expected 1 to 8"):
         precision_recall_picture({**curves, "more": curves["$class_0$"]}, {}, title="")
+
+
+def test_a_handful_of_images_convinces_nobody() -> None:
+    """All of five lie on one side once in sixteen times, of six once in thirty-two."""
+    five, six = (Difference("runs/other", "AP", n, 0.5, 0.4, (0.05, 0.2)) for n in (5, 6))
+    assert not five.convincing and "may be chance" in five.sentence
+    assert six.convincing and "better than runs/other" in six.sentence

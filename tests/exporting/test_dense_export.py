@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -158,7 +159,8 @@ def test_an_exported_model_is_evaluated_as_its_run(
     assert {name: evaluation.metrics[name] for name in numbers} == pytest.approx(numbers, abs=2e-3)
     assert evaluation.page.is_file() and evaluation.page.parent == path
     cli.main(["evaluate", str(path), "--against", str(run)])
-    assert "may be chance" in capsys.readouterr().out
+    said = re.search(r"(\d+\.\d\d) points of .* \(95 % interval of the difference", " ".join(capsys.readouterr().out.split()))
+    assert said and float(said[1]) < 5  # the run is compared as it computes by itself, in bf16 where that is fast
 
 
 @pytest.mark.parametrize("task", BOXES_AND_MAPS)

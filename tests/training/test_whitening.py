@@ -15,9 +15,11 @@ from tests.tiny_run import write_folder
 
 def test_filters_answer_with_one_size_and_uncorrelated_where_there_are_no_more_than_components():
     torch.manual_seed(0)
-    images = torch.randn(200, 3, 16, 16).cumsum(2).cumsum(3)  # neighbours are alike, as in photographs
+    images = 500 + torch.randn(200, 3, 16, 16).cumsum(2).cumsum(3)  # neighbours are alike, as in photographs, and none is dark
     layer = nn.Conv2d(3, 40, 2, stride=2)
     mean, covariance = patch_statistics(images, layer)
+    patches = images.double().unfold(2, 2, 2).unfold(3, 2, 2).permute(1, 4, 5, 0, 2, 3).reshape(12, -1)
+    torch.testing.assert_close(covariance, torch.cov(patches, correction=0), rtol=1e-9, atol=1e-6)
     filters = whitening_filters(covariance, 40, seed=1)
     layer.double().weight.data = filters.reshape(layer.weight.shape)
     layer.bias.data = -(filters @ mean)
