@@ -42,7 +42,7 @@ class Net:
     freeze: Literal["none", "statistics", "backbone"] = _setting(
         "none", "statistics: batch norms keep those of the weights; backbone: train the classifier alone (linear probe)"
     )
-    whiten: bool = _setting(False, "from scratch: make the first convolution of the training images' own patches, decorrelated")
+    whiten: bool = _setting(False, "from scratch: the first convolution begins with filters that whiten the training images' patches")
     head_first: bool = _setting(False, "fit the classifier to the features of the frozen backbone before anything else is trained")
 
 

@@ -4,6 +4,13 @@ from mutation import Mutation
 
 MUTATIONS = (
     Mutation(
+        "a-handful-of-images-convinces",
+        "evaluation/dense_result.py",
+        "return self.n >= FEWEST and (low > 0 or high < 0)",
+        "return low > 0 or high < 0",
+        "evaluation/test_detection_evaluation.py::test_a_handful_of_images_convinces_nobody",
+    ),
+    Mutation(
         "trained-images-are-scored",
         "evaluation/selection.py",
         'used = recorded["train"].keys() | recorded["val"].keys()',

@@ -52,8 +52,8 @@ MUTATIONS = (
     Mutation(
         "act-norm-last-channels-untouched",
         "ops/kernels/act_norm.c",
-        "if (c < (channels)) __VA_ARGS__",
-        "if (c < (channels) - LANES) __VA_ARGS__",
+        "if (c < (channels)) body(",
+        "if (c < (channels) - LANES) body(",
         "ops/test_act_norm.py",
     ),
     Mutation(

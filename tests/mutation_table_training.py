@@ -245,6 +245,13 @@ MUTATIONS = (
         "training/test_training.py::test_a_folder_of_images_becomes_a_model_that_predicts training/test_data_wait.py",
     ),
     Mutation(
+        "a-resumed-training-loses-muons-momentum",
+        "training/state.py",
+        "state.setdefault(int(index), {})[name] = part_like(value, parameter)",
+        'state.setdefault(int(index), {})[name] = part_like(value, parameter) * (name != "momentum_buffer")',
+        "training/test_whitening.py::test_a_training_begins_with_it_and_goes_on_with_the_same_bits",
+    ),
+    Mutation(
         "muon-takes-the-classifier-too",
         "training/optimizer.py",
         "and not name.startswith(ENDS)",
@@ -261,8 +268,8 @@ MUTATIONS = (
     Mutation(
         "whitening-without-the-mean",
         "training/whitening.py",
-        "centred = patches - mean[:, None]",
-        "centred = patches",
+        "return mean, products / count - torch.outer(mean, mean)",
+        "return mean, products / count",
         "training/test_whitening.py",
     ),
     Mutation(

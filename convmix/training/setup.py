@@ -104,6 +104,9 @@ def new_job(
     asked_for = {key.replace("-", "_").split(".")[-1] for key in overrides}
     run, notes = _as_weights_expect(run, kind, asked_for=asked_for, made_for_weights=base.net.pretrained == "yes")
     notes += [start.note] if start.note else []
+    unhurried = recipes.recipe(base.recipe, dataclasses.replace(facts, cpu_budget_s=None)).model
+    if run.model != unhurried and "model" not in asked_for:
+        notes.append(f"{run.model} instead of {unhurried}, for which {run.schedule.budget} on a CPU are too short; --model takes another")
     return _build(spec, run, scanned, source, out=out, overrides=dict(overrides), asked_for=asked_for, fresh=True, notes=notes)
 
 

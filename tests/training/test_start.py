@@ -8,6 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from convmix import recipes
 from convmix.config import Run, from_dict, override, to_dict
 from convmix.data.facts import DataFacts
 from convmix.errors import ConvmixError
@@ -120,3 +121,16 @@ def test_a_folder_of_photos_without_weights_starts_as_ever_and_says_so(
     assert [n for n in made.notes if "HF_HUB_OFFLINE is set" in n and "--model convmlp_t --weights FILE" in n]
     with pytest.raises(ConvmixError, match="convmlp_t could not be fetched"):
         job(data, tmp_path / "other", pretrained="yes")
+
+
+def test_a_narrower_network_for_a_short_budget_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = make_photos(tmp_path / "photos", per_class=10)
+    monkeypatch.setattr(recipes, "FAST_FROM", 10)
+    monkeypatch.setattr(recipes, "SHORT_S", 10.0)
+
+    def notes(**more: object) -> list[str]:
+        return [note for note in job(photos, tmp_path / "run", **{"budget": "1m", **more}).notes if "instead of" in note]
+
+    [note] = notes()
+    assert note == "convmixer_128_8_k5_p2 instead of convmixer_256_8, for which 1m on a CPU are too short; --model takes another"
+    assert not notes(model="convmixer_16_1_k3_p4") and not notes(budget="1h")

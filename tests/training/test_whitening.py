@@ -1,6 +1,7 @@
 """The first convolution made of the training images' own patches."""
 
-import numpy as np
+import signal
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -9,15 +10,16 @@ from torch import nn
 import convmix
 from convmix.errors import ConfigError
 from convmix.models.catalog import create_model
+from convmix.training import loop
 from convmix.training.whitening import first_convolution, patch_statistics, whitening_filters
 from tests.tiny_run import write_folder
 
 
-def test_filters_answer_with_one_size_and_uncorrelated_where_there_are_no_more_than_components():
+def test_filters_answer_with_about_unit_variance_and_mean_zero():
     torch.manual_seed(0)
     images = 500 + torch.randn(200, 3, 16, 16).cumsum(2).cumsum(3)  # neighbours are alike, as in photographs, and none is dark
     layer = nn.Conv2d(3, 40, 2, stride=2)
-    mean, covariance = patch_statistics(images, layer)
+    mean, covariance = patch_statistics(images.split(64), layer)
     patches = images.double().unfold(2, 2, 2).unfold(3, 2, 2).permute(1, 4, 5, 0, 2, 3).reshape(12, -1)
     torch.testing.assert_close(covariance, torch.cov(patches, correction=0), rtol=1e-9, atol=1e-6)
     filters = whitening_filters(covariance, 40, seed=1)
@@ -38,21 +40,41 @@ def test_the_first_layer_is_that_of_all_channels():
     assert first_convolution(nn.Linear(3, 4)) is None
 
 
+def test_images_that_are_gone_are_refused():
+    with pytest.raises(ConfigError, match="none of the training images"):
+        patch_statistics([], nn.Conv2d(3, 4, 2))
+
+
 def test_images_without_contrast_are_refused():
     with pytest.raises(ConfigError, match="no contrast to whiten"):
         whitening_filters(torch.zeros(12, 12, dtype=torch.float64), 4, seed=0)
 
 
 @pytest.mark.slow
-def test_a_training_begins_with_it_and_goes_on_with_the_same_bits(tmp_path):
-    write_folder(tmp_path / "photos", {"ant": 10, "bee": 10}, seed=3)
+def test_a_training_begins_with_it_and_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    """Whitened, with Muon and the linear schedule: begun twice, the second time stopped inside an epoch and resumed."""
+    photos = write_folder(tmp_path / "photos", {"ant": 10, "bee": 10}, seed=3)
     settings = {
         "model": "convmixer_16_1_k3_p4", "size": 16, "epochs": 2, "batch_size": 4, "whiten": True, "optimizer": "muon", "adamw_share": 0.25,
-        "schedule": "linear", "precision": "fp32", "workers": 0, "quiet": True,
+        "schedule": "linear", "precision": "fp32", "workers": 0, "device": "cpu",
     }  # fmt: skip
-    first, second = (convmix.train(tmp_path / "photos", out=tmp_path / name, **settings) for name in ("a", "b"))
-    plain = convmix.train(tmp_path / "photos", out=tmp_path / "c", **{**settings, "whiten": False})
-    weights = [load_file(r.path / "model.safetensors")["stem.0.weight"].numpy() for r in (first, second, plain)]
-    assert np.array_equal(weights[0], weights[1]) and not np.allclose(weights[0], weights[2], atol=0.1)
-    with pytest.raises(ConfigError, match="leave it or the weights out"):
-        convmix.train(tmp_path / "photos", out=tmp_path / "d", weights=str(tmp_path / "a"), **settings)
+    convmix.train(photos, out=tmp_path / "whole", quiet=True, **settings)
+    real = loop.train_step
+
+    def step_then_signal(t, batch):
+        real(t, batch)
+        if t.position.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_step", step_then_signal)
+        with pytest.raises(convmix.ConvmixError, match="stopped after step 3"):
+            convmix.train(photos, out=tmp_path / "parts", quiet=True, **settings)
+    convmix.train(photos, out=tmp_path / "parts", quiet=True, resume=True, device="cpu")
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    convmix.train(photos, out=tmp_path / "plain", quiet=True, **{**settings, "whiten": False})
+    plain = load_file(tmp_path / "plain" / "model.safetensors")["stem.0.weight"]
+    assert not torch.allclose(whole["stem.0.weight"], plain, atol=0.1)
+    with pytest.raises(ConfigError, match="--no-whiten or no weights"):
+        convmix.train(photos, out=tmp_path / "d", quiet=True, weights=str(tmp_path / "whole"), **settings)

@@ -34,13 +34,13 @@ INLINE void add_to(real *p, vec v, int64_t lanes) {
 
 /* Calls body(from, to, c, lanes, wide) for blocks of rows and `wide` vectors of `lanes` channels each: WIDE whole ones where there are as many,
  * else one, the last of which may be a part. Constants where the body is inlined, so that its loops over vectors are unrolled. */
-#define FOR_BLOCKS(first, last, channels, ...)                                                          \
-    for (int64_t from = (first), to; from < (last); from = to) {                                        \
-        int64_t c = 0;                                                                                  \
-        to = from + BLOCK < (last) ? from + BLOCK : (last);                                             \
-        for (; c + WIDE * LANES <= (channels); c += WIDE * LANES) __VA_ARGS__(from, to, c, LANES, WIDE); \
-        for (; c + LANES <= (channels); c += LANES) __VA_ARGS__(from, to, c, LANES, 1);                  \
-        if (c < (channels)) __VA_ARGS__(from, to, c, (channels) - c, 1);                                 \
+#define FOR_BLOCKS(first, last, channels, body)                                                   \
+    for (int64_t from = (first), to; from < (last); from = to) {                                  \
+        int64_t c = 0;                                                                            \
+        to = from + BLOCK < (last) ? from + BLOCK : (last);                                       \
+        for (; c + WIDE * LANES <= (channels); c += WIDE * LANES) body(from, to, c, LANES, WIDE); \
+        for (; c + LANES <= (channels); c += LANES) body(from, to, c, LANES, 1);                  \
+        if (c < (channels)) body(from, to, c, (channels) - c, 1);                                 \
     }
 
 /* The mean of act(u) over the first rows. The moments are taken about it: about zero, a mean far above the spread would swallow the spread. */
@@ -129,7 +129,7 @@ INLINE void normalise_block(const stored *u, const stored *residual, const real 
 static void normalise(const stored *u, const stored *residual, const real *scale, const real *shift, stored *y, int64_t first, int64_t last,
                       int64_t channels) {
 #define BODY(...) normalise_block(u, residual, scale, shift, y, channels, __VA_ARGS__)
-    if (residual)
+    if (residual) /* known in each loop, so that none asks it for every vector */
         FOR_BLOCKS(first, last, channels, BODY)
     else
         FOR_BLOCKS(first, last, channels, BODY)
